@@ -1,0 +1,101 @@
+# Everything is built from source into bin/ and .tools/; nothing is installed. It takes Go, make, git
+# and apt. HAPROXY=/path/to/haproxy uses that one instead of the one that `make tools` fetches.
+
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+BENCH   ?= .
+# The race detector needs a C compiler; Go turns cgo on where it finds one.
+RACE    := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
+
+TOOLS   := $(CURDIR)/.tools/bin
+HAPROXY ?= $(TOOLS)/haproxy
+export HAPROXY
+export GRPCURL   := $(TOOLS)/grpcurl
+export KUSTOMIZE := $(TOOLS)/kustomize
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: build haproxy ## run a control plane, two routers and two backends here; Ctrl-C ends them
+	@PATH="$(CURDIR)/bin:$$PATH" TSUJI_HAPROXY="$(HAPROXY)" exec bin/tsuji demo
+
+.PHONY: build
+build: ## build bin/controlplane, bin/routerd and bin/tsuji
+	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/controlplane ./cmd/routerd ./cmd/tsuji
+
+.PHONY: test
+test: haproxy grpcurl ## run every test, with the race detector and a real HAProxy
+	@$(if $(RACE),,echo 'test: no C compiler here, so the race detector is off' >&2)
+	go test $(RACE) -timeout 15m ./...
+
+.PHONY: bench
+bench: haproxy ## run the benchmarks; BENCH=regexp chooses
+	go test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 30m ./...
+
+.PHONY: lint
+lint: golangci-lint buf ## lint the Go and the protos, formatting included
+	$(TOOLS)/golangci-lint run ./...
+	$(TOOLS)/buf lint
+
+.PHONY: generate
+generate: buf protoc-gen-go protoc-gen-go-grpc ## generate the Go beside the protos
+	$(TOOLS)/buf generate
+
+.PHONY: verify
+verify: lint verify-protos verify-modules verify-deploy verify-names verify-vulnerabilities ## check all that a test cannot: lint, protos, modules, manifests
+
+.PHONY: clean
+clean: ## remove what was built, the tools included
+	rm -rf bin .tools
+
+# What verify is made of. Each part can be run by itself.
+
+.PHONY: verify-protos
+verify-protos: buf protoc-gen-go protoc-gen-go-grpc
+	tools/breaking.sh
+	@rm -rf .tools/generated && $(TOOLS)/buf generate -o .tools/generated
+	@sums() { find proto -name '*.pb.go' -exec cksum {} + | sort -k3; }; \
+	diff <(sums) <(cd .tools/generated && sums) || { echo 'generated code is stale: run make generate' >&2; exit 1; }
+
+.PHONY: verify-modules
+verify-modules:
+	go mod tidy -diff
+	cd tools && go mod tidy -diff
+
+.PHONY: verify-deploy
+verify-deploy: kustomize
+	@for file in $$(grep -rLsx 'kind: Component' --include=kustomization.yaml deploy/kustomize); do \
+		echo "kustomize build $${file%/*}"; $(TOOLS)/kustomize build "$${file%/*}" >/dev/null; \
+	done
+
+.PHONY: verify-names
+verify-names:
+	tools/names.sh
+
+.PHONY: verify-vulnerabilities
+verify-vulnerabilities: govulncheck
+	tools/vulnerabilities.sh
+
+# The tools. Those in Go are the `tool` lines of tools/go.mod; one is built when a target needs it, and
+# again when the pins or the Go release have changed.
+
+GO_TOOLS  := buf golangci-lint govulncheck grpcurl kustomize protoc-gen-go protoc-gen-go-grpc
+TOOLS_KEY := $(firstword $(shell { go env GOVERSION; cat tools/go.mod tools/go.sum; } | cksum))
+
+.PHONY: tools haproxy $(GO_TOOLS)
+tools: haproxy $(GO_TOOLS) ## put HAProxy 3.4 and the Go tools into .tools/bin
+
+haproxy:
+	@tools/haproxy.sh
+
+$(GO_TOOLS): %: .tools/built/%-$(TOOLS_KEY)
+
+.tools/built/%-$(TOOLS_KEY):
+	@echo 'building $*'
+	@cd tools && GOBIN='$(TOOLS)' go install "$$(go list tool | grep -E '/$*(/v[0-9]+)?$$')"
+	@mkdir -p $(@D) && rm -f $(@D)/$*-[0-9]* && touch $@
