@@ -1,0 +1,118 @@
+// Package cluster follows a source of Kubernetes objects, telling which of them changed.
+//
+// It guarantees that a source is coherent: what Take returns, applied on top of everything it returned
+// before, is the source's content at one moment, each key at most once. Nothing is called synced before
+// the source was read whole. Objects that were handed out are never modified afterwards, and carry the
+// defaults that an API server would have filled in. A wrong object is a [Fault] and harms nobody else:
+// what was last good of it, and everything beside it, stays in force. The values in a Secret, or a
+// Route's private key, never appear in a fault or a log.
+//
+// Do not assume that every state of the source is seen: changes coalesce by key until they are taken.
+// Do not assume that objects refer to what exists: a Namespace, Service or Secret may come later or
+// never. Objects are defaulted, not judged: that is the work of package compile.
+package cluster
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+)
+
+// Kind is a kind of object that a source follows, as Kubernetes names it.
+type Kind string
+
+// The kinds, and what a [Change] holds for each.
+const (
+	Route             Kind = "Route"             // *routev1.Route (route.openshift.io/v1)
+	Service           Kind = "Service"           // *corev1.Service
+	EndpointSlice     Kind = "EndpointSlice"     // *discoveryv1.EndpointSlice
+	Secret            Kind = "Secret"            // *corev1.Secret, stringData merged into data
+	ConfigMap         Kind = "ConfigMap"         // *corev1.ConfigMap
+	Namespace         Kind = "Namespace"         // *corev1.Namespace
+	IngressController Kind = "IngressController" // *operatorv1.IngressController
+	ZoneKind          Kind = "Zone"              // *Zone
+)
+
+// Kinds returns every kind, sorted.
+func Kinds() []Kind {
+	return []Kind{ConfigMap, EndpointSlice, IngressController, Namespace, Route, Secret, Service, ZoneKind}
+}
+
+// Key names an object. Namespace is empty for Namespaces and Zones.
+type Key struct {
+	Kind            Kind
+	Namespace, Name string
+}
+
+// String returns "Route namespace/name", or "Zone name" for what has no namespace.
+func (k Key) String() string {
+	if k.Namespace == "" {
+		return fmt.Sprintf("%s %s", k.Kind, k.Name)
+	}
+	return fmt.Sprintf("%s %s/%s", k.Kind, k.Namespace, k.Name)
+}
+
+// Compare orders keys by kind, namespace and name.
+func (k Key) Compare(o Key) int {
+	return cmp.Or(cmp.Compare(k.Kind, o.Kind), cmp.Compare(k.Namespace, o.Namespace), cmp.Compare(k.Name, o.Name))
+}
+
+// Change is an object that is new or different, or is gone.
+type Change struct {
+	// Key names the object.
+	Key Key
+	// Object is what it is now, of the type that its kind says; nil: it is gone. Never modify it.
+	Object metav1.Object
+}
+
+// Fault is something in the source that a person must mend.
+type Fault struct {
+	// Place is a file relative to the directory, or "Kind namespace/name".
+	Place string
+	// Line is the line in the file, from 1; 0: unknown.
+	Line int
+	// Message says what is wrong, and what is in force meanwhile.
+	Message string
+	// Remedy says what to do about it.
+	Remedy string
+}
+
+// String returns the fault in one line: "routes.yaml:12: message: remedy".
+func (f Fault) String() string {
+	place := f.Place
+	if f.Line > 0 {
+		place = fmt.Sprintf("%s:%d", place, f.Line)
+	}
+	return fmt.Sprintf("%s: %s: %s", place, f.Message, f.Remedy)
+}
+
+// Batch is what is new since the last one.
+type Batch struct {
+	// Changes has one change for each key that changed since the last Take, sorted by key.
+	Changes []Change
+	// Faults are all that there are now, sorted by place and line.
+	Faults []Fault
+	// Observed tells how far the source was followed.
+	Observed *tsujiv1.Observed
+	// Revision grows with every change of an object: the highest resourceVersion handled, or for a
+	// directory the time of the read in milliseconds since 1970. Zero before the first whole read.
+	Revision uint64
+}
+
+// Source is where objects come from. Its methods may be called from any goroutine; Take by one only.
+type Source interface {
+	// Run follows the source until ctx ends, and then returns nil. It may be called once.
+	Run(ctx context.Context) error
+	// Changed returns a channel that is closed when Take has something new: changes, or other faults.
+	// After each Take there is a new channel to ask for.
+	Changed() <-chan struct{}
+	// Take returns what is new. Until synced there are no changes, faults at the most; once synced is
+	// true it stays so.
+	Take() (b Batch, synced bool)
+	// String names the source: "dir:examples/demo".
+	String() string
+}
