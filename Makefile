@@ -13,8 +13,7 @@ RACE    := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 TOOLS   := $(CURDIR)/.tools/bin
 HAPROXY ?= $(TOOLS)/haproxy
 export HAPROXY
-export GRPCURL   := $(TOOLS)/grpcurl
-export KUSTOMIZE := $(TOOLS)/kustomize
+export GRPCURL := $(TOOLS)/grpcurl
 
 .PHONY: help
 help: ## list the targets
