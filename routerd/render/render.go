@@ -1,0 +1,124 @@
+// Package render turns snapshots into HAProxy's files.
+//
+// A Renderer holds one rendered state. Apply takes it from one snapshot to the next by their difference,
+// and says what changed in terms of HAProxy: which backends got other servers, which certificates other
+// content, and what only a reload can bring. It guarantees that the files depend on the snapshot and the
+// Options alone, whatever sequence of differences led there, so that applying the inverse of a difference
+// undoes it; that a difference with a resource that cannot be rendered changes nothing; and that nothing
+// a resource says becomes a directive, a map entry or a certificate of its own making (quote.go). Apply
+// costs in proportion to the difference and to the hosts that it touches; only Dirty, which is needed
+// before a reload, writes whole files.
+//
+// Do not assume that a Renderer may be used by two goroutines at once, or that it has been to the disk:
+// it starts no goroutine, reads no clock, environment or file, and writes no log.
+package render
+
+import (
+	"fmt"
+	"io/fs"
+
+	"github.com/tsuji-dev/tsuji/snapshot"
+)
+
+// Renderer holds the rendered form of one snapshot. See the package's comment.
+type Renderer struct {
+	options Options
+}
+
+// New makes a renderer of the empty snapshot.
+func New(o Options) (*Renderer, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	return &Renderer{options: o}, nil
+}
+
+// Apply takes the renderer to the snapshot that the difference leads to. An error is a *ResourceError, or
+// several joined; then the renderer is as it was. Applying the inverse difference undoes it.
+func (r *Renderer) Apply(d snapshot.Delta) (Change, error) { return Change{}, nil }
+
+// Dirty returns the files whose content is not what was last Written, in the order to write them.
+func (r *Renderer) Dirty() []File { return nil }
+
+// Written says that these files, which Dirty returned, are on disk.
+func (r *Renderer) Written(files []File) {}
+
+// Has tells whether the file of this path belongs to what is rendered: others, from an earlier life, may go.
+func (r *Renderer) Has(path string) bool { return false }
+
+// SetStamp sets the version that maps/stamp.map tells.
+func (r *Renderer) SetStamp(v snapshot.Version) {}
+
+// SetReady sets whether maps/ready.map says that the router is ready. It starts as ready.
+func (r *Renderer) SetReady(ready bool) {}
+
+// Locate returns the resource that a line of haproxy.cfg, as last made by Dirty, came from. Lines count
+// from 1.
+func (r *Renderer) Locate(line int) (resource string, ok bool) { return "", false }
+
+// Change says what one Apply changed, in terms of HAProxy.
+type Change struct {
+	// Reload says why only a reload will do, for people: "route ns/name: added". Empty: what the other
+	// fields say is all there is to do. The list is bounded; the last entry then counts what it leaves out.
+	Reload []string
+
+	// Servers are the backends, by name, that exist before and after with equal text apart from their
+	// servers, and whose servers differ. Two servers of one name differ in Weight only: any other
+	// difference is a reason to reload.
+	Servers []BackendServers
+
+	// Certificates are the certificate files, by path, whose content was replaced under the same path.
+	Certificates []FileChange
+
+	// CAs are the files of CA certificates, by path, whose content was replaced under the same path.
+	CAs []FileChange
+}
+
+// Empty tells whether nothing changed for HAProxy.
+func (c Change) Empty() bool {
+	return len(c.Reload) == 0 && len(c.Servers) == 0 && len(c.Certificates) == 0 && len(c.CAs) == 0
+}
+
+// BackendServers is one backend's servers before and after.
+type BackendServers struct {
+	Backend  string
+	Old, New []Server // in the order of the configuration
+}
+
+// FileChange is a file's content before and after. It prints without content: that may be a private key.
+type FileChange struct {
+	Path     string // as HAProxy knows it, relative to its working directory
+	Old, New []byte
+}
+
+// Format writes the path under every verb.
+func (c FileChange) Format(s fmt.State, _ rune) { _, _ = fmt.Fprintf(s, "%s [redacted]", c.Path) }
+
+// File is one of HAProxy's files. It prints without content: that may be a private key.
+type File struct {
+	Path    string // relative to HAProxy's working directory, with slashes
+	Mode    fs.FileMode
+	Content []byte
+	Remove  bool // there is no such file any more; Content is empty
+}
+
+// Format writes path, mode and size under every verb.
+func (f File) Format(s fmt.State, _ rune) {
+	if f.Remove {
+		_, _ = fmt.Fprintf(s, "%s removed", f.Path)
+		return
+	}
+	_, _ = fmt.Fprintf(s, "%s %v %d bytes", f.Path, f.Mode, len(f.Content))
+}
+
+// ResourceError says which resource cannot be rendered, and why.
+type ResourceError struct {
+	Resource string // the resource's name
+	Err      error
+}
+
+// Error names the resource first.
+func (e *ResourceError) Error() string { return fmt.Sprintf("render %s: %v", e.Resource, e.Err) }
+
+// Unwrap returns the cause.
+func (e *ResourceError) Unwrap() error { return e.Err }
