@@ -266,7 +266,7 @@ func (n *node) sum() Digest {
 	if n.children == nil {
 		b = append(b, 0)
 		for _, i := range n.items {
-			b = binary.BigEndian.AppendUint32(b, uint32(len(i.name))) //nolint:gosec // a name of 4 GiB does not exist
+			b = binary.BigEndian.AppendUint32(b, uint32(len(i.name)))
 			b = append(b, i.name...)
 			b = append(b, i.digest[:]...)
 		}
