@@ -50,9 +50,11 @@ func DigestFromBytes(b []byte) (Digest, error) {
 // Item is one resource of a set: a name and its encoded content. It is immutable, and marshalled once,
 // however many sets hold it and however many routers receive it.
 type Item struct {
-	name    string
-	digest  Digest
-	encoded []byte
+	name   string
+	digest Digest
+	// A function, because fmt does not call Format on what it finds in an unexported field of another
+	// struct but prints the fields one by one, and of a function nothing but its address.
+	encoded func() []byte
 }
 
 // NewItem makes an item. The caller must not change encoded afterwards.
@@ -64,7 +66,7 @@ func NewItem(name string, encoded []byte) Item {
 	h.Write(head[:])
 	h.Write([]byte(name))
 	h.Write(encoded)
-	i := Item{name: name, encoded: encoded}
+	i := Item{name: name, encoded: func() []byte { return encoded }}
 	h.Sum(i.digest[:0])
 	return i
 }
@@ -76,7 +78,12 @@ func (i Item) Name() string { return i.name }
 func (i Item) Digest() Digest { return i.digest }
 
 // Encoded returns the content, which must not be changed.
-func (i Item) Encoded() []byte { return i.encoded }
+func (i Item) Encoded() []byte {
+	if i.encoded == nil {
+		return nil
+	}
+	return i.encoded()
+}
 
 // Format writes the name and the short digest under every verb: the content may be a private key.
 func (i Item) Format(s fmt.State, _ rune) {
