@@ -1,0 +1,241 @@
+package identity
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// ca is an authority as small as these tests need; package authority cannot be used from here, as it
+// imports this one.
+type ca struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+func newCA(t *testing.T) ca {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := ca{key: key, cert: &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotAfter: time.Now().Add(time.Hour),
+		BasicConstraintsValid: true, IsCA: true, KeyUsage: x509.KeyUsageCertSign,
+	}}
+	der, err := x509.CreateCertificate(rand.Reader, c.cert, c.cert, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.cert, _ = x509.ParseCertificate(der)
+	return c
+}
+
+// write writes a certificate for the URI name, its key, and the authority's certificate.
+func (c ca) write(t *testing.T, dir, uri string) Files {
+	t.Helper()
+	u, err := url.Parse(uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: big.NewInt(2), NotAfter: time.Now().Add(time.Hour), URIs: []*url.URL{u},
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}, c.cert, key.Public(), c.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs8, _ := x509.MarshalPKCS8PrivateKey(key)
+	f := Files{Cert: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key"), CA: filepath.Join(dir, "ca.crt")}
+	put := func(path, kind string, der []byte) {
+		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(f.Cert, "CERTIFICATE", der)
+	put(f.Key, "PRIVATE KEY", pkcs8)
+	put(f.CA, "CERTIFICATE", c.cert.Raw)
+	return f
+}
+
+// load loads the files into a keeper whose log is read by the returned function.
+func load(t *testing.T, f Files) (*Keeper, func() string) {
+	t.Helper()
+	var out strings.Builder
+	k, err := Load(f, slog.New(slog.NewTextHandler(&out, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k, out.String
+}
+
+// meet connects a client to a server and returns both ends' errors and what the server saw.
+func meet(t *testing.T, server, client *tls.Config) (seen tls.ConnectionState, serverErr, clientErr error) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	b, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	s := tls.Server(a, server)
+	go func() {
+		err := s.Handshake()
+		if err != nil {
+			a.Close()
+		}
+		done <- err
+	}()
+	c := tls.Client(b, client)
+	clientErr = c.Handshake()
+	if clientErr != nil {
+		b.Close()
+	} else {
+		// A server's refusal of the client's certificate comes after the client's handshake in TLS 1.3.
+		go func() { _, _ = c.Read(make([]byte, 1)) }()
+	}
+	serverErr = <-done
+	seen = s.ConnectionState()
+	a.Close()
+	b.Close()
+	return seen, serverErr, clientErr
+}
+
+func acceptAll(ID) error { return nil }
+
+// Both ends show their certificates, and each knows the other by its identity.
+func TestBothEndsAreVerified(t *testing.T) {
+	one := newCA(t)
+	server, _ := load(t, one.write(t, t.TempDir(), "spiffe://td/controlplane/cp"))
+	client, _ := load(t, one.write(t, t.TempDir(), "spiffe://td/ingress/default/zone/tok04"))
+
+	var peer ID
+	seen, serverErr, clientErr := meet(t, server.ServerTLS(), client.ClientTLS("td", func(id ID) error { peer = id; return nil }))
+	if serverErr != nil || clientErr != nil {
+		t.Fatalf("server: %v, client: %v", serverErr, clientErr)
+	}
+	if peer.String() != "spiffe://td/controlplane/cp" {
+		t.Errorf("the client met %s", peer)
+	}
+	if id, err := FromCertificate(seen.PeerCertificates[0], "td"); err != nil || id.Zone != "tok04" {
+		t.Errorf("the server met %v, %v", id, err)
+	}
+	if seen.Version != tls.VersionTLS13 || seen.NegotiatedProtocol != "h2" {
+		t.Errorf("negotiated %x %q", seen.Version, seen.NegotiatedProtocol)
+	}
+}
+
+// Strangers are turned away: another authority's, no certificate at all, an identity that is not accepted,
+// another trust domain.
+func TestStrangersAreTurnedAway(t *testing.T) {
+	one, two := newCA(t), newCA(t)
+	server, _ := load(t, one.write(t, t.TempDir(), "spiffe://td/controlplane/cp"))
+	client, _ := load(t, one.write(t, t.TempDir(), "spiffe://td/operator/ada"))
+	stranger, _ := load(t, two.write(t, t.TempDir(), "spiffe://td/operator/ada"))
+
+	trusting := stranger.ClientTLS("td", acceptAll)
+	trusting.VerifyConnection = nil // so that the server is the one who refuses
+	if _, err, _ := meet(t, server.ServerTLS(), trusting); err == nil {
+		t.Error("the server accepted a client of another authority")
+	}
+	trusting.GetClientCertificate = nil
+	if _, err, _ := meet(t, server.ServerTLS(), trusting); err == nil {
+		t.Error("the server accepted a client without a certificate")
+	}
+	if _, _, err := meet(t, server.ServerTLS(), stranger.ClientTLS("td", acceptAll)); err == nil {
+		t.Error("the client accepted a server of another authority")
+	}
+	if _, _, err := meet(t, server.ServerTLS(), client.ClientTLS("elsewhere", acceptAll)); err == nil {
+		t.Error("the client accepted a server of another trust domain")
+	}
+	no := errors.New("not you")
+	if _, _, err := meet(t, server.ServerTLS(), client.ClientTLS("td", func(ID) error { return no })); !errors.Is(err, no) {
+		t.Errorf("the client got %v", err)
+	}
+}
+
+// New files are used from the next connection on; broken ones are reported once, and change nothing.
+func TestFilesAreReadAgain(t *testing.T) {
+	one := newCA(t)
+	dir := t.TempDir()
+	files := one.write(t, dir, "spiffe://td/operator/first")
+	k, logged := load(t, files)
+	clock := time.Now()
+	k.now = func() time.Time { clock = clock.Add(2 * time.Second); return clock }
+
+	name := func() string { id, _ := FromCertificate(k.Certificate(), "td"); return id.Name }
+	if got := name(); got != "first" || logged() != "" {
+		t.Fatalf("holds %q, log: %s", got, logged())
+	}
+	if err := os.WriteFile(files.Cert, []byte("half a certif"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := [2]string{name(), name()}; got != [2]string{"first", "first"} {
+		t.Errorf("a broken file changed the identity to %q", got)
+	}
+	if n := strings.Count(logged(), "cannot be used"); n != 1 {
+		t.Errorf("reported %d times:\n%s", n, logged())
+	}
+	one.write(t, dir, "spiffe://td/operator/second")
+	if got := name(); got != "second" {
+		t.Errorf("holds %q after the files were mended", got)
+	}
+	k.now = func() time.Time { return clock } // less than a second later nobody looks
+	one.write(t, dir, "spiffe://td/operator/third")
+	if got := name(); got != "second" {
+		t.Errorf("the files were looked at again at once: %q", got)
+	}
+}
+
+// Files that cannot be right are refused at the start, each with its reason.
+func TestWrongFilesAreRefused(t *testing.T) {
+	one := newCA(t)
+	for _, c := range []struct {
+		want   string
+		damage func(f *Files) error
+	}{
+		{"needs a file with a private key", func(f *Files) error { f.Key = ""; return nil }},
+		{"no such file", func(f *Files) error { f.Cert += ".gone"; return nil }},
+		{"make it 0600", func(f *Files) error { return os.Chmod(f.Key, 0o640) }},
+		{"make it 0600", func(f *Files) error { return os.Chmod(f.Key, 0o604) }},
+		{"there is no certificate in it", func(f *Files) error { return os.WriteFile(f.CA, nil, 0o600) }},
+		{"want CERTIFICATE", func(f *Files) error { f.CA = f.Key; return nil }},
+		{"no PEM", func(f *Files) error {
+			b, _ := os.ReadFile(f.CA)
+			return os.WriteFile(f.CA, append(b, "rest"...), 0o600)
+		}},
+		{"more than", func(f *Files) error { return os.WriteFile(f.CA, make([]byte, maxFile+1), 0o600) }},
+		{"with key", func(f *Files) error { f.Cert = f.CA; return nil }},
+	} {
+		f := one.write(t, t.TempDir(), "spiffe://td/operator/ada")
+		if err := c.damage(&f); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Load(f, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("got %v, want %q", err, c.want)
+		}
+	}
+}
