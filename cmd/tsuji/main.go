@@ -1,0 +1,107 @@
+// Command tsuji looks at a control plane and its routers, and runs a demonstration of both.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tsuji-dev/tsuji/cmd/internal/flagenv"
+)
+
+// version is set by the linker.
+var version = "unreleased"
+
+func main() {
+	// The first signal ends what runs in good order; the second, through the default again, at once.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, world{out: os.Stdout, err: os.Stderr, env: os.LookupEnv, now: time.Now}, os.Args[1:]))
+}
+
+// world is what a command sees of the process it runs in.
+type world struct {
+	out, err io.Writer
+	env      func(name string) (string, bool)
+	now      func() time.Time
+}
+
+// The exit codes, which scripts rely on.
+const (
+	exitOK    = 0
+	exitError = 1 // what was asked for could not be done
+	exitUsage = 2 // it was not understood
+)
+
+// errUsage marks a mistake in how the command was called that only shows once it runs.
+var errUsage = errors.New("usage")
+
+// run runs the command that the arguments name, and returns the exit code.
+func run(ctx context.Context, w world, args []string) int {
+	root := &cobra.Command{
+		Use:   "tsuji",
+		Short: "Look at Tsuji's control plane and routers",
+		Long: `tsuji looks at a control plane: what it compiled, what it refused and why, and which router serves
+which version. tsuji demo runs one with two zones on this machine.
+
+Every flag can also come from an environment variable: --tls-cert is TSUJI_TLS_CERT. With neither, the
+commands look at the demo that was started in the current directory.
+
+Exit codes: 0 done, 1 an error, 2 the command line was not understood.`,
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetHelpCommand(&cobra.Command{Hidden: true}) // --help does
+	root.AddCommand(
+		demoCommand(w),
+		statusCommand(w),
+		routersCommand(w),
+		routesCommand(w),
+		snapshotsCommand(w),
+		showCommand(w),
+		versionCommand(w),
+	)
+	root.SetArgs(args)
+	root.SetOut(w.out)
+	root.SetErr(w.err)
+
+	started := false
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		if err := flagenv.Apply(cmd.Flags(), w.env); err != nil {
+			return err
+		}
+		started = true
+		return nil
+	}
+	cmd, err := root.ExecuteContextC(ctx)
+	switch {
+	case err == nil:
+		return exitOK
+	case !started || errors.Is(err, errUsage):
+		fmt.Fprintf(w.err, "tsuji: %s\nSee %s --help.\n", printable(err.Error()), cmd.CommandPath())
+		return exitUsage
+	default:
+		fmt.Fprintf(w.err, "tsuji: %s\n", printable(err.Error()))
+		return exitError
+	}
+}
+
+// usagef returns an error that ends the command with exitUsage.
+func usagef(format string, args ...any) error {
+	return usageError{fmt.Sprintf(format, args...)}
+}
+
+type usageError struct{ text string }
+
+func (e usageError) Error() string        { return e.text }
+func (e usageError) Is(target error) bool { return target == errUsage }

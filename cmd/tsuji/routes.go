@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+)
+
+func routesCommand(w world) *cobra.Command {
+	var c connection
+	var o format
+	var q tsujiv1.ListRoutesRequest
+	cmd := &cobra.Command{
+		Use:   "routes",
+		Short: "List the Routes, and why those are not served that are not",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return c.use(cmd.Context(), cmd.Flags(), func(ctx context.Context, conn *grpc.ClientConn) error {
+				l, err := allRoutes(ctx, tsujiv1.NewRouteServiceClient(conn), &q)
+				if err != nil {
+					return err
+				}
+				return o.print(w.out, l, func(g *grid) { routesTable(g, l.GetRoutes()) })
+			})
+		},
+	}
+	cmd.Flags().StringVar(&q.IngressController, "ingress-controller", "", "only those of this IngressController")
+	cmd.Flags().StringVarP(&q.Namespace, "namespace", "n", "", "only Routes of this namespace")
+	cmd.Flags().BoolVar(&q.RefusedOnly, "refused", false, "only Routes that are not admitted")
+	c.flags(cmd.Flags())
+	o.flags(cmd.Flags(), asTable)
+	return cmd
+}
+
+// allRoutes joins the pages.
+func allRoutes(ctx context.Context, client tsujiv1.RouteServiceClient, q *tsujiv1.ListRoutesRequest) (*tsujiv1.ListRoutesResponse, error) {
+	all := &tsujiv1.ListRoutesResponse{}
+	for {
+		page, err := client.ListRoutes(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		all.Routes = append(all.Routes, page.GetRoutes()...)
+		if q.PageToken = page.GetNextPageToken(); q.PageToken == "" {
+			return all, nil
+		}
+	}
+}
+
+func routesTable(g *grid, list []*tsujiv1.RouteVerdict) {
+	g.row("CONTROLLER", "NAMESPACE", "NAME", "HOST", "PATH", "TERMINATION", "ADMITTED", "REASON", "MESSAGE")
+	for _, r := range list {
+		message := r.GetMessage()
+		if len(r.GetWarnings()) > 0 {
+			message = strings.TrimPrefix(message+"; warning: "+strings.Join(r.GetWarnings(), "; warning: "), "; ")
+		}
+		g.row(r.GetIngressController(), r.GetNamespace(), r.GetName(), r.GetHost(), r.GetPath(), termination(r.GetTermination()),
+			yesNo(r.GetAdmitted()), r.GetReason(), message)
+	}
+}
+
+func termination(t tsujiv1.Termination) string {
+	if t == tsujiv1.Termination_TERMINATION_UNSPECIFIED {
+		return ""
+	}
+	return strings.ToLower(strings.TrimPrefix(t.String(), "TERMINATION_"))
+}

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/encoding/protojson"
+	"sigs.k8s.io/yaml"
+
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+)
+
+func showCommand(w world) *cobra.Command {
+	var c connection
+	var o format
+	var q tsujiv1.GetSnapshotRequest
+	cmd := &cobra.Command{
+		Use:   "show [VERSION]",
+		Short: "Show the resources of a version, decoded",
+		Long: `show prints the resources of a version in the order of their names, without private keys: each as a YAML
+document; with -o table, each on a line; with -o json, all as one message.
+
+VERSION is one that tsuji snapshots lists, or any beginning of it that only one version has; without it,
+the current version is shown.`,
+		Example: `  tsuji show --name=route/demo/hello
+  tsuji show -o table --name=cert/`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				q.Version = args[0]
+			}
+			return c.use(cmd.Context(), cmd.Flags(), func(ctx context.Context, conn *grpc.ClientConn) error {
+				s, err := wholeSnapshot(ctx, tsujiv1.NewSnapshotServiceClient(conn), &q)
+				if err != nil {
+					return err
+				}
+				if o == asYAML {
+					return documents(w.out, s)
+				}
+				return o.print(w.out, s, func(g *grid) { showTable(g, s) })
+			})
+		},
+	}
+	cmd.Flags().StringVar(&q.IngressController, "ingress-controller", "default", "the IngressController whose version it is")
+	cmd.Flags().StringVar(&q.NamePrefix, "name", "", "only resources whose name begins so: route/, route/demo/hello")
+	c.flags(cmd.Flags())
+	o.flags(cmd.Flags(), asYAML)
+	return cmd
+}
+
+// wholeSnapshot joins the pages, which are all of the version of the first.
+func wholeSnapshot(ctx context.Context, client tsujiv1.SnapshotServiceClient, q *tsujiv1.GetSnapshotRequest) (*tsujiv1.GetSnapshotResponse, error) {
+	all := &tsujiv1.GetSnapshotResponse{}
+	for {
+		page, err := client.GetSnapshot(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		all.Snapshot = page.GetSnapshot()
+		all.Resources = append(all.Resources, page.GetResources()...)
+		if q.PageToken = page.GetNextPageToken(); q.PageToken == "" {
+			return all, nil
+		}
+	}
+}
+
+// documents writes each resource as a YAML document, with PEM as text and not in base64.
+func documents(w io.Writer, s *tsujiv1.GetSnapshotResponse) error {
+	var out bytes.Buffer
+	fmt.Fprintf(&out, "# %s of IngressController %s\n", s.GetSnapshot().GetVersion(), s.GetSnapshot().GetIngressController())
+	for _, r := range s.GetResources() {
+		b, err := encodeJSON(r, protojson.MarshalOptions{})
+		if err != nil {
+			return fmt.Errorf("%s: %w", r.GetName(), err)
+		}
+		if c := r.GetCertificate(); c != nil {
+			if b, err = readablePEM(b, c); err != nil {
+				return fmt.Errorf("%s: %w", r.GetName(), err)
+			}
+		}
+		if b, err = yaml.JSONToYAML(b); err != nil {
+			return fmt.Errorf("%s: write as YAML: %w", r.GetName(), err)
+		}
+		out.WriteString("---\n")
+		out.Write(b)
+	}
+	_, err := w.Write(out.Bytes())
+	return err
+}
+
+func readablePEM(document []byte, c *tsujiv1.Certificate) ([]byte, error) {
+	var fields map[string]any
+	if err := json.Unmarshal(document, &fields); err != nil {
+		return nil, fmt.Errorf("read as JSON: %w", err)
+	}
+	text := map[string]string{}
+	if len(c.GetChainPem()) > 0 {
+		text["chainPem"] = string(c.GetChainPem())
+	}
+	if len(c.GetCaBundlePem()) > 0 {
+		text["caBundlePem"] = string(c.GetCaBundlePem())
+	}
+	fields["certificate"] = text
+	return json.Marshal(fields)
+}
+
+func showTable(g *grid, s *tsujiv1.GetSnapshotResponse) {
+	g.row("NAME", "CONTENT")
+	for _, r := range s.GetResources() {
+		g.row(r.GetName(), summary(r))
+	}
+}
+
+// summary tells in a few words what is in a resource.
+func summary(r *tsujiv1.Resource) string {
+	switch k := r.GetKind().(type) {
+	case *tsujiv1.Resource_Route:
+		var to []string
+		for _, b := range k.Route.GetBackends() {
+			to = append(to, fmt.Sprintf("%s (%d)", b.GetService(), b.GetWeight()))
+		}
+		return fmt.Sprintf("%s%s, %s, to %s", k.Route.GetHost(), k.Route.GetPath(), termination(k.Route.GetTermination()), strings.Join(to, ", "))
+	case *tsujiv1.Resource_Endpoints:
+		ready := 0
+		for _, e := range k.Endpoints.GetEndpoints() {
+			if e.GetReady() {
+				ready++
+			}
+		}
+		return fmt.Sprintf("%d of %s ready", ready, count(len(k.Endpoints.GetEndpoints()), "endpoint"))
+	case *tsujiv1.Resource_Certificate:
+		return certificateSummary(k.Certificate)
+	case *tsujiv1.Resource_Settings:
+		return "settings of the IngressController"
+	default:
+		return ""
+	}
+}
+
+func certificateSummary(c *tsujiv1.Certificate) string {
+	text, what := c.GetChainPem(), "certificate for "
+	if len(text) == 0 {
+		text, what = c.GetCaBundlePem(), "CA certificates, the first of "
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return ""
+	}
+	leaf, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return ""
+	}
+	name := leaf.Subject.CommonName
+	if len(leaf.DNSNames) > 0 {
+		name = strings.Join(leaf.DNSNames, ", ")
+	}
+	return what + name + ", until " + leaf.NotAfter.UTC().Format("2006-01-02")
+}

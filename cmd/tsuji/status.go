@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+)
+
+func statusCommand(w world) *cobra.Command {
+	var c connection
+	var o format
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Tell how the control plane is doing, and what is wrong in its source",
+		Long: `status tells whether the source of objects is followed, what is wrong in it (file, line and remedy),
+what is served, and how many routers have it.
+
+The exit code tells whether the control plane answered: faults in the source are no error of the command.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return c.use(cmd.Context(), cmd.Flags(), func(ctx context.Context, conn *grpc.ClientConn) error {
+				s, err := tsujiv1.NewStatusServiceClient(conn).GetStatus(ctx, &tsujiv1.GetStatusRequest{})
+				if err != nil {
+					return err
+				}
+				return o.print(w.out, s, func(g *grid) { statusTable(g, w, c.server, s) })
+			})
+		},
+	}
+	c.flags(cmd.Flags())
+	o.flags(cmd.Flags(), asTable)
+	return cmd
+}
+
+func statusTable(g *grid, w world, server string, s *tsujiv1.GetStatusResponse) {
+	g.fact("Control plane", "%s at %s", s.GetControlplaneVersion(), server)
+	if s.GetSynced() {
+		g.fact("Source", "%s", s.GetSource())
+	} else {
+		g.fact("Source", "%s, not yet read whole: nothing is served before", s.GetSource())
+	}
+	refused := ""
+	if s.GetRoutesRefused() > 0 {
+		refused = " (tsuji routes --refused)"
+	}
+	g.fact("Routes", "%d admitted, %d refused%s", s.GetRoutesAdmitted(), s.GetRoutesRefused(), refused)
+	g.fact("Routers", "%d connected, %d of them current", s.GetRoutersConnected(), s.GetRoutersCurrent())
+	if len(s.GetSnapshots()) > 0 {
+		g.text("")
+		snapshotRows(g, w, s.GetSnapshots())
+	}
+	if faults := s.GetFaults(); len(faults) > 0 {
+		g.text("\n%s in the source; all else in it is in force:", count(len(faults), "fault"))
+		for _, f := range faults {
+			place := f.GetPlace()
+			if f.GetLine() > 0 {
+				place = fmt.Sprintf("%s:%d", place, f.GetLine())
+			}
+			g.text("  %s: %s", place, f.GetMessage())
+			if f.GetRemedy() != "" {
+				g.text("    to do: %s", f.GetRemedy())
+			}
+		}
+	}
+}
