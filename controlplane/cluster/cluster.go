@@ -81,13 +81,13 @@ type Fault struct {
 	Remedy string
 }
 
-// String returns the fault in one line: "routes.yaml:12: message: remedy".
+// String returns the fault in one line: "routes.yaml:12: message (remedy)".
 func (f Fault) String() string {
 	place := f.Place
 	if f.Line > 0 {
 		place = fmt.Sprintf("%s:%d", place, f.Line)
 	}
-	return fmt.Sprintf("%s: %s: %s", place, f.Message, f.Remedy)
+	return fmt.Sprintf("%s: %s (%s)", place, f.Message, f.Remedy)
 }
 
 // Batch is what is new since the last one.
