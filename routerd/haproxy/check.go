@@ -1,0 +1,87 @@
+package haproxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Alert is one fault that HAProxy found in its configuration.
+type Alert struct {
+	File    string // as named in the configuration; empty: HAProxy named none
+	Line    int    // in that file; zero: HAProxy named none
+	Message string
+}
+
+// CheckError says that HAProxy refuses its configuration.
+type CheckError struct {
+	Alerts []Alert
+	Output string // all that HAProxy wrote
+}
+
+// Error names the first fault, which is the cause as a rule.
+func (e *CheckError) Error() string {
+	if len(e.Alerts) == 0 {
+		return fmt.Sprintf("HAProxy refuses its configuration: %.500s", strings.TrimSpace(e.Output))
+	}
+	return fmt.Sprintf("HAProxy refuses its configuration: %.500s", e.Alerts[0].Message)
+}
+
+// Check lets HAProxy read its configuration without using it. When it refuses the error is a *CheckError.
+func (p *Process) Check(ctx context.Context) error {
+	cmd := exec.CommandContext(ctx, p.binary, "-c", "-f", ConfigFile) //nolint:gosec // configured by the operator
+	cmd.Dir = p.cfg.Dir
+	cmd.Env = []string{}
+	cmd.WaitDelay = time.Second
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("check HAProxy's configuration: %w", context.Cause(ctx))
+	case errors.As(err, &exit) && exit.Exited():
+		return &CheckError{Alerts: parseAlerts(string(out)), Output: string(out)}
+	default:
+		return fmt.Errorf("check HAProxy's configuration: %w", err)
+	}
+}
+
+var (
+	place = regexp.MustCompile(`\[([^\[\]\s:]+):([0-9]{1,9})\]`)
+	// said matches what only repeats that there were faults.
+	said = regexp.MustCompile(`^(config : )?(Error\(s\) found in configuration file|Fatal errors found in configuration)`)
+)
+
+// parseAlerts finds the faults in what HAProxy wrote. A message may go on in lines without a head.
+func parseAlerts(out string) []Alert {
+	var alerts []Alert
+	inside := false
+	for line := range strings.Lines(out) {
+		line = strings.TrimRight(line, "\r\n")
+		m := own.FindStringSubmatch(line)
+		switch {
+		case m != nil && (m[1] == "ALERT" || m[1] == "EMERG"):
+			if inside = !said.MatchString(m[3]); inside {
+				alerts = append(alerts, Alert{Message: strings.TrimPrefix(m[3], "config : ")})
+			}
+		case m != nil:
+			inside = false
+		case inside && strings.TrimSpace(line) != "":
+			alerts[len(alerts)-1].Message += " " + strings.TrimSpace(line)
+		}
+	}
+	for i := range alerts {
+		// Of several places the last is the closest: "parsing [haproxy.cfg:7] : file [crt-list.txt:1]".
+		for _, m := range place.FindAllStringSubmatch(alerts[i].Message, -1) {
+			alerts[i].File = m[1]
+			alerts[i].Line, _ = strconv.Atoi(m[2]) // at most nine digits
+		}
+	}
+	return alerts
+}

@@ -1,0 +1,363 @@
+// Package haproxy runs one HAProxy in master-worker mode and talks to its sockets.
+//
+// It guarantees that HAProxy outlives the program that started it unless it was asked to be tied to it;
+// that a master is only taken over when it is the one that listens on this directory's socket and works
+// in this directory; that Start and Reload return only when the new worker answers on its own socket;
+// and that an answer on the runtime socket is only called success when HAProxy said so in the words that
+// it uses for that command.
+//
+// Do not assume that a Runtime survives a reload: it is a connection to one worker, whose pid it knows,
+// and is of no use once that worker has a successor. Do not assume that the package knows what should be
+// running: it neither reads nor writes HAProxy's configuration.
+//
+// Everything of one HAProxy is in one directory, which is its working directory: haproxy.cfg, and in
+// run/ the sockets and its output. All paths are relative to it.
+package haproxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Where things are in HAProxy's directory.
+const (
+	ConfigFile   = "haproxy.cfg"
+	RunDir       = "run"
+	MasterSocket = "run/master.sock" // made by the master, as its command line says
+	AdminSocket  = "run/admin.sock"  // made by the worker, as haproxy.cfg has to say
+	JailDir      = "run/jail"        // empty; for haproxy.cfg to name as root directory
+	outputFIFO   = "run/output"
+)
+
+// Config is what a Process needs.
+type Config struct {
+	// Binary is HAProxy's program: a path, or a name to look up in PATH. Required.
+	Binary string
+	// Dir is HAProxy's directory. It is made, 0700, if it does not exist. Required.
+	Dir string
+	// Log takes what HAProxy writes, and what is done with it. Nil: nothing is logged.
+	Log *slog.Logger
+	// TieToParent ends HAProxy when this program ends, however it ends. It is for demonstrations and
+	// tests: routing is meant to go on.
+	TieToParent bool
+	// StartTimeout is how long HAProxy may take to read its configuration and answer. Zero: two minutes,
+	// which is enough for tens of thousands of certificates.
+	StartTimeout time.Duration
+}
+
+// Validate reports every fault of the configuration.
+func (c Config) Validate() error {
+	var errs []error
+	if c.Binary == "" {
+		errs = append(errs, errors.New("the path of HAProxy's program is missing"))
+	}
+	if c.Dir == "" {
+		errs = append(errs, errors.New("HAProxy's directory is missing"))
+	}
+	if c.StartTimeout < 0 {
+		errs = append(errs, fmt.Errorf("start timeout %s is negative", c.StartTimeout))
+	}
+	return errors.Join(errs...)
+}
+
+// Process is one HAProxy: its master and the workers that this has. It is safe for concurrent use, though
+// Start, Adopt and Reload make sense one at a time only.
+type Process struct {
+	cfg    Config
+	binary string   // absolute: the master runs it again at each reload, from its own directory
+	dir    *os.File // the directory; the way to the sockets, however long its path is
+
+	mu     sync.Mutex
+	master *master // guarded by mu; nil: none was started or adopted yet
+	output *output // guarded by mu; nil: as above
+}
+
+// New makes a Process that nothing runs for yet. Close frees what it holds.
+func New(cfg Config) (*Process, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.StartTimeout == 0 {
+		cfg.StartTimeout = 2 * time.Minute
+	}
+	path, err := exec.LookPath(cfg.Binary)
+	if err != nil {
+		return nil, fmt.Errorf("find HAProxy: %w", err)
+	}
+	if path, err = filepath.Abs(path); err != nil {
+		return nil, fmt.Errorf("find HAProxy: %w", err)
+	}
+	for _, d := range []string{cfg.Dir, filepath.Join(cfg.Dir, RunDir), filepath.Join(cfg.Dir, JailDir)} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return nil, fmt.Errorf("make HAProxy's directory: %w", err)
+		}
+	}
+	dir, err := os.Open(cfg.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("open HAProxy's directory: %w", err)
+	}
+	return &Process{cfg: cfg, binary: path, dir: dir}, nil
+}
+
+// Dir returns HAProxy's directory.
+func (p *Process) Dir() string { return p.cfg.Dir }
+
+// Close stops watching HAProxy and frees what the Process holds. HAProxy goes on.
+func (p *Process) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.master != nil {
+		p.master.detach()
+	}
+	if p.output != nil {
+		p.output.stop()
+	}
+	return p.dir.Close()
+}
+
+// Start starts HAProxy and waits until its worker answers on the admin socket. When HAProxy refuses its
+// configuration the error is a *CheckError.
+func (p *Process) Start(ctx context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.master != nil && p.master.alive() {
+		return fmt.Errorf("start HAProxy: it runs already, as process %d", p.master.pid)
+	}
+	if err := p.start(); err != nil {
+		return fmt.Errorf("start HAProxy: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.StartTimeout)
+	defer cancel()
+	info, err := p.await(ctx, func(ctx context.Context) (int, error) {
+		procs, err := p.processes(ctx)
+		if err == nil && procs.Master != p.master.pid {
+			err = fmt.Errorf("the master that answers is process %d, not %d", procs.Master, p.master.pid)
+		}
+		return procs.Worker, err
+	})
+	if err != nil {
+		p.master.kill(killGrace)
+		tail := p.output.drain()
+		if alerts := parseAlerts(tail); len(alerts) > 0 {
+			return fmt.Errorf("start HAProxy: %w", &CheckError{Alerts: alerts, Output: tail})
+		}
+		return fmt.Errorf("start HAProxy: %w", err)
+	}
+	p.cfg.Log.Info("HAProxy runs", "master", p.master.pid, "worker", info.PID, "version", info.Version.String())
+	return nil
+}
+
+// Adopt takes over the HAProxy that runs in the directory, and tells whether there was one that answers.
+// A master that answers but is not ours is an error.
+func (p *Process) Adopt(ctx context.Context) (bool, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	conn, err := p.dial(ctx, MasterSocket)
+	switch {
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("adopt HAProxy: %w", err)
+	}
+	pid, err := p.owner(conn)
+	conn.Close()
+	if err != nil {
+		return false, fmt.Errorf("adopt HAProxy: %w", err)
+	}
+	// The process is held before it is asked who it is: so the answer is about the one that is held.
+	m, err := watch(pid, nil)
+	if err != nil {
+		return false, fmt.Errorf("adopt HAProxy: %w", err)
+	}
+	procs, err := p.processes(ctx)
+	if err == nil && procs.Master != pid {
+		err = fmt.Errorf("the socket belongs to process %d, but the master is %d", pid, procs.Master)
+	}
+	if err != nil {
+		m.detach()
+		return false, fmt.Errorf("adopt HAProxy: %w", err)
+	}
+	p.follow(m)
+	p.cfg.Log.Info("HAProxy was running and is taken over", "master", pid, "worker", procs.Worker)
+	return true, nil
+}
+
+// owner returns the process that listens at the other end, when it may be this directory's HAProxy.
+func (p *Process) owner(conn net.Conn) (int, error) {
+	raw, err := conn.(*net.UnixConn).SyscallConn() //nolint:errcheck // dial makes no other kind
+	if err != nil {
+		return 0, err
+	}
+	var cred *unix.Ucred
+	var credErr error
+	if err := raw.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil {
+		return 0, err
+	}
+	if credErr != nil {
+		return 0, fmt.Errorf("ask who listens on %s: %w", MasterSocket, credErr)
+	}
+	if uid := os.Geteuid(); int(cred.Uid) != uid {
+		return 0, fmt.Errorf("process %d, which listens on %s, belongs to user %d and not to %d", cred.Pid, MasterSocket, cred.Uid, uid)
+	}
+	cwd, err := os.Stat("/proc/" + strconv.Itoa(int(cred.Pid)) + "/cwd")
+	if err != nil {
+		return 0, fmt.Errorf("ask where process %d works: %w", cred.Pid, err)
+	}
+	dir, err := p.dir.Stat()
+	if err != nil {
+		return 0, err
+	}
+	if !os.SameFile(cwd, dir) {
+		return 0, fmt.Errorf("process %d listens on %s but works in another directory", cred.Pid, MasterSocket)
+	}
+	return int(cred.Pid), nil
+}
+
+// Reload makes the master start a new worker from the files, and waits until that one answers on the
+// admin socket. It returns its pid. The old worker goes on until its connections have ended. When HAProxy
+// refuses its configuration the error is a *CheckError, and the old worker serves as before.
+//
+// It needs HAProxy 2.7, where reload became synchronous.
+func (p *Process) Reload(ctx context.Context) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.StartTimeout)
+	defer cancel()
+	out, err := p.ask(ctx, "reload")
+	if err != nil {
+		return 0, fmt.Errorf("reload HAProxy: %w", err)
+	}
+	if err := parseReload(out); err != nil {
+		return 0, fmt.Errorf("reload HAProxy: %w", err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	info, err := p.await(ctx, func(ctx context.Context) (int, error) {
+		procs, err := p.processes(ctx)
+		return procs.Worker, err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("reload HAProxy: %w", err)
+	}
+	return info.PID, nil
+}
+
+// await asks until the worker that the master names is the one that answers on the admin socket, or the
+// master has ended. A socket announces nothing, so it is asked again at growing intervals. mu is held.
+func (p *Process) await(ctx context.Context, worker func(context.Context) (int, error)) (Info, error) {
+	pause := time.Millisecond
+	for {
+		info, err := func() (Info, error) {
+			want, err := worker(ctx)
+			if err != nil {
+				return Info{}, err
+			}
+			if want == 0 {
+				return Info{}, errors.New("there is no worker")
+			}
+			rt, err := p.Connect(ctx)
+			if err != nil {
+				return Info{}, err
+			}
+			defer rt.Close()
+			if rt.PID() != want {
+				return Info{}, fmt.Errorf("the worker that answers is process %d, not %d", rt.PID(), want)
+			}
+			return rt.info, nil
+		}()
+		if err == nil {
+			return info, nil
+		}
+		select {
+		case <-p.exited():
+			return Info{}, fmt.Errorf("HAProxy ended: %w", p.master.reason())
+		case <-ctx.Done():
+			return Info{}, fmt.Errorf("%w; at last: %w", context.Cause(ctx), err)
+		case <-time.After(pause):
+			pause = min(2*pause, 50*time.Millisecond)
+		}
+	}
+}
+
+// closed is what Exited returns while nothing runs.
+var closed = func() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// Exited returns a channel that is closed when the master that runs now has ended; one that is closed
+// already when none runs.
+func (p *Process) Exited() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.exited()
+}
+
+func (p *Process) exited() <-chan struct{} {
+	if p.master == nil {
+		return closed
+	}
+	return p.master.done
+}
+
+// ExitReason tells how the last master ended; nil while it runs, or when there was none.
+func (p *Process) ExitReason() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.master == nil || p.master.alive() {
+		return nil
+	}
+	return p.master.reason()
+}
+
+// SoftStop makes HAProxy stop listening and end when its last connection has. It returns at once.
+func (p *Process) SoftStop() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.master == nil || !p.master.alive() {
+		return nil
+	}
+	if err := p.master.signal(unix.SIGUSR1); err != nil {
+		return fmt.Errorf("stop HAProxy softly: %w", err)
+	}
+	return nil
+}
+
+// killGrace is how long HAProxy may take to end when it is told to end at once.
+const killGrace = 2 * time.Second
+
+// Kill ends HAProxy with all of its workers, and returns when the master has ended.
+func (p *Process) Kill() {
+	p.mu.Lock()
+	m := p.master
+	p.mu.Unlock()
+	if m != nil {
+		m.kill(killGrace)
+	}
+}
+
+// dial connects to a socket in the directory. The way leads over the open directory, because the address
+// of a socket may have 107 bytes only.
+func (p *Process) dial(ctx context.Context, socket string) (net.Conn, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", fmt.Sprintf("/proc/self/fd/%d/%s", p.dir.Fd(), socket))
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", filepath.Join(p.cfg.Dir, socket), err)
+	}
+	return conn, nil
+}

@@ -1,0 +1,371 @@
+package haproxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+
+	"github.com/tsuji-dev/tsuji/test/haproxytest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const base = `global
+  stats socket unix@run/admin.sock mode 600 level admin expose-fd listeners
+  hard-stop-after 5s
+  uid 0
+  chroot /
+defaults
+  mode http
+  timeout client 10s
+  timeout server 10s
+  timeout connect 2s
+frontend f
+  bind 127.0.0.1:PORT
+  http-request set-var(txn.v) str(version),map_str(maps/stamp.map)
+  default_backend b
+backend b
+  balance roundrobin
+  server s1 127.0.0.1:9 weight 100
+`
+
+// a directory with a configuration, and a Process for it that is ended with the test.
+func setup(t testing.TB, change func(*Config)) (*Process, string) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "tj")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	write(t, dir, "maps/stamp.map", "version one\n")
+	write(t, dir, ConfigFile, strings.ReplaceAll(base, "PORT", strconv.Itoa(freePort(t))))
+	return process(t, dir, change), dir
+}
+
+func process(t testing.TB, dir string, change func(*Config)) *Process {
+	t.Helper()
+	cfg := Config{Binary: haproxytest.Binary(t), Dir: dir, StartTimeout: 20 * time.Second, TieToParent: true, Log: slog.New(slog.DiscardHandler)}
+	if testing.Verbose() {
+		cfg.Log = slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	p, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Kill(); p.Close() })
+	return p
+}
+
+type testWriter struct{ t testing.TB }
+
+func (w testWriter) Write(b []byte) (int, error) {
+	w.t.Log(strings.TrimSpace(string(b)))
+	return len(b), nil
+}
+
+func write(t testing.TB, dir, name, content string) {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func freePort(t testing.TB) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port //nolint:errcheck // it is one
+}
+
+func connect(t testing.TB, p *Process) *Runtime {
+	t.Helper()
+	r, err := p.Connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	return r
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func awaitExit(t testing.TB, p *Process) {
+	t.Helper()
+	select {
+	case <-p.Exited():
+	case <-time.After(10 * time.Second):
+		t.Fatal("HAProxy has not ended")
+	}
+}
+
+// HAProxy is started, reloaded, told to stop, and each time the worker that answers is the one meant.
+func TestLife(t *testing.T) {
+	p, dir := setup(t, nil)
+	must(t, p.Check(t.Context()))
+	must(t, p.Start(t.Context()))
+	if p.Start(t.Context()) == nil {
+		t.Error("started twice")
+	}
+	first := connect(t, p)
+	if v := first.Version(); !v.AtLeast(3, 4) || !v.Capabilities().DynamicBackends {
+		t.Errorf("version %v", v)
+	}
+	worker, err := p.Reload(t.Context())
+	must(t, err)
+	second := connect(t, p)
+	if second.PID() != worker || worker == first.PID() {
+		t.Errorf("workers %d, then %d, but %d answers", first.PID(), worker, second.PID())
+	}
+	if i, err := first.Info(t.Context()); err != nil || !i.Stopping {
+		t.Errorf("the first worker is not stopping: %+v, %v", i, err)
+	}
+	first.Close()
+
+	// A configuration that is refused: the worker stays, and the line is named.
+	good, err := os.ReadFile(filepath.Join(dir, ConfigFile))
+	must(t, err)
+	write(t, dir, ConfigFile, strings.Replace(string(good), "roundrobin", "bogus", 1))
+	for what, f := range map[string]func(context.Context) error{
+		"check": p.Check, "reload": func(ctx context.Context) error { _, err := p.Reload(ctx); return err },
+	} {
+		var refused *CheckError
+		if err := f(t.Context()); !errors.As(err, &refused) || len(refused.Alerts) != 1 ||
+			refused.Alerts[0].File != ConfigFile || refused.Alerts[0].Line != 16 {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	procs, err := p.Processes(t.Context())
+	must(t, err)
+	if i, err := second.Info(t.Context()); err != nil || i.Stopping || procs.Worker != worker {
+		t.Errorf("after a refused reload: %+v, %v, %+v", i, err, procs)
+	}
+	second.Close()
+
+	must(t, p.SoftStop())
+	awaitExit(t, p)
+
+	// And a start that is refused.
+	var refused *CheckError
+	if err := p.Start(t.Context()); !errors.As(err, &refused) || refused.Alerts[0].Line != 16 {
+		t.Errorf("start: %v", err)
+	}
+	awaitExit(t, p)
+}
+
+// HAProxy outlives its Process, and the next one takes it over; a killed worker takes its master with it,
+// a killed master its workers, and both are noticed.
+func TestAdopt(t *testing.T) {
+	p, dir := setup(t, nil)
+	if ok, err := p.Adopt(t.Context()); ok || err != nil {
+		t.Fatalf("adopted nothing: %v, %v", ok, err)
+	}
+	must(t, p.Start(t.Context()))
+	before, err := p.Processes(t.Context())
+	must(t, err)
+	// Not Close: the thread that it is tied to has to stay.
+	next := process(t, dir, nil)
+	ok, err := next.Adopt(t.Context())
+	must(t, err)
+	after, err := next.Processes(t.Context())
+	must(t, err)
+	if !ok || before.Worker != after.Worker {
+		t.Fatalf("adopted %v: %+v, then %+v", ok, before, after)
+	}
+	must(t, unix.Kill(after.Worker, unix.SIGKILL))
+	awaitExit(t, next)
+	awaitExit(t, p)
+	if ok, err := next.Adopt(t.Context()); ok || err != nil {
+		t.Errorf("adopted a dead one: %v, %v", ok, err)
+	}
+
+	must(t, next.Start(t.Context()))
+	procs, err := next.Processes(t.Context())
+	must(t, err)
+	worker, err := unix.PidfdOpen(procs.Worker, 0)
+	must(t, err)
+	defer unix.Close(worker)
+	must(t, unix.Kill(procs.Master, unix.SIGKILL))
+	awaitExit(t, next)
+	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(worker), Events: unix.POLLIN}}, 5000); n != 1 || err != nil {
+		t.Errorf("the worker has not ended: %d, %v", n, err)
+	}
+}
+
+// What listens on the socket but works elsewhere is not taken over.
+func TestAdoptStranger(t *testing.T) {
+	p, dir := setup(t, nil)
+	must(t, os.MkdirAll(filepath.Join(dir, RunDir), 0o700))
+	l, err := net.Listen("unix", filepath.Join(dir, MasterSocket))
+	must(t, err)
+	defer l.Close()
+	if ok, err := p.Adopt(t.Context()); ok || err == nil || !strings.Contains(err.Error(), "another directory") {
+		t.Errorf("adopted a stranger: %v, %v", ok, err)
+	}
+}
+
+// Commands of all kinds, with every answer understood.
+func TestCommands(t *testing.T) {
+	p, _ := setup(t, nil)
+	must(t, p.Start(t.Context()))
+	r, ctx := connect(t, p), t.Context()
+
+	must(t, r.Do(ctx, AddServer("b", "pod:a:b:", "127.0.0.1:81", "weight", "7", "check", "inter", "1m"),
+		EnableHealth("b", "pod:a:b:"), SetServerState("b", "pod:a:b:", Ready),
+		SetServerWeight("b", "s1", 0), SetServerAddr("b", "s1", netip.MustParseAddrPort("[::1]:82"))))
+	// HAProxy moves a server a little later than it says so.
+	var states map[string]ServerState
+	var err error
+	for deadline := time.Now().Add(5 * time.Second); states["s1"].Port != 82 && time.Now().Before(deadline); {
+		states, err = r.ServersState(ctx, "b")
+		must(t, err)
+	}
+	if s := states["pod:a:b:"]; s.State() != Ready || s.Weight != 7 || s.Port != 81 || !s.Checked {
+		t.Errorf("added: %+v", s)
+	}
+	if s := states["s1"]; s.Weight != 0 || s.Address.String() != "::1" || s.Port != 82 || s.Checked {
+		t.Errorf("moved: %+v", s)
+	}
+	for _, op := range []Op{
+		AddServer("b", "s1", "127.0.0.1:81"),
+		AddServer("b", "s2", "127.0.0.1:81", "bogus"),
+		AddServer("nope", "s2", "127.0.0.1:81"),
+		DelServer("b", "s1"),
+		AwaitRemovable("b", "s1", 1),
+		SetServerWeight("b", "s1", 257),
+		SetServerWeight("b", "s2", 1),
+		SetServerState("b", "s1", "bogus"),
+		SetServerAddr("b", "s2", netip.MustParseAddrPort("127.0.0.1:1")),
+		SetMap("maps/stamp.map", "other", "x"),
+		SetMap("maps/other.map", "version", "x"),
+		SetCertificate("nope", "x"), CommitCertificate("nope"), SetCA("nope", "x"), CommitCA("nope"),
+		{Cmd("bogus"), silent},
+	} {
+		var refused *RefusedError
+		if err := r.Do(ctx, op); !errors.As(err, &refused) {
+			t.Errorf("%s: %v", op, err)
+		}
+	}
+	must(t, r.Do(ctx, SetServerState("b", "pod:a:b:", Maint), AwaitRemovable("b", "pod:a:b:", 1000), DelServer("b", "pod:a:b:")))
+
+	for _, value := range []string{`applying 1-a+b`, `a;b \ c`, `"quoted", value="x"`, "<<", "#"} {
+		if value == "<<" {
+			if r.Do(ctx, SetMap("maps/stamp.map", "version", value)) == nil {
+				t.Error("a payload was announced")
+			}
+			continue
+		}
+		must(t, r.Do(ctx, SetMap("maps/stamp.map", "version", value)))
+		got, found, err := r.GetMap(ctx, "maps/stamp.map", "version")
+		if err != nil || !found || got != value {
+			t.Errorf("map: %q became %q, %v, %v", value, got, found, err)
+		}
+		entries, err := r.ShowMap(ctx, "maps/stamp.map")
+		if err != nil || len(entries) != 1 || entries[0] != (MapEntry{"version", value}) {
+			t.Errorf("map: %q became %q, %v", value, entries, err)
+		}
+	}
+	if _, found, err := r.GetMap(ctx, "maps/stamp.map", "other"); found || err != nil {
+		t.Errorf("found %v, %v", found, err)
+	}
+}
+
+// Many commands, more than any buffer holds, are answered each by its own answer; so are large ones.
+func TestBatch(t *testing.T) {
+	p, _ := setup(t, nil)
+	must(t, p.Start(t.Context()))
+	r, ctx := connect(t, p), t.Context()
+	var commands []Command
+	for i := range 3000 {
+		commands = append(commands, Cmd("add", "map", "maps/stamp.map", fmt.Sprint("key", i), strings.Repeat("x", i%3000)+"x"),
+			Cmd("get", "map", "maps/stamp.map", fmt.Sprint("key", i)))
+	}
+	answers, err := r.Exec(ctx, commands...)
+	must(t, err)
+	for i := range 3000 {
+		v, found, err := parseGetMap(answers[2*i+1].text)
+		if answers[2*i].text != "" || !found || err != nil || len(v) != i%3000+1 {
+			t.Fatalf("%d: %q, %q, %v", i, answers[2*i].text, answers[2*i+1].text, err)
+		}
+	}
+	entries, err := r.ShowMap(ctx, "maps/stamp.map")
+	if err != nil || len(entries) != 3001 {
+		t.Errorf("%d entries, %v", len(entries), err)
+	}
+}
+
+// A connection that breaks, or whose context ends, is of no further use and says so.
+func TestBroken(t *testing.T) {
+	p, _ := setup(t, nil)
+	must(t, p.Start(t.Context()))
+	r := connect(t, p)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { time.Sleep(20 * time.Millisecond); cancel() }()
+	if err := r.Do(ctx, AwaitRemovable("b", "s1", 20_000), Op{Cmd("wait", "20000ms"), silent}); !errors.Is(err, ErrClosed) || !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+	if _, err := r.Info(t.Context()); !errors.Is(err, ErrClosed) {
+		t.Errorf("used again: %v", err)
+	}
+	r = connect(t, p)
+	p.Kill()
+	if _, err := r.Info(t.Context()); !errors.Is(err, ErrClosed) {
+		t.Errorf("of a dead worker: %v", err)
+	}
+	if _, err := p.Connect(t.Context()); err == nil {
+		t.Error("connected to nobody")
+	}
+}
+
+func BenchmarkExec(b *testing.B) {
+	p, _ := setup(b, nil)
+	must(b, p.Start(b.Context()))
+	r := connect(b, p)
+	for _, n := range []int{1, 10, 100} {
+		ops := make([]Op, n)
+		for i := range ops {
+			ops[i] = SetServerWeight("b", "s1", i%256)
+		}
+		b.Run(fmt.Sprintf("pipelined=%d", n), func(b *testing.B) {
+			for b.Loop() {
+				must(b, r.Do(b.Context(), ops...))
+			}
+			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*n), "µs/command")
+		})
+		line := strings.TrimSuffix(strings.Repeat("set server b/s1 weight 3; ", n), "; ")
+		b.Run(fmt.Sprintf("one-line=%d", n), func(b *testing.B) {
+			for b.Loop() {
+				if _, err := r.Exec(b.Context(), Command{line: line}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*n), "µs/command")
+		})
+	}
+}

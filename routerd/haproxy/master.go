@@ -1,0 +1,252 @@
+package haproxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// master is a master process that is watched, a child or an adopted one.
+type master struct {
+	pid   int
+	pidfd *os.File
+	cmd   *exec.Cmd     // nil when adopted
+	done  chan struct{} // closed when the process has ended
+	left  chan struct{} // closed by detach
+
+	once sync.Once // detach
+	err  error     // how it ended; written before done is closed
+}
+
+// start starts the master with its output on the FIFO, and follows it. mu is held.
+func (p *Process) start() error {
+	out, err := openOutput(filepath.Join(p.cfg.Dir, outputFIFO))
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	// It shall outlive us, so its life must not hang on a context.
+	cmd := exec.Command(p.binary, "-W", "-S", "unix@"+MasterSocket+",mode,600", "-f", ConfigFile) //nolint:gosec,noctx // configured by the operator
+	cmd.Dir = p.cfg.Dir
+	cmd.Env = []string{}
+	cmd.Stdout, cmd.Stderr = out, out
+	// A session of its own: what ends our terminal or our process group does not end it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	launched := make(chan error, 1)
+	if !p.cfg.TieToParent {
+		launched <- cmd.Start()
+	}
+	m := &master{cmd: cmd, done: make(chan struct{}), left: make(chan struct{})}
+	if p.cfg.TieToParent {
+		cmd.SysProcAttr.Pdeathsig = syscall.SIGTERM
+		go func() {
+			// The signal comes when the thread that forked ends: so that thread is kept.
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			err := cmd.Start()
+			launched <- err
+			if err == nil {
+				select {
+				case <-m.done:
+				case <-m.left:
+				}
+			}
+		}()
+	}
+	if err := <-launched; err != nil {
+		return err
+	}
+	m.pid = cmd.Process.Pid
+	// A core would hold every private key.
+	if err := unix.Prlimit(m.pid, unix.RLIMIT_CORE, &unix.Rlimit{}, nil); err != nil && !errors.Is(err, unix.ESRCH) {
+		p.cfg.Log.Warn("HAProxy may dump core", "error", err)
+	}
+	fd, err := unix.PidfdOpen(m.pid, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		close(m.done)
+		return fmt.Errorf("watch process %d: %w", m.pid, err)
+	}
+	m.run(fd)
+	p.follow(m)
+	return nil
+}
+
+// follow makes m the master, and logs its output. mu is held.
+func (p *Process) follow(m *master) {
+	if p.master != nil {
+		p.master.detach()
+	}
+	if p.output != nil {
+		p.output.stop()
+	}
+	p.master = m
+	p.output = follow(filepath.Join(p.cfg.Dir, outputFIFO), p.cfg.Log)
+}
+
+// watch watches a process that may be anyone's child.
+func watch(pid int, cmd *exec.Cmd) (*master, error) {
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("watch process %d: %w", pid, err)
+	}
+	m := &master{pid: pid, cmd: cmd, done: make(chan struct{}), left: make(chan struct{})}
+	m.run(fd)
+	return m, nil
+}
+
+// run watches the process until it has ended or detach is called.
+func (m *master) run(fd int) {
+	m.pidfd = os.NewFile(uintptr(fd), "pidfd:"+strconv.Itoa(m.pid))
+	go func() {
+		if m.wait() != nil {
+			return // detached
+		}
+		switch {
+		case m.cmd != nil:
+			m.err = m.cmd.Wait()
+		default:
+			// Our own child all the same, when it was adopted by the program that had started it.
+			_, _ = unix.Wait4(m.pid, nil, unix.WNOHANG, nil)
+		}
+		if m.err == nil {
+			m.err = errors.New("exit status 0")
+		}
+		close(m.done)
+	}()
+}
+
+// wait returns nil when the process has ended. A pidfd becomes readable then.
+func (m *master) wait() error {
+	raw, err := m.pidfd.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Read(func(fd uintptr) bool {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0) //nolint:gosec // a descriptor is small
+		return err == nil && n > 0
+	})
+}
+
+// detach stops watching. The process goes on.
+func (m *master) detach() {
+	m.once.Do(func() {
+		close(m.left)
+		m.pidfd.Close()
+		if m.cmd != nil && m.alive() {
+			_ = m.cmd.Process.Release()
+		}
+	})
+}
+
+func (m *master) alive() bool {
+	select {
+	case <-m.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// reason tells how the process ended. It must have.
+func (m *master) reason() error {
+	<-m.done
+	return m.err
+}
+
+// signal sends a signal to exactly this process, never to another that got its number.
+func (m *master) signal(s unix.Signal) error {
+	raw, err := m.pidfd.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var sent error
+	if err := raw.Control(func(fd uintptr) { sent = unix.PidfdSendSignal(int(fd), s, nil, 0) }); err != nil {
+		return err
+	}
+	if errors.Is(sent, unix.ESRCH) {
+		return nil
+	}
+	return sent
+}
+
+// kill ends the process, at first with a word of warning, and waits until it has ended. The workers end
+// with their master.
+func (m *master) kill(grace time.Duration) {
+	for _, s := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
+		if m.signal(s) != nil {
+			return // detached
+		}
+		select {
+		case <-m.done:
+			return
+		case <-m.left:
+			return
+		case <-time.After(grace):
+		}
+	}
+}
+
+// Processes is what the master says of itself and its workers. A pid of zero means that there is none.
+type Processes struct {
+	Master int
+	Worker int   // the one that takes new connections
+	Old    []int // those that were replaced, and still hold connections
+}
+
+// Processes asks the master.
+func (p *Process) Processes(ctx context.Context) (Processes, error) { return p.processes(ctx) }
+
+func (p *Process) processes(ctx context.Context) (Processes, error) {
+	out, err := p.ask(ctx, "show proc")
+	if err != nil {
+		return Processes{}, err
+	}
+	return parseProcesses(out)
+}
+
+// maxMasterAnswer is more than the master ever says: a reload repeats all warnings.
+const maxMasterAnswer = 16 << 20
+
+// ask sends one command to the master and returns what it says.
+func (p *Process) ask(ctx context.Context, command string) (string, error) {
+	conn, err := p.dial(ctx, MasterSocket)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
+	out, err := exchange(conn, command)
+	switch {
+	case ctx.Err() != nil:
+		return "", fmt.Errorf("ask the master to %q: %w", command, context.Cause(ctx))
+	case err != nil:
+		return "", fmt.Errorf("ask the master to %q: %w", command, err)
+	}
+	return out, nil
+}
+
+// exchange writes a command and reads to the end: without a prompt the master closes after one answer.
+func exchange(conn net.Conn, command string) (string, error) {
+	if _, err := io.WriteString(conn, command+"\n"); err != nil {
+		return "", err
+	}
+	if err := conn.(*net.UnixConn).CloseWrite(); err != nil { //nolint:errcheck // dial makes no other kind
+		return "", err
+	}
+	out, err := io.ReadAll(io.LimitReader(conn, maxMasterAnswer))
+	return string(out), err
+}

@@ -1,0 +1,138 @@
+package haproxy
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// Words reach HAProxy as one word each, and what cannot is refused.
+func TestCmd(t *testing.T) {
+	for _, test := range []struct{ word, want string }{
+		{"a", "x a"}, {"a b;c", `x a\ b\;c`}, {`\`, `x \\`}, {"a<<", "x a<<"}, {"辻", "x 辻"},
+		{"", ""}, {"<<", ""}, {"a\nb", ""}, {"a\tb", ""}, {"\x7f", ""}, {"\x00", ""}, {strings.Repeat("x", maxBatch), ""},
+	} {
+		if got := Cmd("x", test.word); got.line != test.want || (got.err == nil) != (test.want != "") {
+			t.Errorf("%.20q: %q, %v", test.word, got.line, got.err)
+		}
+	}
+	for _, payload := range []string{"", "\n", "a\n\nb", "\na", "a\r\nb", "\x00"} {
+		if Cmd("x").With(payload).err == nil {
+			t.Errorf("payload %q was taken", payload)
+		}
+	}
+	if got := string(Cmd("x", "y").With("a\nb").append(nil)); got != "x y <<\na\nb\n\n" {
+		t.Errorf("%q", got)
+	}
+}
+
+// Answers end at the prompt, whatever they hold.
+func TestReadAnswer(t *testing.T) {
+	r := bufio.NewReaderSize(strings.NewReader("\n> a > b\nc\n\n> + + [3]: no\n\n> "+strings.Repeat("x", 100)+"> \n\n> cut"), 16)
+	var got []string
+	for {
+		a, err := readAnswer(r)
+		if err != nil {
+			if !errors.Is(err, io.ErrUnexpectedEOF) {
+				t.Error(err)
+			}
+			break
+		}
+		got = append(got, a)
+	}
+	want := []string{"\n", "a > b\nc\n\n", "[3]: no\n\n", strings.Repeat("x", 100) + "> \n\n"}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestParseProcesses(t *testing.T) {
+	const after = "#<PID> <type> <reloads> <uptime> <version>\n10 master 3 [failed: 1] 0d00h02m27s 3.4.7-1\n# workers\n"
+	for _, test := range []struct {
+		out  string
+		want Processes
+	}{
+		{after + "12 worker 0 0d 3.4\n# old workers\n11 worker 1 0d 3.4\n", Processes{10, 12, []int{11}}},
+		{after + "# old workers\n11 worker 2 0d 3.4\n12 worker 1 0d 3.4\n", Processes{10, 12, []int{11}}},
+		{after, Processes{Master: 10}},
+	} {
+		got, err := parseProcesses(test.out)
+		if d := cmp.Diff(test.want, got); d != "" || err != nil {
+			t.Errorf("%v %s", err, d)
+		}
+	}
+	for _, bad := range []string{"", "x master 1", "1 master x", "-1 master 0"} {
+		if _, err := parseProcesses(bad); err == nil {
+			t.Errorf("%q was understood", bad)
+		}
+	}
+}
+
+func TestParseAlerts(t *testing.T) {
+	const out = `[NOTICE]   (5828) : haproxy version is 3.4.7-1
+[ALERT]    (5828) : config : parsing [haproxy.cfg:16] : balance only supports 'roundrobin'.
+[ALERT]    (5828) : config : parsing [haproxy.cfg:7] : 'bind' : processing [crt-list.txt:3] : 
+  unable to load certificate
+[WARNING]  (5828) : config : [haproxy.cfg:1] a warning
+[ALERT]    (5828) : Binding [haproxy.cfg:2] for frontend f: cannot bind socket
+[ALERT]    (5828) : config : Error(s) found in configuration file : haproxy.cfg
+[ALERT]    (5828) : config : Fatal errors found in configuration.
+`
+	want := []Alert{
+		{"haproxy.cfg", 16, "parsing [haproxy.cfg:16] : balance only supports 'roundrobin'."},
+		{"crt-list.txt", 3, "parsing [haproxy.cfg:7] : 'bind' : processing [crt-list.txt:3] :  unable to load certificate"},
+		{"haproxy.cfg", 2, "Binding [haproxy.cfg:2] for frontend f: cannot bind socket"},
+	}
+	if d := cmp.Diff(want, parseAlerts(out)); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestParseVersion(t *testing.T) {
+	for in, want := range map[string]Version{
+		"3.4.7-1": {3, 4, 7, "3.4.7-1"}, "2.9-dev3": {2, 9, 0, "2.9-dev3"}, "2.6.12": {2, 6, 12, "2.6.12"}, "3.5": {3, 5, 0, "3.5"},
+	} {
+		if got, err := ParseVersion(in); err != nil || got != want {
+			t.Errorf("%s: %+v, %v", in, got, err)
+		}
+	}
+	for _, bad := range []string{"", "3", "x.y", "99999.1", "3.4x"} {
+		if _, err := ParseVersion(bad); err == nil {
+			t.Errorf("%q is a version", bad)
+		}
+	}
+}
+
+// Whatever a worker or a master says, the parsers return.
+func FuzzParse(f *testing.F) {
+	f.Add("[3]: No such server.\n\n> ")
+	f.Add("1\n# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_check_state srv_port\n3 b 1 s1 ::1 2 0 10 6 80\n\n> ")
+	f.Add("0x7f94 version a b\n0x1 k\n\n> ")
+	f.Add("type=str, case=sensitive, found=yes, idx=tree, key=\"version\", value=\"a\", type=\"str\"\n\n> ")
+	f.Add("Filename: a\nStatus: Used\nSerial: 54A8\nSHA1 FingerPrint: 1A0C\n\n> ")
+	f.Add("Pid: 1\nVersion: 3.4.7-1\nUptime_sec: 3\nStopping: 0\n\n> ")
+	f.Add("Success=0\n--\n[ALERT]    (1) : config : [haproxy.cfg:1] x\n  y\n")
+	f.Add("1 master 0\n2 worker 0\n")
+	f.Fuzz(func(t *testing.T, s string) {
+		if a, err := readAnswer(bufio.NewReaderSize(strings.NewReader(s), 16)); err == nil {
+			parseAnswer(a)
+		}
+		a := parseAnswer(s)
+		if p, err := parseProcesses(s); err == nil && p.Master <= 0 {
+			t.Errorf("master %d", p.Master)
+		}
+		if i, err := parseInfo(a.text); err == nil && i.PID <= 0 {
+			t.Errorf("pid %d", i.PID)
+		}
+		_ = parseReload(s)
+		_, _ = parseServersState(a.text)
+		_, _ = parseMap(a.text)
+		_, _, _ = parseGetMap(a.text)
+		_, _ = parseCertificates(a.text)
+		_, _ = ParseVersion(s)
+	})
+}

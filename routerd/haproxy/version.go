@@ -1,0 +1,78 @@
+package haproxy
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"regexp"
+	"strconv"
+)
+
+// Version is a version of HAProxy.
+type Version struct {
+	Major, Minor, Patch int
+	Text                string // as HAProxy prints it: "3.4.7-1"
+}
+
+// String returns the version as HAProxy prints it.
+func (v Version) String() string { return v.Text }
+
+// AtLeast tells whether this is major.minor or newer.
+func (v Version) AtLeast(major, minor int) bool {
+	return v.Major > major || v.Major == major && v.Minor >= minor
+}
+
+// Capabilities is what can be done without a reload. It is told from the version, because HAProxy's own
+// list of commands does not say which of them can be trusted.
+type Capabilities struct {
+	SyncReload      bool // "reload" on the master socket answers when it is done
+	DynamicServers  bool // "add server" with cookies and weights; 2.6 has a command of that name that loses traffic
+	DelServerWait   bool // "del server" wants "wait srv-removable" before
+	DynamicBackends bool // "add backend"
+}
+
+// Capabilities tells what this version can do.
+func (v Version) Capabilities() Capabilities {
+	return Capabilities{
+		SyncReload:      v.AtLeast(2, 7),
+		DynamicServers:  v.AtLeast(3, 0),
+		DelServerWait:   v.AtLeast(3, 3),
+		DynamicBackends: v.AtLeast(3, 4),
+	}
+}
+
+var (
+	versionNumber = regexp.MustCompile(`^([0-9]{1,4})\.([0-9]{1,4})(?:[.-].*)?$`)
+	versionPatch  = regexp.MustCompile(`^[0-9]+\.[0-9]+\.([0-9]{1,6})`)
+	versionLine   = regexp.MustCompile(`(?m)^HA-?Proxy version (\S+)`)
+)
+
+// ParseVersion reads "3.4.7-1", "2.9-dev3" and the like.
+func ParseVersion(s string) (Version, error) {
+	m := versionNumber.FindStringSubmatch(s)
+	if m == nil {
+		return Version{}, fmt.Errorf("%.80q is not a version of HAProxy", s)
+	}
+	v := Version{Text: s}
+	v.Major, _ = strconv.Atoi(m[1]) // at most four digits
+	v.Minor, _ = strconv.Atoi(m[2])
+	if m := versionPatch.FindStringSubmatch(s); m != nil {
+		v.Patch, _ = strconv.Atoi(m[1])
+	}
+	return v, nil
+}
+
+// Version asks the program for its version.
+func (p *Process) Version(ctx context.Context) (Version, error) {
+	cmd := exec.CommandContext(ctx, p.binary, "-v") //nolint:gosec // configured by the operator
+	cmd.Env = []string{}
+	out, err := cmd.Output()
+	if err != nil {
+		return Version{}, fmt.Errorf("ask %s for its version: %w", p.binary, err)
+	}
+	m := versionLine.FindSubmatch(out)
+	if m == nil {
+		return Version{}, fmt.Errorf("%s does not answer -v as HAProxy does: %.200q", p.binary, out)
+	}
+	return ParseVersion(string(m[1]))
+}
