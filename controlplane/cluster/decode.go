@@ -197,7 +197,7 @@ func nameProblem(kind Kind, obj metav1.Object) *problem {
 	case name == "":
 		return &problem{path: []string{"metadata"}, message: fmt.Sprintf("the %s has no name", kind), remedy: "give it metadata.name (a generateName does not do in a directory)", broken: true}
 	case kind == Namespace && len(validation.IsDNS1123Label(name)) > 0, len(validation.IsDNS1123Subdomain(name)) > 0:
-		return &problem{path: []string{"metadata", "name"}, message: fmt.Sprintf("metadata.name is no name that a %s may have", kind), remedy: "use lower case letters, digits, '-' and '.' only, beginning and ending with a letter or digit", broken: true}
+		return &problem{path: []string{"metadata", "name"}, message: fmt.Sprintf("metadata.name is no name for an object of kind %s", kind), remedy: "use lower case letters, digits, '-' and '.' only, beginning and ending with a letter or digit", broken: true}
 	case kind.namespaced() && len(validation.IsDNS1123Label(namespace)) > 0:
 		return &problem{path: []string{"metadata", "namespace"}, message: "metadata.namespace is no name that a Namespace may have", remedy: "use lower case letters, digits and '-' only, at most 63", broken: true}
 	}
@@ -257,7 +257,7 @@ func explainType(kind Kind, text []byte, err error) problem {
 	}
 	return problem{
 		broken:  true,
-		message: fmt.Sprintf("a value in it is not of the form that a %s needs", kind),
+		message: fmt.Sprintf("a value in the %s is not of the form that its field needs", kind),
 		remedy:  "compare it with `kubectl explain " + strings.ToLower(string(kind)) + " --recursive`",
 	}
 }
@@ -273,7 +273,7 @@ func explainStrict(kind Kind, errs []error) []problem {
 		path := splitPath(field.FieldPath())
 		p := problem{
 			path:    path,
-			message: fmt.Sprintf("a %s has no field %s; it is ignored, the rest is used", kind, show(kind, path)),
+			message: fmt.Sprintf("%s has no field %s; it is ignored, the rest is used", kind, show(kind, path)),
 			remedy:  "remove it or correct its name: case and indentation count",
 		}
 		if strings.HasPrefix(err.Error(), "duplicate") {
