@@ -1,0 +1,69 @@
+package inspect
+
+import (
+	"cmp"
+	"context"
+
+	"github.com/tsuji-dev/tsuji/controlplane/release"
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+	"github.com/tsuji-dev/tsuji/snapshot"
+)
+
+// ListRouters implements FleetService.
+func (s *Server) ListRouters(_ context.Context, q *tsujiv1.ListRoutersRequest) (*tsujiv1.ListRoutersResponse, error) {
+	if err := cmp.Or(checkName("ingress_controller", q.GetIngressController()), checkName("zone", q.GetZone())); err != nil {
+		return nil, err
+	}
+	list := &tsujiv1.ListRoutersResponse{}
+	for _, r := range s.routers() {
+		if (q.GetIngressController() == "" || r.GetIngressController() == q.GetIngressController()) &&
+			(q.GetZone() == "" || r.GetZone() == q.GetZone()) {
+			list.Routers = append(list.Routers, r)
+		}
+	}
+	return list, nil
+}
+
+// GetStatus implements StatusService.
+func (s *Server) GetStatus(context.Context, *tsujiv1.GetStatusRequest) (*tsujiv1.GetStatusResponse, error) {
+	a := &tsujiv1.GetStatusResponse{
+		ControlplaneVersion: s.c.Version,
+		Source:              s.c.Source,
+		Snapshots:           s.summaries(func(e release.Entry) bool { return e.Current }),
+	}
+	for _, r := range s.routers() {
+		if r.GetConnected() {
+			a.RoutersConnected++
+			if equal(r.GetAckedVersion(), r.GetTargetVersion()) {
+				a.RoutersCurrent++
+			}
+		}
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	a.Synced, a.Faults = s.synced, s.faults
+	a.RoutesRefused, a.RoutesAdmitted = s.judged[index(false)], s.judged[index(true)]
+	return a, nil
+}
+
+// routers are the fleet's, each with the version that it should have.
+func (s *Server) routers() []*tsujiv1.Router {
+	list := s.c.Fleet.List(s.c.Now())
+	for _, r := range list {
+		if t, ok, _ := s.c.Board.Target(release.View{IngressController: r.GetIngressController(), Zone: r.GetZone()}); ok {
+			r.TargetVersion = t.Snapshot.Version().String()
+		}
+	}
+	return list
+}
+
+// equal tells whether both name the same content: a router may have been given its version by a replica
+// that prints another revision.
+func equal(a, b string) bool {
+	v, err := snapshot.ParseVersion(a)
+	if err != nil || v.IsZero() {
+		return false
+	}
+	w, err := snapshot.ParseVersion(b)
+	return err == nil && v.Equal(w)
+}
