@@ -1,0 +1,290 @@
+package compile
+
+import (
+	"maps"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+)
+
+// The annotations of OpenShift's router.
+const (
+	haproxyPrefix = "haproxy.router.openshift.io/"
+	routerPrefix  = "router.openshift.io/"
+
+	annBalance        = haproxyPrefix + "balance"
+	annTimeout        = haproxyPrefix + "timeout"
+	annTimeoutTunnel  = haproxyPrefix + "timeout-tunnel"
+	annAllowList      = haproxyPrefix + "ip_allowlist"
+	annWhiteList      = haproxyPrefix + "ip_whitelist"
+	annDisableCookies = haproxyPrefix + "disable_cookies"
+	annHSTS           = haproxyPrefix + "hsts_header"
+	annForwarded      = haproxyPrefix + "set-forwarded-headers"
+	annPodConnections = haproxyPrefix + "pod-concurrent-connections"
+	annRewriteTarget  = haproxyPrefix + "rewrite-target"
+	annAdjustCase     = haproxyPrefix + "h1-adjust-case"
+	annRateLimit      = haproxyPrefix + "rate-limit-connections"
+	annConcurrentTCP  = annRateLimit + ".concurrent-tcp"
+	annRateTCP        = annRateLimit + ".rate-tcp"
+	annRateHTTP       = annRateLimit + ".rate-http"
+	annCookieName     = routerPrefix + "cookie_name"
+	annSameSite       = routerPrefix + "cookie-same-site"
+	annCheckInterval  = routerPrefix + "haproxy.health.check.interval"
+	annPoolSize       = routerPrefix + "pool-size" // for blueprints, which there are none of
+)
+
+var knownAnnotations = []string{
+	annBalance, annTimeout, annTimeoutTunnel, annAllowList, annWhiteList, annDisableCookies, annHSTS,
+	annForwarded, annPodConnections, annRewriteTarget, annAdjustCase, annRateLimit, annConcurrentTCP,
+	annRateTCP, annRateHTTP, annCookieName, annSameSite, annCheckInterval, annPoolSize,
+}
+
+// options compiles the annotations.
+//
+// OpenShift's router: a value that does not match its grammar is passed over for the default. Here its
+// owner is told. A control character refuses the Route, because nobody means it.
+func (b *builder) options() {
+	for _, name := range slices.Sorted(maps.Keys(b.object.Annotations)) {
+		known := slices.Contains(knownAnnotations, name)
+		switch {
+		case known && hasControl(b.object.Annotations[name]):
+			b.fault(invalid("metadata.annotations["+name+"]", b.object.Annotations[name], controlRemedy))
+		case !known && (strings.HasPrefix(name, haproxyPrefix) || strings.HasPrefix(name, routerPrefix)):
+			b.warn("annotation %s is not known and is ignored", name)
+		}
+	}
+	b.balance()
+	b.timeouts()
+	b.allowList()
+	b.rateLimit()
+	b.route.HealthCheckInterval = b.timeOption(annCheckInterval)
+	b.route.MaxConnectionsPerEndpoint = b.count(annPodConnections, 0)
+	if b.passthrough() {
+		return
+	}
+	b.cookie()
+	b.hsts()
+	b.forwarded()
+	b.rewrite()
+	b.route.AdjustHeaderCase = b.isTrue(annAdjustCase)
+}
+
+// notUnderstood warns of a value that does not match its grammar.
+func (b *builder) notUnderstood(name, grammar, instead string) {
+	b.warn("annotation %s: %s is not %s; %s", name, quoted(b.object.Annotations[name]), grammar, instead)
+}
+
+// choice returns the value that an annotation chooses; the zero value if it is absent or none of them.
+func choice[T any](b *builder, name string, values map[string]T) T {
+	var zero T
+	s, ok := b.object.Annotations[name]
+	if !ok {
+		return zero
+	}
+	v, ok := values[s]
+	if !ok {
+		b.notUnderstood(name, "one of "+strings.Join(slices.Sorted(maps.Keys(values)), ", "), "the default is used")
+		return zero
+	}
+	return v
+}
+
+// isTrue reads a flag as Go's strconv does.
+func (b *builder) isTrue(name string) bool {
+	s, ok := b.object.Annotations[name]
+	if !ok {
+		return false
+	}
+	v, err := strconv.ParseBool(s)
+	if err != nil {
+		b.notUnderstood(name, "true or false", "it counts as false")
+	}
+	return v
+}
+
+// count reads a number of at least least; zero if it is absent or not one.
+func (b *builder) count(name string, least int64) uint32 {
+	s, ok := b.object.Annotations[name]
+	if !ok {
+		return 0
+	}
+	n, err := strconv.ParseInt(s, 10, 32)
+	if err != nil || n < least {
+		b.notUnderstood(name, "a number from "+strconv.FormatInt(least, 10)+" to 2147483647", "no limit is set")
+		return 0
+	}
+	return uint32(n) //nolint:gosec // between 0 and 2^31-1
+}
+
+// timeOption reads a TimeSpec; nil if it is absent or not one.
+func (b *builder) timeOption(name string) *durationpb.Duration {
+	s, ok := b.object.Annotations[name]
+	if !ok {
+		return nil
+	}
+	d, ok := parseTime(s)
+	if !ok {
+		b.notUnderstood(name, "a time (a whole number from 1, then us, ms, s, m, h or d)", "the default is used")
+	}
+	return d
+}
+
+func (b *builder) balance() {
+	b.route.Balance = choice(b, annBalance, map[string]tsujiv1.Balance{
+		"roundrobin": tsujiv1.Balance_BALANCE_ROUND_ROBIN,
+		"leastconn":  tsujiv1.Balance_BALANCE_LEAST_CONNECTIONS,
+		"source":     tsujiv1.Balance_BALANCE_SOURCE,
+		"random":     tsujiv1.Balance_BALANCE_RANDOM,
+	})
+	switch {
+	case b.route.Balance != tsujiv1.Balance_BALANCE_UNSPECIFIED:
+	case b.activeServices() > 1:
+		b.route.Balance = tsujiv1.Balance_BALANCE_ROUND_ROBIN
+	case b.passthrough():
+		b.route.Balance = tsujiv1.Balance_BALANCE_SOURCE
+	default:
+		b.route.Balance = tsujiv1.Balance_BALANCE_RANDOM
+	}
+}
+
+// timeouts: for passthrough, all time is tunnel time, and annTimeout stands in for annTimeoutTunnel.
+func (b *builder) timeouts() {
+	server, tunnel := b.timeOption(annTimeout), b.timeOption(annTimeoutTunnel)
+	if b.passthrough() {
+		if tunnel == nil {
+			tunnel = server
+		}
+		server = nil
+	}
+	if server != nil || tunnel != nil {
+		b.route.Timeouts = &tsujiv1.RouteTimeouts{Server: server, Tunnel: tunnel}
+	}
+}
+
+// allowList compiles the addresses that may use the route. Where OpenShift's router opens the route when
+// nothing of a list can be understood, this closes it.
+func (b *builder) allowList() {
+	name, list := annAllowList, b.object.Annotations[annAllowList]
+	if list == "" {
+		if name, list = annWhiteList, b.object.Annotations[annWhiteList]; list == "" {
+			return
+		}
+	}
+	b.route.RestrictSources = true
+	var prefixes []netip.Prefix
+	for _, s := range strings.Fields(list) {
+		p, ok := parsePrefix(s)
+		if !ok {
+			b.warn("annotation %s: %s is not an IP address or CIDR; it is passed over", name, quoted(s))
+			continue
+		}
+		prefixes = append(prefixes, p)
+	}
+	if len(prefixes) == 0 {
+		b.warn("annotation %s: there is no IP address or CIDR in it; nobody may use the route", name)
+	}
+	slices.SortFunc(prefixes, netip.Prefix.Compare)
+	for _, p := range slices.Compact(prefixes) {
+		b.route.AllowedSources = append(b.route.AllowedSources, p.String())
+	}
+}
+
+// parsePrefix reads an address or a prefix of IPv4 or IPv6; one of IPv4 written as IPv6 is IPv4.
+func parsePrefix(s string) (netip.Prefix, bool) {
+	if !strings.Contains(s, "/") {
+		a, err := netip.ParseAddr(s)
+		if err != nil || a.Zone() != "" {
+			return netip.Prefix{}, false
+		}
+		a = a.Unmap()
+		return netip.PrefixFrom(a, a.BitLen()), true
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return netip.Prefix{}, false
+	}
+	if a := p.Addr(); a.Is4In6() {
+		if p.Bits() < 96 {
+			return netip.Prefix{}, false
+		}
+		p = netip.PrefixFrom(a.Unmap(), p.Bits()-96)
+	}
+	return p.Masked(), true
+}
+
+func (b *builder) rateLimit() {
+	l := &tsujiv1.RateLimit{
+		ConcurrentConnections: b.count(annConcurrentTCP, 1),
+		ConnectionsPer_3S:     b.count(annRateTCP, 1),
+	}
+	if !b.passthrough() {
+		l.RequestsPer_10S = b.count(annRateHTTP, 1)
+	}
+	if b.isTrue(annRateLimit) && (l.ConcurrentConnections > 0 || l.ConnectionsPer_3S > 0 || l.RequestsPer_10S > 0) {
+		b.route.RateLimit = l
+	}
+}
+
+func (b *builder) cookie() {
+	name := cookieOf(b.id)
+	if s, ok := b.object.Annotations[annCookieName]; ok {
+		if cookieName.MatchString(s) {
+			name = s
+		} else {
+			b.notUnderstood(annCookieName, "a name of up to 128 letters, digits, _ and -", "the default is used")
+		}
+	}
+	sameSite := choice(b, annSameSite, map[string]string{"Lax": "Lax", "Strict": "Strict", "None": "None"})
+	if b.isTrue(annDisableCookies) {
+		return
+	}
+	b.route.Cookie = &tsujiv1.Cookie{Name: name}
+	if b.secure() && b.route.GetInsecurePolicy() != tsujiv1.InsecurePolicy_INSECURE_POLICY_ALLOW {
+		b.route.Cookie.Secure = true
+		if b.route.Cookie.SameSite = sameSite; sameSite == "" {
+			b.route.Cookie.SameSite = "None"
+		}
+	}
+}
+
+// hstsValue is OpenShift's grammar, and a semicolon at the end.
+var hstsValue = regexp.MustCompile(`^(?i)(?:(?:includeSubDomains|preload) *; *)*max-age *= *(?:[0-9]{1,18}|"[0-9]{1,18}")(?: *; *(?:includeSubDomains|preload))*( *;)?$`)
+
+func (b *builder) hsts() {
+	s, ok := b.object.Annotations[annHSTS]
+	if !ok || !b.secure() {
+		return
+	}
+	if s = strings.Trim(s, " "); len(s) > 256 || !hstsValue.MatchString(s) {
+		b.notUnderstood(annHSTS, "like max-age=31536000;includeSubDomains;preload", "the header is not set")
+		return
+	}
+	b.route.Hsts = strings.TrimRight(s, " ;")
+}
+
+func (b *builder) forwarded() {
+	b.route.Forwarded = choice(b, annForwarded, map[string]tsujiv1.ForwardedPolicy{
+		"append":  tsujiv1.ForwardedPolicy_FORWARDED_POLICY_APPEND,
+		"replace": tsujiv1.ForwardedPolicy_FORWARDED_POLICY_REPLACE,
+		"if-none": tsujiv1.ForwardedPolicy_FORWARDED_POLICY_IF_NONE,
+		"never":   tsujiv1.ForwardedPolicy_FORWARDED_POLICY_NEVER,
+	})
+}
+
+func (b *builder) rewrite() {
+	s, ok := b.object.Annotations[annRewriteTarget]
+	if !ok {
+		return
+	}
+	if len(s) > maxPath || !plainTarget.MatchString(s) {
+		b.notUnderstood(annRewriteTarget, "a plain path that begins with /, of letters, digits and . _ ~ ! $ & ( ) * + , ; = : @ -", "the path is not rewritten")
+		return
+	}
+	b.route.Rewrite = &tsujiv1.PathRewrite{Target: s}
+}

@@ -1,0 +1,214 @@
+// Package compile turns Kubernetes objects into the resources of a snapshot, with a verdict on each Route.
+//
+// It guarantees that its result is a function of the set of objects: the order and the number of changes
+// that led there do not matter, nor does what was there before; there is no clock in it, no goroutine, no
+// environment, no file and no log. What one change costs depends on what the change touches: an
+// EndpointSlice its Service's Endpoints, a Route itself and those that compete with it for a host. Equal
+// objects leave equal digests and no verdicts. Every string in a resource has passed an allow list. A
+// Route that cannot be served is left out, alone, and its verdict tells the owner why, with the reasons
+// that OpenShift's router gives.
+//
+// Do not assume that what a resource refers to has content: Endpoints may be empty. Do not assume that a
+// certificate is still valid in time: an expired one is served, and it is for clients to refuse it.
+package compile
+
+import (
+	"maps"
+	"slices"
+
+	operatorv1 "github.com/openshift/api/operator/v1"
+	routev1 "github.com/openshift/api/route/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"github.com/tsuji-dev/tsuji/controlplane/cluster"
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+	"github.com/tsuji-dev/tsuji/snapshot"
+)
+
+// Config is what a Compiler is made of.
+type Config struct {
+	// IngressController is the name of the IngressController to compile for; empty: "default". The
+	// object itself may be absent: then every setting has its default.
+	IngressController string
+	// AllowLoopbackEndpoints lets endpoints have loopback addresses: for a source on the same machine.
+	AllowLoopbackEndpoints bool
+}
+
+// Result is the whole state after Apply, and what is new in it.
+type Result struct {
+	// Config and Facts are the whole state now. They share what did not change with the result before.
+	Config, Facts snapshot.Set
+	// Verdicts are those that are new or different since the last Apply, by namespace and name.
+	Verdicts []*tsujiv1.RouteVerdict
+	// Removed are the Routes that had a verdict and have none any more, because they are gone or are
+	// not this IngressController's any more, by namespace and name.
+	Removed []cluster.Key
+}
+
+// Compiler compiles for one IngressController. One goroutine owns it.
+type Compiler struct {
+	ingressController string
+	allowLoopback     bool
+
+	objects objects
+	claims  claims
+	refs    refs // who refers to shared facts, by count
+	crypto  *crypto
+
+	policy             policy // what the IngressController says about which Routes are admitted
+	defaultCertificate id     // the Secret that it names; zero: none
+	config, facts      snapshot.Set
+	started            bool // whether Apply ran once
+}
+
+// New makes a compiler that has seen no objects.
+func New(c Config) *Compiler {
+	if c.IngressController == "" {
+		c.IngressController = defaultIngressController
+	}
+	return &Compiler{
+		ingressController: c.IngressController,
+		allowLoopback:     c.AllowLoopbackEndpoints,
+		objects:           newObjects(),
+		claims:            newClaims(),
+		refs:              newRefs(),
+		crypto:            newCrypto(),
+		policy:            policyOf(nil),
+	}
+}
+
+// dirty is what one Apply has to look at again.
+type dirty struct {
+	standing  map[id]*route // Routes whose standing may differ: selection, host, claim
+	content   map[id]*route // Routes whose content may compile differently
+	services  map[id]struct{}
+	secrets   map[id]struct{}
+	endpoints map[endpointsRef]struct{}
+	settings  bool
+}
+
+// Apply takes changes and returns the state with them. A key that comes twice counts as it came last.
+func (c *Compiler) Apply(changes []cluster.Change) Result {
+	d := &dirty{
+		standing: map[id]*route{}, content: map[id]*route{}, services: map[id]struct{}{},
+		secrets: map[id]struct{}{}, endpoints: map[endpointsRef]struct{}{}, settings: !c.started,
+	}
+	c.started = true
+	for _, ch := range changes {
+		c.ingest(ch, d)
+	}
+	for k, r := range d.standing {
+		c.stand(r)
+		d.content[k] = r
+	}
+	for _, r := range c.claims.settle(c.policy.strict) {
+		d.content[r.id] = r
+	}
+
+	var out output
+	for _, k := range slices.SortedFunc(maps.Keys(d.content), compareID) {
+		c.judge(d.content[k], d, &out)
+	}
+	if d.settings {
+		c.compileSettings(d, &out)
+	}
+	c.compileSharedFacts(d, &out)
+	c.config = out.config.applyTo(c.config)
+	c.facts = out.facts.applyTo(c.facts)
+	return Result{Config: c.config, Facts: c.facts, Verdicts: out.verdicts, Removed: out.removed}
+}
+
+// ingest puts one change into the store, and marks what depends on it.
+func (c *Compiler) ingest(ch cluster.Change, d *dirty) {
+	k := id{Namespace: ch.Key.Namespace, Name: ch.Key.Name}
+	o := &c.objects
+	switch ch.Key.Kind {
+	case cluster.Route:
+		obj, _ := ch.Object.(*routev1.Route) // nil when it is gone, here and below
+		if r := o.putRoute(k, obj); r != nil {
+			d.standing[k] = r
+		}
+	case cluster.Service:
+		obj, _ := ch.Object.(*corev1.Service)
+		existence, family := o.putService(k, obj)
+		if existence {
+			maps.Copy(d.content, o.routesByService[k])
+		}
+		if family {
+			d.services[k] = struct{}{}
+		}
+	case cluster.EndpointSlice:
+		obj, _ := ch.Object.(*discoveryv1.EndpointSlice)
+		for _, s := range o.putSlice(k, obj) {
+			d.services[s] = struct{}{}
+		}
+	case cluster.Secret:
+		obj, _ := ch.Object.(*corev1.Secret)
+		o.putSecret(k, obj)
+		d.secrets[k] = struct{}{}
+		maps.Copy(d.content, o.routesBySecret[k])
+		d.settings = d.settings || k == c.defaultCertificate
+	case cluster.Namespace:
+		obj, _ := ch.Object.(*corev1.Namespace)
+		o.putNamespace(k.Name, obj)
+		if c.policy.namespaces != nil {
+			maps.Copy(d.standing, o.routesByNamespace[k.Name])
+		}
+	case cluster.IngressController:
+		if k.Name != c.ingressController {
+			return
+		}
+		obj, _ := ch.Object.(*operatorv1.IngressController)
+		o.putIngressController(k, obj)
+		d.settings = true
+		if p := policyOf(o.ingressController()); !p.equal(c.policy) {
+			if p.strict != c.policy.strict {
+				c.claims.reopen()
+			}
+			c.policy = p
+			maps.Copy(d.standing, o.routes)
+		}
+	case cluster.ConfigMap, cluster.ZoneKind:
+		// Nothing is compiled from these.
+	}
+}
+
+// output collects what one Apply changes.
+type output struct {
+	config, facts edit
+	verdicts      []*tsujiv1.RouteVerdict
+	removed       []cluster.Key
+}
+
+// edit is resources to put into a set, and names to take out. No name is in both.
+type edit struct {
+	put    []snapshot.Item
+	remove []string
+}
+
+// applyTo returns the set with the edit; the set itself where nothing would differ.
+func (e edit) applyTo(s snapshot.Set) snapshot.Set {
+	var d snapshot.Delta
+	for _, i := range e.put {
+		if old, ok := s.Get(i.Name()); !ok || old.Digest() != i.Digest() {
+			d.Put = append(d.Put, i)
+		}
+	}
+	for _, n := range e.remove {
+		if _, ok := s.Get(n); ok {
+			d.Removed = append(d.Removed, n)
+		}
+	}
+	if len(d.Put) == 0 && len(d.Removed) == 0 {
+		return s
+	}
+	return s.Apply(d)
+}
+
+// add adds a resource. It cannot fail for what compile makes: every string in it is valid UTF-8.
+func (e *edit) add(r *tsujiv1.Resource) {
+	if i, err := tsujiv1.Encode(r); err == nil {
+		e.put = append(e.put, i)
+	}
+}

@@ -1,0 +1,159 @@
+package compile
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	routev1 "github.com/openshift/api/route/v1"
+
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+)
+
+// Limits of OpenShift's API, which is not there to hold them when Routes are a plain custom resource.
+const (
+	maxHeaderActions = 20
+	maxHeaderValue   = 16384 // bytes
+)
+
+// forbiddenHeaders are those that have options of their own, or none for good reasons.
+var forbiddenHeaders = []string{"strict-transport-security", "proxy", "cookie", "set-cookie"}
+
+// headers compiles spec.httpHeaders.actions.
+func (b *builder) headers() {
+	if b.object.Spec.HTTPHeaders == nil {
+		return
+	}
+	const field = "spec.httpHeaders.actions"
+	actions := b.object.Spec.HTTPHeaders.Actions
+	if b.passthrough() && len(actions.Request)+len(actions.Response) > 0 {
+		b.fault(field + ": Forbidden: passthrough termination does not support header actions")
+		return
+	}
+	b.route.RequestHeaders = b.headerActions(field+".request", actions.Request, "req.hdr")
+	b.route.ResponseHeaders = b.headerActions(field+".response", actions.Response, "res.hdr")
+}
+
+// headerActions compiles one list; fetch is the function that its values may read headers with.
+func (b *builder) headerActions(field string, list []routev1.RouteHTTPHeader, fetch string) []*tsujiv1.HeaderAction {
+	if len(list) > maxHeaderActions {
+		b.fault(fmt.Sprintf("%s: Too many: %d: must have at most %d items", field, len(list), maxHeaderActions))
+		return nil
+	}
+	var actions []*tsujiv1.HeaderAction
+	var seen []string
+	for i, h := range list {
+		at := fmt.Sprintf("%s[%d]", field, i)
+		lower := strings.ToLower(h.Name)
+		switch {
+		case !headerToken.MatchString(h.Name):
+			b.fault(invalid(at+".name", h.Name, "must be a header's name of up to 255 characters"))
+			continue
+		case slices.Contains(forbiddenHeaders, lower):
+			b.fault(fmt.Sprintf("%s.name: Forbidden: %s may not be changed by header actions", at, h.Name))
+			continue
+		case slices.Contains(seen, lower):
+			b.fault(fmt.Sprintf("%s.name: Duplicate value: %q", at, h.Name))
+			continue
+		}
+		seen = append(seen, lower)
+		switch set := h.Action.Set; {
+		case h.Action.Type == routev1.Delete:
+			actions = append(actions, &tsujiv1.HeaderAction{Name: h.Name})
+		case h.Action.Type != routev1.Set:
+			b.fault(unsupported(at+".action.type", string(h.Action.Type), "Delete", "Set"))
+		case set == nil || set.Value == "":
+			b.fault(required(at+".action.set.value", ""))
+		default:
+			parts, fault := parseHeaderValue(set.Value, fetch)
+			if fault != "" {
+				b.fault(invalid(at+".action.set.value", set.Value, fault))
+			}
+			actions = append(actions, &tsujiv1.HeaderAction{Name: h.Name, Value: parts})
+		}
+	}
+	return actions
+}
+
+var fetchedHeader = regexp.MustCompile(`^(req\.hdr|res\.hdr)\(([0-9A-Za-z-]{1,255})\)$`)
+
+// parseHeaderValue takes a value apart. It is a text with %% for a percent sign, and %[…] for a fetch with
+// converters: HAProxy's log-format, as much of it as OpenShift's API lets through. The formatting flags in
+// %{…}[…] are not supported.
+func parseHeaderValue(value, fetch string) (parts []*tsujiv1.HeaderValuePart, fault string) {
+	switch {
+	case len(value) > maxHeaderValue:
+		return nil, fmt.Sprintf("must be no longer than %d bytes", maxHeaderValue)
+	case hasControl(value):
+		return nil, controlRemedy
+	}
+	var literal strings.Builder
+	flush := func() {
+		if literal.Len() > 0 {
+			parts = append(parts, &tsujiv1.HeaderValuePart{Part: &tsujiv1.HeaderValuePart_Literal{Literal: literal.String()}})
+			literal.Reset()
+		}
+	}
+	for rest := value; rest != ""; {
+		text, after, found := strings.Cut(rest, "%")
+		literal.WriteString(text)
+		if !found {
+			break
+		}
+		if after == "" {
+			return nil, "a % stands alone: write %% for a percent sign"
+		}
+		switch after[0] {
+		case '%':
+			literal.WriteByte('%')
+			rest = after[1:]
+		case '[':
+			expr, tail, closed := strings.Cut(after[1:], "]")
+			if !closed {
+				return nil, "%[ is not closed by ]"
+			}
+			part, f := parseFetch(expr, fetch)
+			if f != "" {
+				return nil, f
+			}
+			flush()
+			parts = append(parts, part)
+			rest = tail
+		case '{':
+			return nil, "flags in %{…} are not supported: leave them out"
+		default:
+			r, _ := utf8.DecodeRuneInString(after)
+			return nil, fmt.Sprintf("%%%c is not supported: write %%%% for a percent sign", r)
+		}
+	}
+	flush()
+	return parts, ""
+}
+
+// parseFetch reads what stands in %[…]: a header of the same message, or the client's certificate.
+func parseFetch(expr, fetch string) (*tsujiv1.HeaderValuePart, string) {
+	words := strings.Split(expr, ",")
+	converters := words[1:]
+	for _, c := range converters {
+		if c != "lower" && c != "base64" {
+			return nil, fmt.Sprintf("converter %s is not supported: use lower or base64", quoted(c))
+		}
+	}
+	if len(converters) == 0 {
+		converters = nil
+	}
+	if words[0] == "ssl_c_der" {
+		return &tsujiv1.HeaderValuePart{Part: &tsujiv1.HeaderValuePart_ClientCertificate{
+			ClientCertificate: &tsujiv1.ClientCertificateFetch{Converters: converters},
+		}}, ""
+	}
+	m := fetchedHeader.FindStringSubmatch(words[0])
+	if m == nil || m[1] != fetch {
+		return nil, fmt.Sprintf("%s is not supported here: use %s(NAME) or ssl_c_der", quoted(words[0]), fetch)
+	}
+	return &tsujiv1.HeaderValuePart{Part: &tsujiv1.HeaderValuePart_Header{
+		Header: &tsujiv1.HeaderFetch{Name: m[2], Converters: converters},
+	}}, ""
+}

@@ -1,0 +1,144 @@
+package compile
+
+import (
+	"slices"
+
+	routev1 "github.com/openshift/api/route/v1"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/tsuji-dev/tsuji/controlplane/cluster"
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+	"github.com/tsuji-dev/tsuji/snapshot"
+)
+
+// The reasons of OpenShift's router.
+const (
+	reasonNoHost          = "NoHostValue"
+	reasonInvalidHost     = "InvalidHost"
+	reasonNotAdmitted     = "RouteNotAdmitted"
+	reasonClaimed         = "HostAlreadyClaimed"
+	reasonInvalid         = "ExtendedValidationFailed"
+	reasonExternalInvalid = "ExternalCertificateValidationFailed"
+)
+
+// refusal is why a route is not served.
+type refusal struct {
+	reason, message string
+}
+
+// judgement is what a route compiles to. The zero judgement is that of a route that is gone or is not
+// this IngressController's.
+type judgement struct {
+	verdict   *tsujiv1.RouteVerdict
+	route     *snapshot.Item // nil: it is refused
+	endpoints []endpointsRef
+	secret    id                  // the Secret whose Certificate it shares; zero: none
+	owned     []*tsujiv1.Resource // Certificates that are its own
+}
+
+// stand finds where a route stands before its content is looked at: whether it is this
+// IngressController's, which host it asks for, and whether it may claim it.
+func (c *Compiler) stand(r *route) {
+	r.selected = r.object != nil && c.policy.selects(r, c.objects.namespaces[r.id.Namespace])
+	r.host, r.refusal = "", nil
+	if !r.selected {
+		c.claims.put(r, nil)
+		return
+	}
+	r.host = c.policy.hostOf(r.object)
+	if r.refusal = c.policy.refuses(r); r.refusal != nil {
+		c.claims.put(r, nil)
+		return
+	}
+	spec := &r.object.Spec
+	c.claims.put(r, &claim{
+		host:        r.host,
+		path:        cleanPath(spec.Path),
+		wildcard:    spec.WildcardPolicy == routev1.WildcardPolicySubdomain,
+		tls:         spec.TLS != nil,
+		passthrough: spec.TLS != nil && spec.TLS.Termination == routev1.TLSTerminationPassthrough,
+		created:     r.object.CreationTimestamp.UTC(),
+		uid:         string(r.object.UID),
+	})
+}
+
+// judge compiles a route, and moves everything from what was made of it before to what is now.
+func (c *Compiler) judge(r *route, d *dirty, out *output) {
+	var next judgement
+	if r.selected {
+		next = c.compileRoute(r)
+	}
+	if next.route != nil {
+		out.config.put = append(out.config.put, *next.route)
+	} else {
+		out.config.remove = append(out.config.remove, tsujiv1.RouteName(r.id.Namespace, r.id.Name))
+	}
+	c.moveEndpoints(r.endpoints, next.endpoints, d)
+	c.moveSecret(r.secret, next.secret, d)
+	var owned []string
+	for _, res := range next.owned {
+		owned = append(owned, res.GetName())
+		out.facts.add(res)
+	}
+	for _, old := range r.owned {
+		if !slices.Contains(owned, old) {
+			out.facts.remove = append(out.facts.remove, old)
+		}
+	}
+	r.endpoints, r.secret, r.owned = next.endpoints, next.secret, owned
+
+	switch {
+	case next.verdict != nil && !proto.Equal(r.verdict, next.verdict):
+		out.verdicts = append(out.verdicts, next.verdict)
+	case next.verdict == nil && r.verdict != nil:
+		out.removed = append(out.removed, cluster.Key{Kind: cluster.Route, Namespace: r.id.Namespace, Name: r.id.Name})
+	default:
+		next.verdict = r.verdict
+	}
+	r.verdict = next.verdict
+	if r.object == nil {
+		c.objects.forget(r)
+	}
+}
+
+// compileRoute judges a route that is this IngressController's.
+func (c *Compiler) compileRoute(r *route) judgement {
+	v := &tsujiv1.RouteVerdict{
+		IngressController: c.ingressController,
+		Namespace:         printable(r.id.Namespace),
+		Name:              printable(r.id.Name),
+		Host:              printable(r.host),
+		Path:              printable(r.object.Spec.Path),
+		Termination:       terminationOf(r.object.Spec.TLS),
+	}
+	refuse := func(reason, message string) judgement {
+		v.Reason, v.Message = reason, printable(message)
+		return judgement{verdict: v}
+	}
+	switch {
+	case r.refusal != nil:
+		return refuse(r.refusal.reason, r.refusal.message)
+	case r.lost != "":
+		return refuse(reasonClaimed, r.lost)
+	}
+	b := newBuilder(c, r)
+	b.build()
+	switch {
+	case len(b.external) > 0:
+		return refuse(reasonExternalInvalid, joined(b.external))
+	case len(b.faults) > 0:
+		return refuse(reasonInvalid, joined(b.faults))
+	}
+	item, err := tsujiv1.Encode(&tsujiv1.Resource{
+		Name: tsujiv1.RouteName(r.id.Namespace, r.id.Name),
+		Kind: &tsujiv1.Resource_Route{Route: b.route},
+	})
+	if err != nil {
+		return refuse(reasonInvalid, err.Error())
+	}
+	v.Admitted = true
+	for _, w := range b.warnings {
+		v.Warnings = append(v.Warnings, printable(w))
+	}
+	return judgement{verdict: v, route: &item, endpoints: b.endpoints, secret: b.secret, owned: b.owned}
+}

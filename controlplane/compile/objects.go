@@ -1,0 +1,234 @@
+package compile
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	operatorv1 "github.com/openshift/api/operator/v1"
+	routev1 "github.com/openshift/api/route/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+)
+
+// id is the namespace and name of an object whose kind is known.
+type id = types.NamespacedName
+
+func compareID(a, b id) int {
+	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+}
+
+// route is a Route object with what became of it.
+type route struct {
+	id     id
+	object *routev1.Route // nil: it is gone, and is forgotten when it is judged
+
+	// Where it stands, by stand.
+	selected bool     // whether it is this IngressController's at all
+	host     string   // the host that it asks for or was given
+	refusal  *refusal // why it may not claim its host; nil: it does
+
+	// What it claims, by claims: only changed there.
+	claim *claim
+	lost  string // why the claim was lost; empty: it holds, or there is none
+
+	// What was made of it, by judge.
+	verdict   *tsujiv1.RouteVerdict
+	endpoints []endpointsRef
+	secret    id       // the Secret whose Certificate it shares; zero: none
+	owned     []string // Certificates that are its own
+}
+
+// objects is a copy of what is compiled, indexed by what is asked of it. The objects are never modified.
+type objects struct {
+	routes             map[id]*route
+	services           map[id]service
+	slices             map[id]map[string]*discoveryv1.EndpointSlice // by Service, then name
+	secrets            map[id]*corev1.Secret
+	namespaces         map[string]*corev1.Namespace
+	ingressControllers map[id]*operatorv1.IngressController // of the one name, in whatever namespace
+
+	serviceOfSlice    map[id]id
+	routesByService   map[id]map[id]*route // by a Service they refer to, existing or not
+	routesBySecret    map[id]map[id]*route
+	routesByNamespace map[string]map[id]*route
+}
+
+// service is what is used of a Service.
+type service struct {
+	primary discoveryv1.AddressType // the first of two address families; empty: it has one
+}
+
+func newObjects() objects {
+	return objects{
+		routes:             map[id]*route{},
+		services:           map[id]service{},
+		slices:             map[id]map[string]*discoveryv1.EndpointSlice{},
+		secrets:            map[id]*corev1.Secret{},
+		namespaces:         map[string]*corev1.Namespace{},
+		ingressControllers: map[id]*operatorv1.IngressController{},
+		serviceOfSlice:     map[id]id{},
+		routesByService:    map[id]map[id]*route{},
+		routesBySecret:     map[id]map[id]*route{},
+		routesByNamespace:  map[string]map[id]*route{},
+	}
+}
+
+// putRoute returns the route, which has no object if it is gone; nil if it was never there.
+func (o *objects) putRoute(k id, obj *routev1.Route) *route {
+	r := o.routes[k]
+	switch {
+	case r == nil && obj == nil:
+		return nil
+	case r == nil:
+		r = &route{id: k}
+		o.routes[k] = r
+		link(o.routesByNamespace, k.Namespace, r)
+	}
+	for _, s := range servicesOf(r.object) {
+		unlink(o.routesByService, id{Namespace: k.Namespace, Name: s}, r)
+	}
+	if s := externalCertificateOf(r.object); s != "" {
+		unlink(o.routesBySecret, id{Namespace: k.Namespace, Name: s}, r)
+	}
+	r.object = obj
+	for _, s := range servicesOf(obj) {
+		link(o.routesByService, id{Namespace: k.Namespace, Name: s}, r)
+	}
+	if s := externalCertificateOf(obj); s != "" {
+		link(o.routesBySecret, id{Namespace: k.Namespace, Name: s}, r)
+	}
+	return r
+}
+
+// forget ends a route that is gone.
+func (o *objects) forget(r *route) {
+	delete(o.routes, r.id)
+	unlink(o.routesByNamespace, r.id.Namespace, r)
+}
+
+// putService tells whether a Service began or ceased to exist, and whether its primary address family
+// is another.
+func (o *objects) putService(k id, obj *corev1.Service) (existence, family bool) {
+	old, was := o.services[k]
+	var s service
+	if obj == nil {
+		delete(o.services, k)
+	} else {
+		if f := obj.Spec.IPFamilies; len(f) > 1 {
+			s.primary = discoveryv1.AddressType(f[0])
+		}
+		o.services[k] = s
+	}
+	return was != (obj != nil), old != s
+}
+
+// putSlice returns the Services whose endpoints may differ.
+func (o *objects) putSlice(k id, obj *discoveryv1.EndpointSlice) []id {
+	var touched []id
+	if s, ok := o.serviceOfSlice[k]; ok {
+		touched = append(touched, s)
+		delete(o.slices[s], k.Name)
+		if len(o.slices[s]) == 0 {
+			delete(o.slices, s)
+		}
+		delete(o.serviceOfSlice, k)
+	}
+	if obj == nil || obj.Labels[discoveryv1.LabelServiceName] == "" {
+		return touched
+	}
+	s := id{Namespace: k.Namespace, Name: obj.Labels[discoveryv1.LabelServiceName]}
+	if o.slices[s] == nil {
+		o.slices[s] = map[string]*discoveryv1.EndpointSlice{}
+	}
+	o.slices[s][k.Name] = obj
+	o.serviceOfSlice[k] = s
+	return append(touched, s)
+}
+
+// slicesOf returns the EndpointSlices of a Service, by name.
+func (o *objects) slicesOf(service id) []*discoveryv1.EndpointSlice {
+	byName := o.slices[service]
+	sorted := make([]*discoveryv1.EndpointSlice, 0, len(byName))
+	for _, n := range slices.Sorted(maps.Keys(byName)) {
+		sorted = append(sorted, byName[n])
+	}
+	return sorted
+}
+
+func (o *objects) putSecret(k id, obj *corev1.Secret) {
+	if obj == nil {
+		delete(o.secrets, k)
+		return
+	}
+	o.secrets[k] = obj
+}
+
+func (o *objects) putNamespace(name string, obj *corev1.Namespace) {
+	if obj == nil {
+		delete(o.namespaces, name)
+		return
+	}
+	o.namespaces[name] = obj
+}
+
+func (o *objects) putIngressController(k id, obj *operatorv1.IngressController) {
+	if obj == nil {
+		delete(o.ingressControllers, k)
+		return
+	}
+	o.ingressControllers[k] = obj
+}
+
+// ingressController returns the object in OpenShift's namespace, or else the one in the first namespace
+// that has one (a directory need not say); nil if there is none.
+func (o *objects) ingressController() *operatorv1.IngressController {
+	var first *operatorv1.IngressController
+	for _, k := range slices.SortedFunc(maps.Keys(o.ingressControllers), compareID) {
+		if k.Namespace == operatorNamespace {
+			return o.ingressControllers[k]
+		}
+		if first == nil {
+			first = o.ingressControllers[k]
+		}
+	}
+	return first
+}
+
+// servicesOf returns the names of the Services that a Route refers to, well formed or not.
+func servicesOf(r *routev1.Route) []string {
+	if r == nil {
+		return nil
+	}
+	names := []string{r.Spec.To.Name}
+	for _, b := range r.Spec.AlternateBackends {
+		names = append(names, b.Name)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// externalCertificateOf returns the name of the Secret that a Route refers to; empty: none.
+func externalCertificateOf(r *routev1.Route) string {
+	if r == nil || r.Spec.TLS == nil || r.Spec.TLS.ExternalCertificate == nil {
+		return ""
+	}
+	return r.Spec.TLS.ExternalCertificate.Name
+}
+
+func link[K comparable](index map[K]map[id]*route, k K, r *route) {
+	if index[k] == nil {
+		index[k] = map[id]*route{}
+	}
+	index[k][r.id] = r
+}
+
+func unlink[K comparable](index map[K]map[id]*route, k K, r *route) {
+	delete(index[k], r.id)
+	if len(index[k]) == 0 {
+		delete(index, k)
+	}
+}

@@ -1,0 +1,110 @@
+package compile
+
+import (
+	"maps"
+
+	operatorv1 "github.com/openshift/api/operator/v1"
+	routev1 "github.com/openshift/api/route/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+// policy is what an IngressController says of which Routes it admits.
+type policy struct {
+	routes, namespaces labels.Selector // nil: all
+	strict             bool            // a host belongs to the namespace of its oldest Route
+	wildcards          bool            // whether wildcard Routes are admitted
+	domain             string          // for Routes with a subdomain only; empty: none
+}
+
+// policyOf reads an IngressController; nil: the defaults.
+func policyOf(ic *operatorv1.IngressController) policy {
+	p := policy{strict: true}
+	if ic == nil {
+		return p
+	}
+	p.routes, p.namespaces = selector(ic.Spec.RouteSelector), selector(ic.Spec.NamespaceSelector)
+	if a := ic.Spec.RouteAdmission; a != nil {
+		p.strict = a.NamespaceOwnership != operatorv1.InterNamespaceAllowedOwnershipCheck
+		p.wildcards = a.WildcardPolicy == operatorv1.WildcardPolicyAllowed
+	}
+	if p.domain = ic.Status.Domain; p.domain == "" {
+		p.domain = ic.Spec.Domain
+	}
+	return p
+}
+
+// selector reads a label selector; nil selects all. One that cannot be read selects nothing: what was
+// meant to be kept out must not get in.
+func selector(s *metav1.LabelSelector) labels.Selector {
+	if s == nil || len(s.MatchLabels) == 0 && len(s.MatchExpressions) == 0 {
+		return nil
+	}
+	sel, err := metav1.LabelSelectorAsSelector(s)
+	if err != nil {
+		return labels.Nothing()
+	}
+	return sel
+}
+
+func (p policy) equal(o policy) bool {
+	same := func(a, b labels.Selector) bool {
+		return (a == nil) == (b == nil) && (a == nil || a.String() == b.String())
+	}
+	return same(p.routes, o.routes) && same(p.namespaces, o.namespaces) &&
+		p.strict == o.strict && p.wildcards == o.wildcards && p.domain == o.domain
+}
+
+// selects tells whether a Route is the IngressController's. A Namespace that is not there counts as one
+// with the label that every Namespace has, its name.
+func (p policy) selects(r *route, ns *corev1.Namespace) bool {
+	if p.routes != nil && !p.routes.Matches(labels.Set(r.object.Labels)) {
+		return false
+	}
+	if p.namespaces == nil {
+		return true
+	}
+	of := labels.Set{corev1.LabelMetadataName: r.id.Namespace}
+	if ns != nil {
+		maps.Copy(of, ns.Labels)
+	}
+	return p.namespaces.Matches(of)
+}
+
+// hostOf returns the host that a Route asks for, or is given by its subdomain; empty: none.
+func (p policy) hostOf(r *routev1.Route) string {
+	if r.Spec.Host == "" && r.Spec.Subdomain != "" && p.domain != "" {
+		return r.Spec.Subdomain + "." + p.domain
+	}
+	return r.Spec.Host
+}
+
+// refuses tells why a Route may not even claim its host.
+func (p policy) refuses(r *route) *refusal {
+	if f := validation.IsDNS1123Label(r.id.Namespace); len(f) > 0 {
+		return &refusal{reasonInvalid, invalid("metadata.namespace", r.id.Namespace, f[0])}
+	}
+	if f := validation.IsDNS1123Subdomain(r.id.Name); len(f) > 0 {
+		return &refusal{reasonInvalid, invalid("metadata.name", r.id.Name, f[0])}
+	}
+	switch w := r.object.Spec.WildcardPolicy; {
+	case w == "" || w == routev1.WildcardPolicyNone:
+	case w != routev1.WildcardPolicySubdomain:
+		return &refusal{reasonNotAdmitted, "unknown wildcard policy " + quoted(string(w))}
+	case !p.wildcards:
+		return &refusal{reasonNotAdmitted, "wildcard routes are not allowed"}
+	}
+	if r.host == "" {
+		return &refusal{reasonNoHost, "no host value was defined for the route"}
+	}
+	if f := hostFaults(r.host); len(f) > 0 {
+		return &refusal{reasonInvalidHost, "host name validation errors: " + invalid("spec.host", r.host, f[0])}
+	}
+	if r.object.Spec.WildcardPolicy == routev1.WildcardPolicySubdomain && parent(r.host) == "" {
+		return &refusal{reasonInvalidHost, "host name validation errors: " +
+			invalid("spec.host", r.host, "a wildcard needs a host with a parent domain")}
+	}
+	return nil
+}

@@ -1,0 +1,101 @@
+package compile
+
+import (
+	"slices"
+
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+)
+
+// endpointsRef names an Endpoints resource: one port of a Service, as Routes ask for it.
+type endpointsRef struct {
+	service id
+	port    string
+}
+
+func (r endpointsRef) name() string {
+	return tsujiv1.EndpointsName(r.service.Namespace, r.service.Name, r.port)
+}
+
+// refs counts who refers to the facts that several may share: Endpoints, and the Certificates of Secrets.
+// A fact is compiled while its count is above zero.
+type refs struct {
+	endpoints map[id]map[string]int // by Service, then port
+	secrets   map[id]int
+	settings  id // the default certificate's Secret, if the settings use it
+}
+
+func newRefs() refs { return refs{endpoints: map[id]map[string]int{}, secrets: map[id]int{}} }
+
+// moveEndpoints replaces one user's references, and marks those that are new or given up.
+func (c *Compiler) moveEndpoints(old, next []endpointsRef, d *dirty) {
+	for _, r := range next {
+		if slices.Contains(old, r) {
+			continue
+		}
+		ports := c.refs.endpoints[r.service]
+		if ports == nil {
+			ports = map[string]int{}
+			c.refs.endpoints[r.service] = ports
+		}
+		if ports[r.port]++; ports[r.port] == 1 {
+			d.endpoints[r] = struct{}{}
+		}
+	}
+	for _, r := range old {
+		if slices.Contains(next, r) {
+			continue
+		}
+		ports := c.refs.endpoints[r.service]
+		if ports[r.port]--; ports[r.port] > 0 {
+			continue
+		}
+		d.endpoints[r] = struct{}{}
+		delete(ports, r.port)
+		if len(ports) == 0 {
+			delete(c.refs.endpoints, r.service)
+		}
+	}
+}
+
+// moveSecret replaces one user's reference to a Secret's Certificate; the zero id is no reference.
+func (c *Compiler) moveSecret(old, next id, d *dirty) {
+	if old == next {
+		return
+	}
+	if next != (id{}) {
+		if c.refs.secrets[next]++; c.refs.secrets[next] == 1 {
+			d.secrets[next] = struct{}{}
+		}
+	}
+	if old != (id{}) {
+		if c.refs.secrets[old]--; c.refs.secrets[old] == 0 {
+			d.secrets[old] = struct{}{}
+			delete(c.refs.secrets, old)
+		}
+	}
+}
+
+// compileSharedFacts compiles the dirty facts that are referred to, and removes those that are not.
+func (c *Compiler) compileSharedFacts(d *dirty, out *output) {
+	for s := range d.services {
+		for port := range c.refs.endpoints[s] {
+			d.endpoints[endpointsRef{service: s, port: port}] = struct{}{}
+		}
+	}
+	for r := range d.endpoints {
+		if c.refs.endpoints[r.service][r.port] == 0 {
+			out.facts.remove = append(out.facts.remove, r.name())
+			continue
+		}
+		out.facts.add(c.compileEndpoints(r))
+	}
+	for s := range d.secrets {
+		name := tsujiv1.CertificateName(s.Namespace, tsujiv1.FromSecret, s.Name)
+		p := c.secretPair(c.objects.secrets[s], "")
+		if c.refs.secrets[s] == 0 || len(p.faults) > 0 {
+			out.facts.remove = append(out.facts.remove, name)
+			continue
+		}
+		out.facts.add(p.resource(name))
+	}
+}

@@ -1,0 +1,179 @@
+package compile
+
+import (
+	"fmt"
+
+	routev1 "github.com/openshift/api/route/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+)
+
+// tls compiles spec.tls. What is refused here is what OpenShift's API and extended validation refuse.
+func (b *builder) tls() {
+	tls := b.object.Spec.TLS
+	if tls == nil {
+		return
+	}
+	b.insecurePolicy(tls)
+	switch b.route.GetTermination() {
+	case tsujiv1.Termination_TERMINATION_PASSTHROUGH:
+		b.noCertificates(tls)
+	case tsujiv1.Termination_TERMINATION_EDGE:
+		if tls.DestinationCACertificate != "" {
+			b.fault(redacted("destinationCACertificate", "edge termination does not support destination certificates"))
+		}
+		b.certificate(tls)
+	case tsujiv1.Termination_TERMINATION_REENCRYPT:
+		b.destination(tls)
+		b.certificate(tls)
+	default:
+		b.fault(unsupported("spec.tls.termination", string(tls.Termination), "edge", "passthrough", "reencrypt"))
+	}
+}
+
+func (b *builder) insecurePolicy(tls *routev1.TLSConfig) {
+	const field = "spec.tls.insecureEdgeTerminationPolicy"
+	switch p := tls.InsecureEdgeTerminationPolicy; {
+	case p == "" || p == routev1.InsecureEdgeTerminationPolicyNone:
+		b.route.InsecurePolicy = tsujiv1.InsecurePolicy_INSECURE_POLICY_NONE
+	case p == routev1.InsecureEdgeTerminationPolicyRedirect:
+		b.route.InsecurePolicy = tsujiv1.InsecurePolicy_INSECURE_POLICY_REDIRECT
+	case b.passthrough():
+		b.fault(invalid(field, string(p), "invalid value for InsecureEdgeTerminationPolicy option, acceptable values are None, Redirect, or empty"))
+	case p == routev1.InsecureEdgeTerminationPolicyAllow:
+		b.route.InsecurePolicy = tsujiv1.InsecurePolicy_INSECURE_POLICY_ALLOW
+	default:
+		b.fault(invalid(field, string(p), "invalid value for InsecureEdgeTerminationPolicy option, acceptable values are None, Allow, Redirect, or empty"))
+	}
+}
+
+// redacted is a fault in a field whose value must not be shown.
+func redacted(field, detail string) string {
+	what := map[string]string{
+		"certificate":              "redacted certificate data",
+		"key":                      "redacted key data",
+		"caCertificate":            "redacted ca certificate data",
+		"destinationCACertificate": "redacted destination ca certificate data",
+	}[field]
+	return invalid("spec.tls."+field, what, detail)
+}
+
+func (b *builder) noCertificates(tls *routev1.TLSConfig) {
+	const detail = "passthrough termination does not support certificates"
+	for _, f := range []struct{ field, value string }{
+		{"certificate", tls.Certificate},
+		{"key", tls.Key},
+		{"caCertificate", tls.CACertificate},
+		{"destinationCACertificate", tls.DestinationCACertificate},
+	} {
+		if f.value != "" {
+			b.fault(redacted(f.field, detail))
+		}
+	}
+	if name := externalCertificateOf(b.object); name != "" {
+		b.fault(invalid("spec.tls.externalCertificate", name, detail))
+	}
+}
+
+// destination compiles how the endpoint's certificate is verified.
+func (b *builder) destination(tls *routev1.TLSConfig) {
+	b.route.DestinationTls = &tsujiv1.DestinationTLS{}
+	if tls.DestinationCACertificate == "" {
+		b.warn("spec.tls.destinationCACertificate is empty: the certificates of the endpoints are not verified")
+		return
+	}
+	bundle, fault := b.c.crypto.bundle(tls.DestinationCACertificate)
+	if fault != "" {
+		b.fault(redacted("destinationCACertificate", fault))
+		return
+	}
+	name := tsujiv1.CertificateName(b.id.Namespace, tsujiv1.FromDestinationCA, b.id.Name)
+	b.route.DestinationTls = &tsujiv1.DestinationTLS{Verify: true, Ca: name}
+	b.owned = append(b.owned, &tsujiv1.Resource{
+		Name: name,
+		Kind: &tsujiv1.Resource_Certificate{Certificate: &tsujiv1.Certificate{CaBundlePem: bundle}},
+	})
+}
+
+// certificate compiles the certificate for the host: the Route's own, that of a Secret, or the default.
+func (b *builder) certificate(tls *routev1.TLSConfig) {
+	own := tsujiv1.CertificateName(b.id.Namespace, tsujiv1.FromRoute, b.id.Name)
+	switch external := externalCertificateOf(b.object); {
+	case external != "" && (tls.Certificate != "" || tls.Key != ""):
+		b.fault(invalid("spec.tls.externalCertificate", external, "cannot be used together with spec.tls.certificate or spec.tls.key"))
+	case external != "":
+		b.externalCertificate(external, tls.CACertificate, own)
+	case tls.Certificate != "":
+		p := b.c.crypto.pair(tls.Certificate, tls.Key, tls.CACertificate)
+		for _, f := range p.faults {
+			b.fault(redacted(f.field, f.detail))
+		}
+		b.route.Certificate = own
+		b.owned = append(b.owned, p.resource(own))
+	default:
+		if tls.Key != "" {
+			b.warn("spec.tls.key is not used: spec.tls.certificate is empty, and the default certificate is served")
+		}
+		if tls.CACertificate != "" {
+			if _, f := b.c.crypto.bundle(tls.CACertificate); f != "" {
+				b.fault(redacted("caCertificate", f))
+			}
+		}
+	}
+}
+
+// externalCertificate uses the certificate of a Secret. Its resource is shared by all Routes that use it,
+// unless one adds CA certificates to the chain.
+func (b *builder) externalCertificate(name, ca, own string) {
+	const field = "spec.tls.externalCertificate"
+	if f := validation.IsDNS1123Subdomain(name); len(f) > 0 {
+		b.external = append(b.external, invalid(field, name, f[0]))
+		return
+	}
+	k := id{Namespace: b.id.Namespace, Name: name}
+	secret := b.c.objects.secrets[k]
+	switch {
+	case secret == nil:
+		b.external = append(b.external, fmt.Sprintf("%s: Not found: %s", field, quoted(fmt.Sprintf("secrets %q not found", name))))
+		return
+	case secret.Type != corev1.SecretTypeTLS:
+		b.external = append(b.external, invalid(field, name, fmt.Sprintf("secret of type %q required", corev1.SecretTypeTLS)))
+		return
+	}
+	p := b.c.secretPair(secret, ca)
+	for _, f := range p.faults {
+		switch f.field {
+		case "certificate":
+			b.fault(invalid(field, name, "the Secret's tls.crt: "+f.detail))
+		case "key":
+			b.fault(invalid(field, name, "the Secret's tls.key: "+f.detail))
+		default:
+			b.fault(redacted(f.field, f.detail))
+		}
+	}
+	if ca != "" {
+		b.route.Certificate = own
+		b.owned = append(b.owned, p.resource(own))
+		return
+	}
+	b.route.Certificate = tsujiv1.CertificateName(k.Namespace, tsujiv1.FromSecret, k.Name)
+	b.secret = k
+}
+
+// secretPair returns the certificate and key of a Secret of type kubernetes.io/tls.
+func (c *Compiler) secretPair(s *corev1.Secret, ca string) *pair {
+	if s == nil || s.Type != corev1.SecretTypeTLS {
+		return &pair{faults: []certFault{{"certificate", "there is no such Secret"}}}
+	}
+	return c.crypto.pair(string(s.Data[corev1.TLSCertKey]), string(s.Data[corev1.TLSPrivateKeyKey]), ca)
+}
+
+// resource makes the Certificate of a pair.
+func (p *pair) resource(name string) *tsujiv1.Resource {
+	return &tsujiv1.Resource{Name: name, Kind: &tsujiv1.Resource_Certificate{Certificate: &tsujiv1.Certificate{
+		ChainPem:   p.chain,
+		PrivateKey: &tsujiv1.PrivateKey{Pem: p.key},
+	}}}
+}
