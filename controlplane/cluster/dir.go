@@ -155,7 +155,7 @@ func (d *Dir) Take() (Batch, bool) {
 			d.taken[key] = obj
 		}
 	}
-	clear(d.pending)
+	d.pending = map[Key]metav1.Object{} // not cleared: that costs as much as it ever held
 	return b, true
 }
 
@@ -182,15 +182,39 @@ func (d *Dir) publish(dirty map[Key]bool, faults []Fault, synced bool) {
 	}
 }
 
+// logged is how many faults of one read are logged one by one.
+const logged = 100
+
 // report logs the faults that are new, and those that are no more.
 func (d *Dir) report(before, now []Fault) {
+	had, has := map[Fault]bool{}, map[Fault]bool{} // wherever in its file the fault stands
+	for _, f := range before {
+		f.Line = 0
+		had[f] = true
+	}
+	n := 0
 	for _, f := range now {
-		if !slices.Contains(before, f) {
+		key := f
+		key.Line = 0
+		has[key] = true
+		if had[key] {
+			continue
+		}
+		if n++; n <= logged {
 			d.log.Warn("fault in the source", "source", d.String(), "place", f.Place, "line", f.Line, "message", f.Message, "remedy", f.Remedy)
 		}
 	}
+	if n > logged {
+		d.log.Warn("more faults in the source", "source", d.String(), "faults", n-logged)
+	}
+	n = 0
 	for _, f := range before {
-		if !slices.ContainsFunc(now, func(o Fault) bool { return o.Place == f.Place && o.Message == f.Message }) {
+		key := f
+		key.Line = 0
+		if has[key] {
+			continue
+		}
+		if n++; n <= logged {
 			d.log.Info("fault in the source is mended", "source", d.String(), "place", f.Place, "line", f.Line, "message", f.Message)
 		}
 	}
@@ -298,7 +322,7 @@ func (d *Dir) commit(next map[string]*file) map[Key]bool {
 	supersede(next)
 	touched := map[Key]bool{}
 	for path, old := range d.files {
-		if next[path] == old || next[path] != nil && sameClaims(next[path].claims, old.claims) {
+		if next[path] == old || next[path] != nil && slices.Equal(next[path].claims, old.claims) {
 			continue
 		}
 		for _, c := range old.claims {
@@ -307,7 +331,7 @@ func (d *Dir) commit(next map[string]*file) map[Key]bool {
 		}
 	}
 	for path, f := range next {
-		if old := d.files[path]; old == f || old != nil && sameClaims(f.claims, old.claims) {
+		if old := d.files[path]; old == f || old != nil && slices.Equal(f.claims, old.claims) {
 			continue
 		}
 		for _, c := range f.claims {

@@ -207,6 +207,30 @@ func TestPoll(t *testing.T) {
 	m.until(t, d, "edit", func() bool { return m.has("a", "2") })
 }
 
+// A directory that is never quiet is read all the same.
+func TestNeverQuiet(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "a.yaml"), manifest("a", "0"))
+	d := running(t, DirConfig{Path: dir, Settle: 40 * time.Millisecond})
+	var m mirror
+	m.until(t, d, "first read", func() bool { return m.has("a", "0") })
+	ctx, cancel := context.WithCancel(t.Context())
+	var writer sync.WaitGroup
+	writer.Go(func() {
+		tick := time.NewTicker(2 * time.Millisecond)
+		defer tick.Stop()
+		for i := 1; ctx.Err() == nil; i++ {
+			<-tick.C
+			write(t, filepath.Join(dir, ".tmp"), manifest("a", fmt.Sprint(i)))
+			_ = os.Rename(filepath.Join(dir, ".tmp"), filepath.Join(dir, "a.yaml"))
+		}
+	})
+	m.until(t, d, "an edit while more come", func() bool { return !m.has("a", "0") })
+	cancel()
+	writer.Wait()
+}
+
 // Many hands write, break and remove files while the source is followed: in the end it is what a fresh
 // source reads.
 func TestManyWriters(t *testing.T) {

@@ -46,7 +46,7 @@ const racy = 2 * time.Second
 // unchanged tells whether the file need not be opened again.
 func (f *file) unchanged(info fs.FileInfo) bool {
 	return f != nil && f.info != nil && f.info.Size() == info.Size() && f.info.ModTime().Equal(info.ModTime()) &&
-		f.read.Sub(info.ModTime()) > racy && sameFile(f.info, info)
+		f.read.Sub(info.ModTime()) > racy && os.SameFile(f.info, info)
 }
 
 // failed returns the file as it is when it cannot be read at all: what it said stays.
@@ -70,9 +70,10 @@ func kept(objects int) string {
 // stale returns those of the claims that keep says, as the file's former word.
 func stale(claims []claim, keep func(Key) bool) []claim {
 	var out []claim
+	seen := make(map[Key]bool, len(claims))
 	for _, c := range claims {
-		if keep(c.key) && !slices.ContainsFunc(out, func(o claim) bool { return o.key == c.key }) {
-			c.stale = true
+		if keep(c.key) && !seen[c.key] {
+			seen[c.key], c.stale = true, true
 			out = append(out, c)
 		}
 	}
@@ -110,10 +111,13 @@ func (d *decoder) parse(ctx context.Context, path string, content []byte, old *f
 			}
 		}
 	}
-	var before []claim
+	held := map[Key]bool{}
 	if old != nil && len(broken) > 0 {
-		before = stale(old.claims, func(k Key) bool { return !fresh[k] && (all || broken[k]) })
+		before := stale(old.claims, func(k Key) bool { return !fresh[k] && (all || broken[k]) })
 		f.claims = append(f.claims, before...)
+		for _, c := range before {
+			held[c.key] = true
+		}
 	}
 	for _, p := range parts {
 		for _, q := range p.problems {
@@ -121,8 +125,8 @@ func (d *decoder) parse(ctx context.Context, path string, content []byte, old *f
 			switch {
 			case !q.broken:
 			case q.key == Key{}:
-				fault.Message += kept(len(before))
-			case slices.ContainsFunc(before, func(c claim) bool { return c.key == q.key }):
+				fault.Message += kept(len(held))
+			case held[q.key]:
 				fault.Message += "; " + q.key.String() + " stays as it was"
 			default:
 				fault.Message += "; " + q.key.String() + " is left out"
@@ -222,9 +226,6 @@ func (c claim) compare(o claim) int {
 	}
 	return cmp.Or(strings.Compare(c.path, o.path), cmp.Compare(c.line, o.line))
 }
-
-// sameClaims tells whether two readings of a file come to the same.
-func sameClaims(a, b []claim) bool { return slices.Equal(a, b) }
 
 // sorted returns faults by place, line and message.
 func sorted(faults []Fault) []Fault {

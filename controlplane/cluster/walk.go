@@ -98,9 +98,6 @@ func isManifest(name string) bool {
 	return false
 }
 
-// sameFile tells whether two looks were at the same file.
-func sameFile(a, b fs.FileInfo) bool { return os.SameFile(a, b) }
-
 // reason is the part of a file's error that does not name the file again.
 func reason(err error) string {
 	if pe, ok := errors.AsType[*fs.PathError](err); ok {

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 
@@ -104,9 +105,9 @@ func (z *Zone) validate() error {
 	case z.Spec.EndpointPolicy != EndpointsAll && z.Spec.EndpointPolicy != EndpointsPreferZone:
 		return fmt.Errorf("spec.endpointPolicy must be %s or %s", EndpointsAll, EndpointsPreferZone)
 	case !pinned.MatchString(z.Spec.PinnedVersion) || len(z.Spec.PinnedVersion) > 160:
-		return fmt.Errorf("spec.pinnedVersion is no version")
+		return errors.New("spec.pinnedVersion is no version")
 	case z.Spec.Routers != nil && *z.Spec.Routers < 0:
-		return fmt.Errorf("spec.routers must not be negative")
+		return errors.New("spec.routers must not be negative")
 	}
 	return nil
 }
