@@ -34,7 +34,7 @@ func (e *CheckError) Error() string {
 
 // Check lets HAProxy read its configuration without using it. When it refuses the error is a *CheckError.
 func (p *Process) Check(ctx context.Context) error {
-	cmd := exec.CommandContext(ctx, p.binary, "-c", "-f", ConfigFile) //nolint:gosec // configured by the operator
+	cmd := exec.CommandContext(ctx, p.binary, "-c", "-f", ConfigFile)
 	cmd.Dir = p.cfg.Dir
 	cmd.Env = []string{}
 	cmd.WaitDelay = time.Second
@@ -66,7 +66,7 @@ func parseAlerts(out string) []Alert {
 		line = strings.TrimRight(line, "\r\n")
 		m := own.FindStringSubmatch(line)
 		switch {
-		case m != nil && (m[1] == "ALERT" || m[1] == "EMERG"):
+		case len(m) > 1 && (m[1] == "ALERT" || m[1] == "EMERG"):
 			if inside = !said.MatchString(m[3]); inside {
 				alerts = append(alerts, Alert{Message: strings.TrimPrefix(m[3], "config : ")})
 			}

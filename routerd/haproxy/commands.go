@@ -164,17 +164,17 @@ func (r *Runtime) Info(ctx context.Context) (Info, error) {
 	return parseInfo(text)
 }
 
-// ServersState returns the servers of a backend by name.
-func (r *Runtime) ServersState(ctx context.Context, backend string) (map[string]ServerState, error) {
-	text, err := r.ask(ctx, Cmd("show", "servers", "state", backend))
+// ServersState returns the servers of every backend.
+func (r *Runtime) ServersState(ctx context.Context) ([]ServerState, error) {
+	text, err := r.ask(ctx, Cmd("show", "servers", "state"))
 	if err != nil {
 		return nil, err
 	}
 	return parseServersState(text)
 }
 
-// ServersStates returns the servers of several backends, in the order of the backends.
-func (r *Runtime) ServersStates(ctx context.Context, backends ...string) ([]map[string]ServerState, error) {
+// BackendsState returns the servers, by name, of some backends, in the order of the backends.
+func (r *Runtime) BackendsState(ctx context.Context, backends ...string) ([]map[string]ServerState, error) {
 	commands := make([]Command, len(backends))
 	for i, b := range backends {
 		commands[i] = Cmd("show", "servers", "state", b)
@@ -188,8 +188,13 @@ func (r *Runtime) ServersStates(ctx context.Context, backends ...string) ([]map[
 		if a.severity >= 0 {
 			return nil, &RefusedError{Command: commands[i].String(), Answer: a.text}
 		}
-		if states[i], err = parseServersState(a.text); err != nil {
+		list, err := parseServersState(a.text)
+		if err != nil {
 			return nil, fmt.Errorf("backend %s: %w", backends[i], err)
+		}
+		states[i] = make(map[string]ServerState, len(list))
+		for _, s := range list {
+			states[i][s.Name] = s
 		}
 	}
 	return states, nil

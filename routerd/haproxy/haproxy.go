@@ -137,7 +137,7 @@ func (p *Process) Start(ctx context.Context) error {
 	if p.master != nil && p.master.alive() {
 		return fmt.Errorf("start HAProxy: it runs already, as process %d", p.master.pid)
 	}
-	if err := p.start(); err != nil {
+	if err := p.start(); err != nil { //nolint:contextcheck // what logs HAProxy's output lives as long as HAProxy
 		return fmt.Errorf("start HAProxy: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.StartTimeout)
@@ -191,7 +191,7 @@ func (p *Process) Adopt(ctx context.Context) (bool, error) {
 		m.detach()
 		return false, fmt.Errorf("adopt HAProxy: %w", err)
 	}
-	p.follow(m)
+	p.follow(m) //nolint:contextcheck // as above
 	p.cfg.Log.Info("HAProxy was running and is taken over", "master", pid, "worker", procs.Worker)
 	return true, nil
 }

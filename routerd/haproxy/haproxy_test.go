@@ -241,10 +241,13 @@ func TestCommands(t *testing.T) {
 		SetServerWeight("b", "s1", 0), SetServerAddr("b", "s1", netip.MustParseAddrPort("[::1]:82"))))
 	// HAProxy moves a server a little later than it says so.
 	var states map[string]ServerState
-	var err error
 	for deadline := time.Now().Add(5 * time.Second); states["s1"].Port != 82 && time.Now().Before(deadline); {
-		states, err = r.ServersState(ctx, "b")
+		list, err := r.BackendsState(ctx, "b")
 		must(t, err)
+		states = list[0]
+	}
+	if all, err := r.ServersState(ctx); err != nil || len(all) != 2 || all[0].Backend != "b" {
+		t.Errorf("all: %+v, %v", all, err)
 	}
 	if s := states["pod:a:b:"]; s.State() != Ready || s.Weight != 7 || s.Port != 81 || !s.Checked {
 		t.Errorf("added: %+v", s)

@@ -38,7 +38,7 @@ func (p *Process) start() error {
 	}
 	defer out.Close()
 	// It shall outlive us, so its life must not hang on a context.
-	cmd := exec.Command(p.binary, "-W", "-S", "unix@"+MasterSocket+",mode,600", "-f", ConfigFile) //nolint:gosec,noctx // configured by the operator
+	cmd := exec.Command(p.binary, "-W", "-S", "unix@"+MasterSocket+",mode,600", "-f", ConfigFile) //nolint:noctx // configured by the operator
 	cmd.Dir = p.cfg.Dir
 	cmd.Env = []string{}
 	cmd.Stdout, cmd.Stderr = out, out
@@ -136,7 +136,7 @@ func (m *master) wait() error {
 		return err
 	}
 	return raw.Read(func(fd uintptr) bool {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0) //nolint:gosec // a descriptor is small
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
 		return err == nil && n > 0
 	})
 }

@@ -139,6 +139,7 @@ const maint = ForcedMaint | InheritedMaint
 
 // ServerState is a line of "show servers state".
 type ServerState struct {
+	Backend string
 	Name    string
 	Address netip.Addr // not valid: HAProxy has none
 	Port    uint32
@@ -163,8 +164,8 @@ func (s ServerState) State() State {
 // checkEnabled is the bit of srv_check_state that says that a check is enabled; HAProxy: CHK_ST_ENABLED.
 const checkEnabled = 0x04
 
-// parseServersState reads the answer of "show servers state BACKEND" into lines by name of the server.
-func parseServersState(text string) (map[string]ServerState, error) {
+// parseServersState reads the answer of "show servers state".
+func parseServersState(text string) ([]ServerState, error) {
 	lines := strings.Split(text, "\n")
 	if len(lines) < 2 || strings.TrimSpace(lines[0]) != "1" || !strings.HasPrefix(lines[1], "# ") {
 		return nil, fmt.Errorf("show servers state: %.200q", text)
@@ -173,12 +174,12 @@ func parseServersState(text string) (map[string]ServerState, error) {
 	for i, name := range strings.Fields(lines[1][2:]) {
 		column[name] = i
 	}
-	for _, want := range []string{"srv_name", "srv_addr", "srv_op_state", "srv_admin_state", "srv_uweight", "srv_check_state", "srv_port"} {
+	for _, want := range []string{"be_name", "srv_name", "srv_addr", "srv_op_state", "srv_admin_state", "srv_uweight", "srv_check_state", "srv_port"} {
 		if _, ok := column[want]; !ok {
 			return nil, fmt.Errorf("show servers state: there is no column %s", want)
 		}
 	}
-	states := map[string]ServerState{}
+	states := make([]ServerState, 0, len(lines)-2)
 	for _, line := range lines[2:] {
 		f := strings.Fields(line)
 		if len(f) == 0 {
@@ -196,11 +197,11 @@ func parseServersState(text string) (map[string]ServerState, error) {
 			nums[i] = n
 		}
 		s := ServerState{
-			Name: f[column["srv_name"]], Running: nums[0] != 0, Admin: AdminState(nums[1]), //nolint:gosec // a set of bits
-			Weight: int(nums[2]), Checked: nums[3]&checkEnabled != 0, Port: uint32(nums[4]), //nolint:gosec // not negative
+			Backend: f[column["be_name"]], Name: f[column["srv_name"]], Running: nums[0] != 0, Admin: AdminState(nums[1]),
+			Weight: int(nums[2]), Checked: nums[3]&checkEnabled != 0, Port: uint32(nums[4]),
 		}
 		s.Address, _ = netip.ParseAddr(f[column["srv_addr"]]) // "-": it has none
-		states[s.Name] = s
+		states = append(states, s)
 	}
 	return states, nil
 }

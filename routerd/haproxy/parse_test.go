@@ -119,7 +119,7 @@ func FuzzParse(f *testing.F) {
 	f.Add("1 master 0\n2 worker 0\n")
 	f.Fuzz(func(t *testing.T, s string) {
 		if a, err := readAnswer(bufio.NewReaderSize(strings.NewReader(s), 16)); err == nil {
-			parseAnswer(a)
+			_ = parseAnswer(a)
 		}
 		a := parseAnswer(s)
 		if p, err := parseProcesses(s); err == nil && p.Master <= 0 {

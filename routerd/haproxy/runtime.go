@@ -160,19 +160,18 @@ func (r *Runtime) PID() int { return r.info.PID }
 func (r *Runtime) Version() Version { return r.info.Version }
 
 // Close closes the connection.
-func (r *Runtime) Close() error {
+func (r *Runtime) Close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.fail(ErrClosed)
+	r.fail(errors.New("by us"))
 }
 
 // fail closes the connection, for the reason given. mu is held.
-func (r *Runtime) fail(reason error) error {
-	if r.broken != nil {
-		return nil
+func (r *Runtime) fail(reason error) {
+	if r.broken == nil {
+		r.broken = reason
+		r.conn.Close()
 	}
-	r.broken = reason
-	return r.conn.Close()
 }
 
 // Answer is what HAProxy answered to one command.
@@ -198,7 +197,7 @@ func (r *Runtime) Exec(ctx context.Context, commands ...Command) ([]Answer, erro
 	if r.broken != nil {
 		return nil, fmt.Errorf("%w: %w", ErrClosed, r.broken)
 	}
-	if err := ctx.Err(); err != nil {
+	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
 	ctx, cancel := context.WithTimeout(ctx, execTimeout)
@@ -212,7 +211,7 @@ func (r *Runtime) Exec(ctx context.Context, commands ...Command) ([]Answer, erro
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		_ = r.fail(err)
+		r.fail(err)
 		return nil, fmt.Errorf("%w: %w", ErrClosed, err)
 	}
 	return answers, nil

@@ -64,7 +64,7 @@ func ParseVersion(s string) (Version, error) {
 
 // Version asks the program for its version.
 func (p *Process) Version(ctx context.Context) (Version, error) {
-	cmd := exec.CommandContext(ctx, p.binary, "-v") //nolint:gosec // configured by the operator
+	cmd := exec.CommandContext(ctx, p.binary, "-v")
 	cmd.Env = []string{}
 	out, err := cmd.Output()
 	if err != nil {
