@@ -218,7 +218,7 @@ func (d *demo) stop() {
 
 // spawn starts a child, whose end is told if it was not asked for.
 func (d *demo) spawn(name, program string, args []string) error {
-	c, err := startChild(name, filepath.Join(d.binDir, program), args, filepath.Join(d.stateDir, name+".log"), d.log)
+	c, err := startChild(name, filepath.Join(d.binDir, program), args, d.stateDir, d.log)
 	if err != nil {
 		return err
 	}

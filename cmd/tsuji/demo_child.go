@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -37,7 +39,7 @@ func (t *terminal) print(format string, args ...any) {
 type child struct {
 	name    string
 	logFile string
-	command string // as a user would type it
+	again   string // what to type to start it again
 	cmd     *exec.Cmd
 
 	terminate context.CancelFunc // sends SIGTERM, and SIGKILL after childGrace
@@ -47,8 +49,13 @@ type child struct {
 	err       error              // how it ended; read it after done
 }
 
-// startChild starts a program whose output goes to a log file, and its warnings to the terminal, too.
-func startChild(name, program string, args []string, logFile string, t *terminal) (*child, error) {
+// startChild starts a program whose output goes to a log file in the directory, and its warnings to the
+// terminal, too. Beside the log are its process id, and a script with its command line.
+func startChild(name, program string, args []string, dir string, t *terminal) (*child, error) {
+	logFile, script := filepath.Join(dir, name+".log"), filepath.Join(dir, name+".sh")
+	if err := os.WriteFile(script, []byte("exec "+commandLine(program, args)+"\n"), 0o600); err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
 	file, err := os.OpenFile(logFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
@@ -63,13 +70,17 @@ func startChild(name, program string, args []string, logFile string, t *terminal
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = childGrace
 	c := &child{
-		name: name, logFile: logFile, command: commandLine(program, args), cmd: cmd,
+		name: name, logFile: logFile, again: "sh " + quote(script), cmd: cmd,
 		terminate: cancel, done: make(chan struct{}), reported: make(chan struct{}),
 	}
 	if err := cmd.Start(); err != nil {
 		cancel()
 		file.Close()
 		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	pid := strconv.Itoa(cmd.Process.Pid)
+	if err := os.WriteFile(filepath.Join(dir, name+".pid"), []byte(pid+"\n"), 0o600); err != nil {
+		t.print("%s runs as %s, which could not be written down: %v", name, pid, err)
 	}
 	go func() {
 		defer close(c.reported)
@@ -78,8 +89,8 @@ func startChild(name, program string, args []string, logFile string, t *terminal
 		out.close()
 		close(c.done)
 		if !c.stopping.Load() {
-			t.print("\n%s (pid %d) ended: %s. What it logged last (%s):\n%s\nTo start it again, in another terminal, in this directory:\n  %s\n",
-				name, cmd.Process.Pid, cmd.ProcessState, logFile, out.last(), c.command)
+			t.print("\n%s (pid %d) ended: %s. What it logged last (%s):\n%s\nTo start it again, in another terminal, in this directory: %s\n",
+				name, cmd.Process.Pid, cmd.ProcessState, logFile, out.last(), c.again)
 		}
 	}()
 	return c, nil

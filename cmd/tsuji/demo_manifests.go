@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 
 	"sigs.k8s.io/yaml"
 )
@@ -117,30 +120,34 @@ var backendPort = regexp.MustCompile(`\b148[01][12]\b`)
 
 // copyManifests copies what the control plane would read, with the backends' ports moved.
 func copyManifests(from, to string, offset int) error {
-	if err := os.Mkdir(to, 0o700); err != nil {
-		return err
-	}
-	for _, pattern := range []string{"*.yaml", "*.yml", "*.json"} {
-		files, err := filepath.Glob(filepath.Join(from, pattern))
+	return filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		for _, f := range files {
-			if filepath.Base(f) == generatedName {
-				continue // of another demo
-			}
-			content, err := os.ReadFile(f)
-			if err != nil {
-				return err
-			}
-			moved := backendPort.ReplaceAllFunc(content, func(b []byte) []byte {
-				n, _ := strconv.Atoi(string(b)) // four digits, the pattern says
-				return strconv.AppendInt(nil, int64(n+offset), 10)
-			})
-			if err := os.WriteFile(filepath.Join(to, filepath.Base(f)), moved, 0o600); err != nil {
-				return err
-			}
+		rel, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
 		}
-	}
-	return nil
+		target := filepath.Join(to, rel)
+		switch {
+		case path != from && strings.HasPrefix(e.Name(), "."): // hidden
+			if e.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		case e.IsDir():
+			return os.Mkdir(target, 0o700)
+		case rel == generatedName || !slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(path)):
+			return nil // of another demo, or no manifest
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		moved := backendPort.ReplaceAllFunc(content, func(b []byte) []byte {
+			n, _ := strconv.Atoi(string(b)) //nolint:errcheck // five digits, the pattern says
+			return strconv.AppendInt(nil, int64(n+offset), 10)
+		})
+		return os.WriteFile(target, moved, 0o600)
+	})
 }

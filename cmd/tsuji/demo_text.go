@@ -46,16 +46,7 @@ func (d *demo) whatToTry(source string, c credentialsOf, version string) string 
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	zones := d.ports.zones
-	tsuji := filepath.Join(d.binDir, "tsuji")
-	if d.stateDir != defaultStateDir {
-		tsuji = fmt.Sprintf("(. %s; %s", quote(filepath.Join(d.stateDir, envName)), tsuji)
-	}
-	command := func(args string) string {
-		if d.stateDir != defaultStateDir {
-			return tsuji + " " + args + ")"
-		}
-		return tsuji + " " + args
-	}
+	tsuji := quote(filepath.Join(d.binDir, "tsuji"))
 
 	line("\nBoth zones serve version %s.", short(version))
 	line("\nAsk for the same in each zone:")
@@ -66,15 +57,18 @@ func (d *demo) whatToTry(source string, c credentialsOf, version string) string 
 	for _, host := range []string{edgeHost, reencryptHost, passthroughHost} {
 		line("  %s", curlTLS(host, zones[0], c.controlPlane.CA))
 	}
-	line("\nEdit a file in %s, and both zones take it at once. Then, in another terminal:", source)
+	line("\nEdit a file in %s, and both zones take it at once. In another terminal:", source)
+	if d.stateDir != defaultStateDir {
+		line("  . %s", quote(filepath.Join(d.stateDir, envName)))
+	}
 	for _, args := range []string{"status", "routes", "routers", "show --name=route/demo/hello"} {
-		line("  %s", command(args))
+		line("  %s %s", tsuji, args)
 	}
 	line("\nOr with grpcurl (`make grpcurl`), which takes what there is from the server:")
 	line("  %s -cacert %s -cert %s -key %s %s list", grpcurl(), quote(c.operator.CA), quote(c.operator.Cert), quote(c.operator.Key), d.ports.grpc())
-	line("\nProcesses, and how to start one again by hand that you ended:")
+	line("\nThe processes, their logs, and how to start one again that you ended:")
 	for _, ch := range d.children {
-		line("  %-12s  pid %d, log %s\n    %s", ch.name, ch.cmd.Process.Pid, ch.logFile, ch.command)
+		line("  %-12s  pid %-7d  %s  %s", ch.name, ch.cmd.Process.Pid, ch.logFile, ch.again)
 	}
 	line("\nexamples/demo/README.md is a walk through all of it. Ctrl-C ends everything.")
 	return b.String()
