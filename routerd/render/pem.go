@@ -3,11 +3,17 @@ package render
 import (
 	"bytes"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
+
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 )
 
 // minRSABits is the shortest RSA key that OpenSSL serves at its usual security level.
@@ -87,4 +93,87 @@ func canonicalBundle(bundle []byte) ([]byte, error) {
 		return nil, errors.New("no CA certificate")
 	}
 	return out.Bytes(), nil
+}
+
+// certificate is a Certificate resource, validated: a pair or a bundle of CA certificates.
+type certificate struct {
+	resource string
+	path     string // of its file
+	pair     []byte // PEM of chain and key; nil for a bundle
+	ca       []byte // PEM of CA certificates; nil for a pair
+	names    string // what a pair's leaf is for
+}
+
+// content returns the file's content.
+func (c *certificate) content() []byte {
+	if c.pair != nil {
+		return c.pair
+	}
+	return c.ca
+}
+
+func newCertificate(resource string, spec *tsujiv1.Certificate) (*certificate, error) {
+	c := &certificate{resource: resource}
+	file, err := certificateFile(resource)
+	if err != nil {
+		return nil, err
+	}
+	switch isPair := len(spec.GetChainPem()) > 0 || spec.GetPrivateKey() != nil; {
+	case isPair && len(spec.GetCaBundlePem()) > 0:
+		return nil, errors.New("both a certificate with a key and a bundle of CA certificates")
+	case isPair:
+		c.path = "certs/" + file
+		if c.pair, err = canonicalPair(spec.GetChainPem(), spec.GetPrivateKey().GetPem()); err != nil {
+			return nil, err
+		}
+		c.names = pairNames(c.pair)
+	default:
+		c.path = "ca/" + file
+		if c.ca, err = canonicalBundle(spec.GetCaBundlePem()); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// maxFileName is the longest name of a certificate's file that is written out.
+const maxFileName = 160
+
+// certificateFile names a certificate's file: "<namespace>_<source>_<name>.pem". None of the three has a
+// "_", so that no two have one name; a long one is cut and told apart by its digest. No namespace is empty,
+// so that none begins with a "_".
+func certificateFile(resource string) (string, error) {
+	namespace, rest, _ := strings.Cut(strings.TrimPrefix(resource, "cert/"), "/")
+	source, name, _ := strings.Cut(rest, ":")
+	if err := errors.Join(
+		checkObjectName("namespace", namespace),
+		checkObjectName("source", source),
+		checkObjectName("name", name),
+	); err != nil {
+		return "", err
+	}
+	file := namespace + "_" + source + "_" + name
+	if len(file) > maxFileName {
+		sum := sha256.Sum256([]byte(file))
+		file = file[:maxFileName-40] + "__" + hex.EncodeToString(sum[:16])
+	}
+	return file + ".pem", nil
+}
+
+// pairNames returns the names that the pair's leaf is for, sorted.
+func pairNames(pair []byte) string {
+	b, _ := pem.Decode(pair)
+	if b == nil {
+		return ""
+	}
+	c, err := x509.ParseCertificate(b.Bytes)
+	if err != nil {
+		return ""
+	}
+	names := slices.Clone(c.DNSNames)
+	if len(names) == 0 {
+		names = []string{c.Subject.CommonName}
+	}
+	slices.Sort(names)
+	return strings.Join(slices.Compact(names), "\n")
 }

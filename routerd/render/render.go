@@ -17,12 +17,15 @@ import (
 	"fmt"
 	"io/fs"
 
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 	"github.com/tsuji-dev/tsuji/snapshot"
 )
 
 // Renderer holds the rendered form of one snapshot. See the package's comment.
 type Renderer struct {
 	options Options
+	state
+	output
 }
 
 // New makes a renderer of the empty snapshot.
@@ -30,31 +33,34 @@ func New(o Options) (*Renderer, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	return &Renderer{options: o}, nil
+	r := &Renderer{options: o, state: newState(), output: newOutput()}
+	if len(o.HTTPS) > 0 {
+		pair, err := canonicalPair(o.DefaultCertificate, nil)
+		if err != nil {
+			return nil, fmt.Errorf("default certificate: %w", err)
+		}
+		r.ownDefault = pair
+	}
+	p, err := o.renderProgram(&tsujiv1.Settings{})
+	if err != nil {
+		return nil, fmt.Errorf("render the program: %w", err)
+	}
+	r.program = p
+	for _, path := range r.fixedPaths() {
+		r.touch(path)
+	}
+	return r, nil
 }
 
 // Apply takes the renderer to the snapshot that the difference leads to. An error is a *ResourceError, or
 // several joined; then the renderer is as it was. Applying the inverse difference undoes it.
-func (r *Renderer) Apply(d snapshot.Delta) (Change, error) { return Change{}, nil }
-
-// Dirty returns the files whose content is not what was last Written, in the order to write them.
-func (r *Renderer) Dirty() []File { return nil }
-
-// Written says that these files, which Dirty returned, are on disk.
-func (r *Renderer) Written(files []File) {}
-
-// Has tells whether the file of this path belongs to what is rendered: others, from an earlier life, may go.
-func (r *Renderer) Has(path string) bool { return false }
-
-// SetStamp sets the version that maps/stamp.map tells.
-func (r *Renderer) SetStamp(v snapshot.Version) {}
-
-// SetReady sets whether maps/ready.map says that the router is ready. It starts as ready.
-func (r *Renderer) SetReady(ready bool) {}
-
-// Locate returns the resource that a line of haproxy.cfg, as last made by Dirty, came from. Lines count
-// from 1.
-func (r *Renderer) Locate(line int) (resource string, ok bool) { return "", false }
+func (r *Renderer) Apply(d snapshot.Delta) (Change, error) {
+	s, err := r.stage(d)
+	if err != nil {
+		return Change{}, err
+	}
+	return r.commit(s), nil
+}
 
 // Change says what one Apply changed, in terms of HAProxy.
 type Change struct {
@@ -100,6 +106,8 @@ type File struct {
 	Mode    fs.FileMode
 	Content []byte
 	Remove  bool // there is no such file any more; Content is empty
+
+	generation uint64 // of the renderer when Dirty made it
 }
 
 // Format writes path, mode and size under every verb.

@@ -1,0 +1,318 @@
+package render
+
+import (
+	"fmt"
+	"net/netip"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+)
+
+// Names of the program's own sections, as OpenShift's router has them: dashboards know them.
+const (
+	frontendHTTP   = "public"
+	frontendTLS    = "public_ssl" // sees TLS from outside: passes it through, or on to the next
+	backendTLS     = "be_sni"
+	frontendHTTPS  = "fe_sni" // ends TLS
+	frontendStats  = "stats"
+	defaultBackend = "openshift_default"
+)
+
+// public writes the frontend for plain HTTP.
+func (w *writer) public() {
+	w.line("\nfrontend %s from %s", frontendHTTP, profileClient)
+	w.binds(w.o.HTTP)
+	w.httpRules(mapHTTP, mapHTTPWildcard, true)
+}
+
+// binds writes the lines of addresses that clients connect to.
+func (w *writer) binds(addresses []string) {
+	proxy := ""
+	if w.s.GetProxyProtocol() {
+		proxy = " accept-proxy"
+	}
+	for _, a := range addresses {
+		address, err := bindAddress(a)
+		w.check(err)
+		w.line("  bind %s%s", address, proxy)
+	}
+}
+
+// tlsSocket returns the path of the socket that joins frontendTLS to frontendHTTPS: as it is bound, before
+// HAProxy changes its root, and as it is connected to, after.
+func (o Options) tlsSocket() (bind, connect string) {
+	if o.Jail {
+		return fmt.Sprintf("unix@run/jail/tls.sock mode 600 uid %d gid %d", o.User, o.Group), "unix@/tls.sock"
+	}
+	return "unix@run/tls.sock mode 600", "unix@run/tls.sock"
+}
+
+// publicTLS writes the frontends for TLS. The server name decides, before anything is decrypted: a host
+// with a passthrough route is passed through, every other is ended here; never the other way round.
+func (w *writer) publicTLS() {
+	t := w.s.GetTimeouts()
+	w.line("\nfrontend %s", frontendTLS+" from "+profileClient)
+	w.line("  mode tcp")
+	if w.s.GetAccessLog() != nil {
+		w.line("  option tcplog")
+	}
+	w.binds(w.o.HTTPS)
+	v, err := millis("TLS inspect delay", t.GetTlsInspectDelay(), 5*time.Second)
+	w.check(err)
+	w.line("  tcp-request inspect-delay %s", v)
+	w.line("  tcp-request content set-var(txn.tcp) req.ssl_sni,lower,map_str(%s) if { req.ssl_hello_type 1 }", mapTCP)
+	w.line("  tcp-request content set-var(txn.tcp) req.ssl_sni,lower,field(2,.,0),map_str(%s)"+
+		" if { req.ssl_hello_type 1 } !{ var(txn.tcp) -m found }", mapTCPWildcard)
+	w.line("  tcp-request content accept if { req.ssl_hello_type 1 }")
+	w.line("  use_backend %%[var(txn.tcp)] if { var(txn.tcp) -m beg be_tcp: }")
+	w.line("  default_backend %s", backendTLS)
+
+	bind, connect := w.o.tlsSocket()
+	w.line("\nbackend %s from %s", backendTLS, profilePassthrough)
+	w.line("  timeout tunnel 24d") // the frontend behind it has its own, and a route's may be longer
+	w.line("  server %s %s send-proxy-v2", frontendHTTPS, connect)
+
+	w.line("\nfrontend %s from %s", frontendHTTPS, profileClient)
+	w.line("  bind %s accept-proxy ssl crt %s crt-list %s alpn http/1.1%s", bind, defaultPairPath, crtListPath, w.clientCA())
+	w.clientCertificateRules()
+	w.httpRules(mapHTTPS, mapHTTPSWildcard, false)
+}
+
+// clientCA returns what a bind line says to ask for certificates of clients.
+func (w *writer) clientCA() string {
+	c := w.s.GetClientTls()
+	if c == nil {
+		return ""
+	}
+	file, err := certificateFile(c.GetCa())
+	w.check(err)
+	verify := "optional"
+	if c.GetRequired() {
+		verify = "required"
+	}
+	return " verify " + verify + " ca-file ca/" + file
+}
+
+// clientCertificateRules lets in only subjects that match, and tells endpoints who came, in headers that no
+// client can send itself (httpRules removes them).
+func (w *writer) clientCertificateRules() {
+	c := w.s.GetClientTls()
+	if c == nil {
+		return
+	}
+	if patterns := c.GetAllowedSubjectPatterns(); len(patterns) > 0 {
+		for _, p := range patterns {
+			if !w.check(checkText("subject pattern", p, maxText)) {
+				return
+			}
+			if _, err := regexp.Compile(p); err != nil {
+				w.check(fmt.Errorf("subject pattern: %w", err))
+				return
+			}
+		}
+		w.line("  acl client_allowed ssl_c_s_dn -m reg %s", quoted("(?:"+strings.Join(patterns, "|")+")"))
+		w.line("  http-request deny if !client_allowed")
+	}
+}
+
+// clientCertificateHeaders are OpenShift's router's.
+func (w *writer) clientCertificateHeaders() {
+	if w.s.GetClientTls() == nil {
+		return
+	}
+	for _, h := range [][2]string{
+		{"X-SSL", "%[ssl_fc]"},
+		{"X-SSL-Client-Verify", "%[ssl_c_verify]"},
+		{"X-SSL-Client-Serial", "%{+Q}[ssl_c_serial,hex]"},
+		{"X-SSL-Client-Version", "%{+Q}[ssl_c_version]"},
+		{"X-SSL-Client-SHA1", "%{+Q}[ssl_c_sha1,hex]"},
+		{"X-SSL-Client-DN", "%{+Q}[ssl_c_s_dn]"},
+		{"X-SSL-Client-CN", "%{+Q}[ssl_c_s_dn(cn)]"},
+		{"X-SSL-Issuer", "%{+Q}[ssl_c_i_dn]"},
+		{"X-SSL-Client-NotBefore", "%{+Q}[ssl_c_notbefore]"},
+		{"X-SSL-Client-NotAfter", "%{+Q}[ssl_c_notafter]"},
+		{"X-SSL-Client-DER", "%{+Q}[ssl_c_der,base64]"},
+	} {
+		w.line("  http-request set-header %s %s", h[0], h[1])
+	}
+}
+
+// httpRules writes what every request goes through: hardening, the lookup, header changes, the backend.
+// How many rules there are depends on the Settings, never on the routes.
+//
+// The lookup comes before the Settings' header changes: they cannot send a request elsewhere.
+func (w *writer) httpRules(exact, wildcard string, plain bool) {
+	host := "req.fhdr(host),lower,field(1,:),rtrim(.)"
+	if w.o.version().AtLeast(2, 8) {
+		host = "req.fhdr(host),host_only,rtrim(.)" // as above, and a port must be a number
+	}
+	lookup := "concat(,txn.path,/" + pathEnd + "),map_beg(%s)"
+	first := quoted("var(txn.host)," + fmt.Sprintf(lookup, exact))
+	above := "var(txn.host),field(2,.,0)," + fmt.Sprintf(lookup, wildcard)
+
+	w.line("  http-request deny if { hdr_len(content-length) 0 }") // CVE-2023-40225
+	w.line("  http-request del-header Proxy")                      // httpoxy
+	w.line("  http-request del-header X-SSL -m beg")
+	w.line("  http-request set-header Host %%[req.fhdr(host),lower] if { req.fhdr(host) -m found }")
+	w.line("  http-request set-var(txn.host) %s", host)
+	w.line("  http-request set-var(txn.path) path")
+	w.line("  http-request set-var(txn.route) %s", first)
+	if plain {
+		w.line("  http-request set-var(txn.route) %s if { var(txn.route) -m str %s }", quoted(above+",field(2,|)"), notPlain)
+		above += ",field(1,|)"
+	}
+	w.line("  http-request set-var(txn.route) %s if !{ var(txn.route) -m found } || { var(txn.route) -m str %s }", quoted(above), noRoute)
+	if !plain {
+		w.clientCertificateHeaders()
+	}
+	w.check(headerActions(&w.Builder, "http-request", "req.hdr", w.s.GetHeaders().GetRequest()))
+	w.check(headerActions(&w.Builder, "http-response", "res.hdr", w.s.GetHeaders().GetResponse()))
+	w.uniqueID()
+	w.captures()
+	w.line("  use_backend %%[var(txn.route)]")
+	w.line("  default_backend %s", defaultBackend)
+}
+
+func (w *writer) uniqueID() {
+	h := w.s.GetHeaders()
+	if h.GetUniqueIdHeader() == "" || h.GetUniqueIdFormat() == "" {
+		return
+	}
+	if w.check(checkHeaderName("unique id header", h.GetUniqueIdHeader())) &&
+		w.check(checkLogFormat("unique id format", h.GetUniqueIdFormat())) {
+		w.line("  unique-id-format %s", quoted(h.GetUniqueIdFormat()))
+		w.line("  unique-id-header %s", quoted(h.GetUniqueIdHeader()))
+	}
+}
+
+// logTarget writes where access logs go. The level is OpenShift's.
+func (w *writer) logTarget() {
+	l := w.s.GetAccessLog()
+	if l == nil {
+		return
+	}
+	length := l.GetMaxLength()
+	if length == 0 {
+		length = 1024
+	}
+	if length < 80 || length > 65_335 {
+		w.check(fmt.Errorf("access log: lines of %d bytes: want 80 to 65335", length))
+	}
+	facility := l.GetFacility()
+	if facility == "" {
+		facility = "local1"
+	}
+	if len(facility) > 16 || !only(facility, isLower) {
+		w.check(refuse("access log: facility", facility, "a syslog facility"))
+		return
+	}
+	if l.GetAddress() == "stdout" {
+		w.line("  log stdout len %d format raw %s info", length, facility)
+		return
+	}
+	if address, err := logAddress(l.GetAddress()); w.check(err) {
+		w.line("  log %s len %d %s info\n  log-send-hostname", address, length, facility)
+	}
+}
+
+func logAddress(a string) (string, error) {
+	err := refuse("access log: address", a, "stdout, an absolute path, or host:port")
+	if strings.HasPrefix(a, "/") {
+		if len(a) > 100 || !only(a, isPathByte) {
+			return "", err
+		}
+		return a, nil
+	}
+	if p, perr := netip.ParseAddrPort(a); perr == nil && p.Addr().Zone() == "" && p.Port() > 0 {
+		return p.String(), nil
+	}
+	host, port, _ := strings.Cut(a, ":")
+	if n, perr := strconv.ParseUint(port, 10, 16); perr != nil || n == 0 || checkDNSName("host", host) != nil {
+		return "", err
+	}
+	return host + ":" + port, nil
+}
+
+// accessLog writes how requests are logged.
+func (w *writer) accessLog() {
+	l := w.s.GetAccessLog()
+	if l == nil {
+		return
+	}
+	w.line("  log global")
+	if !l.GetLogEmptyRequests() {
+		w.line("  option dontlognull")
+	}
+	if l.GetFormat() == "" {
+		w.line("  option httplog")
+	} else if w.check(checkLogFormat("access log format", l.GetFormat())) {
+		w.line("  log-format %s", quoted(l.GetFormat()))
+	}
+}
+
+// captures writes which headers and which cookie are logged.
+func (w *writer) captures() {
+	l := w.s.GetAccessLog()
+	for _, c := range []struct {
+		side string
+		list []*tsujiv1.Capture
+	}{{"request", l.GetRequestHeaders()}, {"response", l.GetResponseHeaders()}} {
+		for _, h := range c.list {
+			if w.check(checkHeaderName("captured header", h.GetName())) && h.GetMaxLength() > 0 {
+				w.line("  capture %s header %s len %d", c.side, quoted(h.GetName()), min(h.GetMaxLength(), maxText))
+			}
+		}
+	}
+	if c := l.GetCookie(); c != nil && w.check(checkCookieName("captured cookie", c.GetName())) {
+		name := c.GetName()
+		if !c.GetPrefix() {
+			name += "="
+		}
+		w.line("  capture cookie %s len %d", name, max(1, min(c.GetMaxLength(), maxText)))
+	}
+}
+
+func (w *writer) clientTimeouts() {
+	t := w.s.GetTimeouts()
+	v, err := millis("client timeout", t.GetClient(), 30*time.Second)
+	w.timeout("client", v, err)
+	v, err = millis("client-fin timeout", t.GetClientFin(), time.Second)
+	w.timeout("client-fin", v, err)
+	v, err = millis("http-request timeout", t.GetHttpRequest(), 10*time.Second)
+	w.timeout("http-request", v, err)
+	v, err = millis("http-keep-alive timeout", t.GetHttpKeepAlive(), 300*time.Second)
+	w.timeout("http-keep-alive", v, err)
+}
+
+func (w *writer) serverTimeouts(t *tsujiv1.Timeouts) {
+	v, err := millis("connect timeout", t.GetConnect(), 5*time.Second)
+	w.timeout("connect", v, err)
+	v, err = millis("server timeout", t.GetServer(), 30*time.Second)
+	w.timeout("server", v, err)
+	v, err = millis("server-fin timeout", t.GetServerFin(), time.Second)
+	w.timeout("server-fin", v, err)
+	v, err = millis("tunnel timeout", t.GetTunnel(), time.Hour)
+	w.timeout("tunnel", v, err)
+	w.timeout("check", "5000ms", nil)
+}
+
+// stats writes what answers on the stats addresses, as on OpenShift's port 1936.
+func (w *writer) stats() {
+	w.line("\ndefaults %s\n  mode http\n  timeout client 30s\n  timeout http-request 10s", profileStats)
+	w.line("\nfrontend %s from %s", frontendStats, profileStats)
+	for _, a := range w.o.Stats {
+		address, err := bindAddress(a)
+		w.check(err)
+		w.line("  bind %s", address)
+	}
+	text := " content-type text/plain "
+	w.line("  http-request return status 200%sstring ok if { path /healthz }", text)
+	w.line("  http-request return status 200%sstring ok if { path /healthz/ready } { str(ready),map_str(%s) -m str 1 }", text, mapReady)
+	w.line("  http-request return status 503%sstring draining if { path /healthz/ready }", text)
+	w.line("  http-request return status 200%slf-string '%%[str(version),map_str(%s)]' if { path /_tsuji/version }", text, mapStamp)
+	w.line("  http-request use-service prometheus-exporter if { path /metrics }")
+	w.line("  http-request return status 404%sstring 'not found'", text)
+}

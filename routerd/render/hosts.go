@@ -1,0 +1,202 @@
+package render
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// hostKey is a host that routes share: an exact one, or for wildcards the parent domain.
+type hostKey struct {
+	name     string
+	wildcard bool
+}
+
+// parent returns the domain whose wildcard would answer for the host; empty if there is none.
+func (k hostKey) parent() string {
+	if k.wildcard {
+		return ""
+	}
+	_, parent, _ := strings.Cut(k.name, ".")
+	return parent
+}
+
+// sni returns the host as a filter of a crt-list.
+func (k hostKey) sni() string {
+	if k.wildcard {
+		return "*." + k.name
+	}
+	return k.name
+}
+
+func (k hostKey) String() string { return "host " + k.sni() }
+
+// entry is one line of a map.
+type entry struct{ key, value string }
+
+// certLine says that a certificate is for a host.
+type certLine struct {
+	certificate string // the resource's name
+	host        hostKey
+}
+
+// host is what all routes of one host come to. It is immutable.
+type host struct {
+	routes      []string // the resources, sorted
+	http, https []entry
+	passthrough string // the backend, noRoute where a wildcard must not answer, or empty
+	certs       []certLine
+}
+
+// What maps say besides names of backends. HAProxy has no backends of these names, so that a request that
+// is left with one ends in the default backend.
+const (
+	noRoute  = "none"     // no route of this host: one of the wildcard may answer
+	notPlain = "tls-only" // a route of this host, not served over plain HTTP; the wildcard's redirect does not count
+)
+
+// Lookups append pathEnd to "host/path/", and keys are prefixes that end in "/" or in pathEnd: the longest
+// wins, only whole segments match, and a key that ends in pathEnd matches one path alone. No path has it.
+const pathEnd = "#"
+
+// redirectBackend names the backend that redirects to HTTPS.
+func redirectBackend(code uint32) string { return fmt.Sprintf("redirect:%d", code) }
+
+// makeHost computes what the routes of a host come to. underPassthrough: the parent domain has a
+// passthrough route for all its hosts.
+//
+// OpenShift's router: over plain HTTP the most specific of all the host's routes decides whether to
+// redirect; if it does not, the most specific of those that are served over plain HTTP answers. Over TLS
+// the most specific of those that end TLS here answers. Where OpenShift's order of expressions by text
+// differs from "the longest path", the longest path is meant.
+func makeHost(k hostKey, routes map[string]*route, underPassthrough bool) *host {
+	h := &host{routes: sortedKeys(routes)}
+	all, tls := map[string]*route{}, map[string]*route{}
+	for _, name := range h.routes {
+		r := routes[name]
+		put(all, r)
+		if r.terminated() {
+			put(tls, r)
+		}
+		if r.passthrough() && h.passthrough == "" {
+			h.passthrough = r.backend
+		}
+		if r.terminated() && r.spec.GetCertificate() != "" {
+			h.certs = append(h.certs, certLine{certificate: r.spec.GetCertificate(), host: k})
+		}
+	}
+	if h.passthrough == "" && len(tls) > 0 && underPassthrough {
+		h.passthrough = noRoute
+	}
+	answerHTTP := func(path string) string { return httpAnswer(all, path) }
+	if k.wildcard {
+		answerHTTP = func(path string) string { return wildcardHTTPAnswer(all, path) }
+	}
+	h.http = entries(k.name, all, answerHTTP)
+	h.https = entries(k.name, tls, func(path string) string { return httpsAnswer(tls, path) })
+	slices.SortFunc(h.certs, func(a, b certLine) int { return strings.Compare(a.certificate, b.certificate) })
+	h.certs = slices.Compact(h.certs)
+	return h
+}
+
+// put adds a route under its path. Two of one path cannot be admitted; the first by name stays.
+func put(byPath map[string]*route, r *route) {
+	if _, taken := byPath[r.path]; !taken {
+		byPath[r.path] = r
+	}
+}
+
+// entries returns the entries of a host: for each path what answers below it, and for a path that ends in
+// "/" what answers the same path without, which is not below it though its key is.
+func entries(name string, byPath map[string]*route, answer func(path string) string) []entry {
+	m := make(map[string]string, len(byPath))
+	for path := range byPath {
+		below := strings.TrimSuffix(path, "/") + "/"
+		m[name+below] = answer(below)
+		if path != "/" && strings.HasSuffix(path, "/") {
+			m[name+path+pathEnd] = answer(strings.TrimSuffix(path, "/"))
+		}
+	}
+	list := make([]entry, 0, len(m))
+	for _, k := range sortedKeys(m) {
+		list = append(list, entry{k, m[k]})
+	}
+	return list
+}
+
+// matching yields the routes that a path matches, the longest first.
+//
+// OpenShift's router: a path matches itself and what follows it after a "/"; one that ends in "/" matches
+// what begins with it.
+func matching(byPath map[string]*route, path string) func(yield func(*route) bool) {
+	return func(yield func(*route) bool) {
+		for n := len(path); n > 0; n-- {
+			if n < len(path) && path[n] != '/' && path[n-1] != '/' {
+				continue
+			}
+			if r := byPath[path[:n]]; r != nil && !yield(r) {
+				return
+			}
+		}
+	}
+}
+
+// httpAnswer says what answers plain HTTP on an exact host.
+func httpAnswer(byPath map[string]*route, path string) string {
+	answer := noRoute
+	for r := range matching(byPath, path) {
+		if c := r.redirect(); c != 0 && answer == noRoute {
+			return redirectBackend(c)
+		}
+		if r.plain() {
+			return r.backend
+		}
+		answer = notPlain
+	}
+	return answer
+}
+
+// wildcardHTTPAnswer says what answers plain HTTP under a wildcard: first where the exact host has no route,
+// then where it has one that is not served over plain HTTP.
+func wildcardHTTPAnswer(byPath map[string]*route, path string) string {
+	plain := noRoute
+	for r := range matching(byPath, path) {
+		if r.plain() {
+			plain = r.backend
+			break
+		}
+	}
+	first := httpAnswer(byPath, path)
+	if first == notPlain {
+		first = noRoute
+	}
+	return first + "|" + plain
+}
+
+func httpsAnswer(byPath map[string]*route, path string) string {
+	for r := range matching(byPath, path) {
+		return r.backend
+	}
+	return noRoute
+}
+
+// equal tells whether two hosts come to the same entries. Either may be nil.
+func (h *host) equal(o *host) bool {
+	var none host
+	if h == nil {
+		h = &none
+	}
+	if o == nil {
+		o = &none
+	}
+	return slices.Equal(h.http, o.http) && slices.Equal(h.https, o.https) && h.passthrough == o.passthrough
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}

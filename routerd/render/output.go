@@ -1,0 +1,287 @@
+package render
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/tsuji-dev/tsuji/snapshot"
+)
+
+// Paths of the files, relative to HAProxy's working directory.
+const (
+	configPath      = "haproxy.cfg"
+	crtListPath     = "crt-list.txt"
+	defaultPairPath = "certs/_default.pem"
+	page503Path     = "errors/503.http"
+	page404Path     = "errors/404.http"
+
+	mapHTTP          = "maps/http.map"           // host/path/ → backend, for plain HTTP
+	mapHTTPWildcard  = "maps/http_wildcard.map"  // parent domain/path/ → backend|backend
+	mapHTTPS         = "maps/https.map"          // host/path/ → backend, for TLS that ends here
+	mapHTTPSWildcard = "maps/https_wildcard.map" // parent domain/path/ → backend
+	mapTCP           = "maps/passthrough.map"    // server name → backend, for TLS that ends at the endpoint
+	mapTCPWildcard   = "maps/passthrough_wildcard.map"
+	mapReady         = "maps/ready.map" // ready → 1 or 0
+	mapStamp         = "maps/stamp.map" // version → the version in force
+)
+
+// mapPaths are the maps that routes are looked up in.
+var mapPaths = []string{mapHTTP, mapHTTPWildcard, mapHTTPS, mapHTTPSWildcard, mapTCP, mapTCPWildcard}
+
+// Modes of the files. Everything is HAProxy's alone.
+const fileMode fs.FileMode = 0o600
+
+// output knows which files may differ from what is on disk.
+type output struct {
+	generation uint64                       // grows with every change
+	touched    map[string]uint64            // path → generation of its last change
+	written    map[string][sha256.Size]byte // path → digest of what is on disk
+	paths      map[string]*certificate      // path → the certificate whose file it is
+	ownDefault []byte                       // the router's own default certificate
+	stamp      string
+	unready    bool
+	owners     []owner // of the lines of haproxy.cfg, in order
+}
+
+// owner says from which line on haproxy.cfg is a resource's.
+type owner struct {
+	line     int
+	resource string
+}
+
+func newOutput() output {
+	return output{
+		touched: map[string]uint64{},
+		written: map[string][sha256.Size]byte{},
+		paths:   map[string]*certificate{},
+	}
+}
+
+func (o *output) touch(path string) { o.touched[path] = o.generation }
+
+// fixedPaths are the files that there are from the beginning.
+func (r *Renderer) fixedPaths() []string {
+	paths := append([]string{configPath, crtListPath, page503Path, page404Path, mapReady, mapStamp}, mapPaths...)
+	return append(paths, defaultPairPath)
+}
+
+// SetStamp sets the version that maps/stamp.map tells.
+func (r *Renderer) SetStamp(v snapshot.Version) {
+	r.stamp = v.String()
+	r.generation++
+	r.touch(mapStamp)
+}
+
+// SetReady sets whether maps/ready.map says that the router is ready. It starts as ready.
+func (r *Renderer) SetReady(ready bool) {
+	r.unready = !ready
+	r.generation++
+	r.touch(mapReady)
+}
+
+// Dirty returns the files whose content is not what was last Written, in the order to write them: what
+// haproxy.cfg refers to first, what is to be removed last. It costs as much as those files are large.
+func (r *Renderer) Dirty() []File {
+	var files []File
+	for path := range r.touched {
+		content, exists := r.content(path)
+		digest, onDisk := r.written[path]
+		switch {
+		case exists && (!onDisk || digest != sha256.Sum256(content)):
+			files = append(files, File{Path: path, Mode: fileMode, Content: content, generation: r.generation})
+		case !exists && onDisk:
+			files = append(files, File{Path: path, Remove: true, generation: r.generation})
+		default:
+			delete(r.touched, path)
+		}
+	}
+	rank := func(f File) int {
+		switch {
+		case f.Remove:
+			return 3
+		case f.Path == configPath:
+			return 2
+		case f.Path == crtListPath:
+			return 1
+		default:
+			return 0
+		}
+	}
+	slices.SortFunc(files, func(a, b File) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.Path, b.Path))
+	})
+	return files
+}
+
+// Written says that these files, which Dirty returned, are on disk.
+func (r *Renderer) Written(files []File) {
+	for _, f := range files {
+		if f.Remove {
+			delete(r.written, f.Path)
+		} else {
+			r.written[f.Path] = sha256.Sum256(f.Content)
+		}
+		if r.touched[f.Path] <= f.generation {
+			delete(r.touched, f.Path)
+		}
+	}
+}
+
+// Has tells whether the file of this path belongs to what is rendered: another, of an earlier life, may go.
+func (r *Renderer) Has(path string) bool {
+	switch path {
+	case defaultPairPath:
+		return r.ownDefault != nil
+	case page503Path:
+		return r.program.page503 != nil
+	case page404Path:
+		return r.program.page404 != nil
+	default:
+		return r.paths[path] != nil || slices.Contains(r.fixedPaths(), path)
+	}
+}
+
+// Locate returns the resource that a line of haproxy.cfg, as Dirty last made it, came from. Lines count
+// from 1.
+func (r *Renderer) Locate(line int) (resource string, ok bool) {
+	i, found := slices.BinarySearchFunc(r.owners, line, func(o owner, line int) int { return cmp.Compare(o.line, line) })
+	if !found {
+		i--
+	}
+	if i < 0 || r.owners[i].resource == "" {
+		return "", false
+	}
+	return r.owners[i].resource, true
+}
+
+// content returns a file's content.
+func (r *Renderer) content(path string) ([]byte, bool) {
+	switch path {
+	case configPath:
+		return r.config(), true
+	case crtListPath:
+		return r.crtList(), true
+	case defaultPairPath:
+		pair, _ := r.defaultPair()
+		return pair, pair != nil
+	case page503Path:
+		return r.program.page503, r.program.page503 != nil
+	case page404Path:
+		return r.program.page404, r.program.page404 != nil
+	case mapReady:
+		if r.unready {
+			return []byte("ready 0\n"), true
+		}
+		return []byte("ready 1\n"), true
+	case mapStamp:
+		return []byte("version " + cmp.Or(r.stamp, "none") + "\n"), true
+	}
+	if slices.Contains(mapPaths, path) {
+		return r.mapFile(path), true
+	}
+	if c := r.paths[path]; c != nil {
+		return c.content(), true
+	}
+	return nil, false
+}
+
+// config writes haproxy.cfg: the program, then the routes' backends by name.
+func (r *Renderer) config() []byte {
+	var b bytes.Buffer
+	r.owners = r.owners[:0]
+	lines := 1
+	add := func(resource, text string) {
+		if n := len(r.owners); n == 0 || r.owners[n-1].resource != resource {
+			r.owners = append(r.owners, owner{lines, resource})
+		}
+		b.WriteString(text)
+		lines += strings.Count(text, "\n")
+	}
+	add("settings", r.program.text(r.maxConnections()))
+	routes := slices.SortedFunc(maps.Values(r.routes), func(a, b *route) int { return cmp.Compare(a.backend, b.backend) })
+	for _, rt := range routes {
+		add(rt.resource, "\n"+rt.text)
+		for _, s := range rt.servers {
+			add(rt.resource, "  "+s.Line()+"\n")
+		}
+	}
+	return b.Bytes()
+}
+
+// sortedHosts returns the hosts of one kind by name.
+func (r *Renderer) sortedHosts(wildcard bool) []hostKey {
+	keys := make([]hostKey, 0, len(r.hosts))
+	for k := range r.hosts {
+		if k.wildcard == wildcard {
+			keys = append(keys, k)
+		}
+	}
+	slices.SortFunc(keys, func(a, b hostKey) int { return cmp.Compare(a.name, b.name) })
+	return keys
+}
+
+func (r *Renderer) mapFile(path string) []byte {
+	var b bytes.Buffer
+	wildcard := path == mapHTTPWildcard || path == mapHTTPSWildcard || path == mapTCPWildcard
+	for _, k := range r.sortedHosts(wildcard) {
+		h := r.hosts[k]
+		var list []entry
+		switch path {
+		case mapHTTP, mapHTTPWildcard:
+			list = h.http
+		case mapHTTPS, mapHTTPSWildcard:
+			list = h.https
+		default:
+			if h.passthrough != "" {
+				list = []entry{{k.name, h.passthrough}}
+			}
+		}
+		for _, e := range list {
+			b.WriteString(e.key + " " + e.value + "\n")
+		}
+	}
+	return b.Bytes()
+}
+
+// crtList writes the list of certificates and the hosts that they are for.
+//
+// OpenShift's router: HTTP/2 is offered for a certificate that only one route has, and that is not the
+// default one. A browser uses one HTTP/2 connection for every host that its certificate is for, and would
+// meet another host's routes. Here that rule goes by the names in the certificate and the host, so that it
+// also sees two certificates for the same names, and a renewal changes nothing.
+func (r *Renderer) crtList() []byte {
+	hostsOf := map[string]map[hostKey]bool{}
+	each := func(do func(k hostKey, c *certificate)) {
+		for _, wildcard := range []bool{false, true} {
+			for _, k := range r.sortedHosts(wildcard) {
+				for _, l := range r.hosts[k].certs {
+					if c := r.certificates[l.certificate]; c != nil && c.pair != nil {
+						do(k, c)
+					}
+				}
+			}
+		}
+	}
+	each(func(k hostKey, c *certificate) {
+		if hostsOf[c.names] == nil {
+			hostsOf[c.names] = map[hostKey]bool{}
+		}
+		hostsOf[c.names][k] = true
+	})
+	_, defaultNames := r.defaultPair()
+	var b bytes.Buffer
+	each(func(k hostKey, c *certificate) {
+		alpn := ""
+		if r.settings.GetHttp2() && len(hostsOf[c.names]) == 1 && c.names != defaultNames {
+			alpn = " [alpn h2,http/1.1]"
+		}
+		fmt.Fprintf(&b, "%s%s %s\n", c.path, alpn, k.sni())
+	})
+	return b.Bytes()
+}

@@ -1,0 +1,317 @@
+package render
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"strings"
+
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+)
+
+// program is what haproxy.cfg says whatever the routes are: the Settings, rendered.
+type program struct {
+	maxConnections   uint32 // wanted; 0: as many as the machine allows
+	global           string // after maxconn
+	sections         string // profiles, frontends and the backends that are not a route's
+	page503, page404 []byte // error pages; nil: HAProxy's own
+}
+
+func (p program) equal(o program) bool {
+	return p.maxConnections == o.maxConnections && p.global == o.global && p.sections == o.sections &&
+		bytes.Equal(p.page503, o.page503) && bytes.Equal(p.page404, o.page404)
+}
+
+func (p program) text(maxConnections uint32) string {
+	s := "# Written by routerd from what is in force; changes made here are lost.\nglobal\n"
+	if maxConnections > 0 {
+		s += fmt.Sprintf("  maxconn %d\n", maxConnections)
+	}
+	return s + p.global + p.sections
+}
+
+// Each connection takes two file descriptors, each checked server and each listener one. descriptorReserve
+// is for listeners, threads, the runtime API and what else there is.
+const (
+	descriptorReserve = 1024
+	minConnections    = 100
+)
+
+// maxConnections returns the number of connections to allow, 0 for as many as fit: what the Settings want,
+// lowered to what the file descriptors allow, for HAProxy does not start with a number that does not fit.
+func (r *Renderer) maxConnections() uint32 {
+	if r.options.FileDescriptors == 0 {
+		return r.program.maxConnections
+	}
+	fit := max((r.options.FileDescriptors-descriptorReserve-r.checked)/2, minConnections)
+	if r.program.maxConnections == 0 {
+		return uint32(fit) //nolint:gosec // at least minConnections, and no limit on files is that high
+	}
+	return min(r.program.maxConnections, uint32(fit)) //nolint:gosec // as above
+}
+
+// Defaults where the Settings have none: there are none yet, or a value is 0.
+const (
+	defaultMaxConnections = 50_000
+	defaultBufferSize     = 32_768
+	defaultMaxRewrite     = 8_192
+)
+
+// writer writes the program. The first error stays.
+type writer struct {
+	strings.Builder
+	o               Options
+	s               *tsujiv1.Settings
+	buffer, rewrite uint32 // sizes of a request's header, and of what is kept free of it
+	err             error
+}
+
+func (w *writer) line(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
+
+// check remembers an error, and tells whether there is none.
+func (w *writer) check(err error) bool {
+	if err != nil && w.err == nil {
+		w.err = err
+	}
+	return err == nil
+}
+
+// renderProgram renders the Settings.
+func (o Options) renderProgram(s *tsujiv1.Settings) (program, error) {
+	p := program{}
+	if t := s.GetTuning(); !t.GetAutoMaxConnections() {
+		p.maxConnections = cmp.Or(t.GetMaxConnections(), defaultMaxConnections)
+	}
+	w := &writer{o: o, s: s}
+	w.global()
+	p.global = w.String()
+	w.Reset()
+	w.profiles()
+	if len(o.HTTP) > 0 {
+		w.public()
+	}
+	if len(o.HTTPS) > 0 {
+		w.publicTLS()
+	}
+	w.stats()
+	w.ownBackends()
+	p.sections = w.String()
+	var err503, err404 error
+	limit := int(w.buffer - w.rewrite)
+	p.page503, err503 = errorPage("503", s.GetErrorPages().GetServiceUnavailable(), limit)
+	p.page404, err404 = errorPage("404", s.GetErrorPages().GetNotFound(), limit)
+	return p, errors.Join(w.err, err503, err404)
+}
+
+// errorPage passes a page that HAProxy can hold: a whole response, with room in a buffer.
+func errorPage(name string, page []byte, limit int) ([]byte, error) {
+	if len(page) == 0 {
+		return nil, nil
+	}
+	head, _, _ := bytes.Cut(page, []byte("\n"))
+	if len(page) > limit || !bytes.HasPrefix(head, []byte("HTTP/1.")) {
+		return nil, fmt.Errorf("error page %s of %d bytes: want an HTTP response of at most %d", name, len(page), limit)
+	}
+	return page, nil
+}
+
+func (w *writer) global() {
+	t := w.s.GetTuning()
+	if n := t.GetThreads(); n > 0 {
+		w.line("  nbthread %d", min(n, 256))
+	}
+	if d := t.GetHardStopAfter(); d != nil {
+		if v, err := millis("hard stop", d, 0); w.check(err) {
+			w.line("  hard-stop-after %s", v)
+		}
+	}
+	if w.o.Jail {
+		w.line("  chroot run/jail\n  uid %d\n  gid %d", w.o.User, w.o.Group)
+	}
+	w.line("  stats socket unix@run/admin.sock mode 600 level admin expose-fd listeners")
+	w.line("  stats timeout 1h")
+	w.buffer = cmp.Or(t.GetHeaderBufferBytes(), defaultBufferSize)
+	w.rewrite = cmp.Or(t.GetHeaderBufferMaxRewriteBytes(), defaultMaxRewrite)
+	if w.buffer < 16_384 || w.buffer > 1<<20 || w.rewrite < 1_024 || w.rewrite > w.buffer/2 {
+		w.check(fmt.Errorf("header buffer of %d bytes with %d for changes: want 16384 to 1048576, and at most half of it",
+			w.buffer, w.rewrite))
+	}
+	w.line("  tune.bufsize %d\n  tune.maxrewrite %d", w.buffer, w.rewrite)
+	if n := w.s.GetAccessLog().GetCookie().GetMaxLength(); n > 63 {
+		w.line("  tune.http.cookielen %d", min(n, maxText))
+	}
+	w.tls()
+	w.logTarget()
+	names := w.s.GetHeaders().GetCaseAdjustments()
+	for _, n := range names {
+		if w.check(checkHeaderName("case adjustment", n)) {
+			w.line("  h1-case-adjust %s %s", quoted(strings.ToLower(n)), quoted(n))
+		}
+	}
+}
+
+// tls writes what TLS with clients may use. HAProxy looks for no files beside a certificate's.
+func (w *writer) tls() {
+	versions := map[tsujiv1.TLSVersion]string{
+		tsujiv1.TLSVersion_TLS_VERSION_1_1: "TLSv1.1",
+		tsujiv1.TLSVersion_TLS_VERSION_1_2: "TLSv1.2",
+		tsujiv1.TLSVersion_TLS_VERSION_1_3: "TLSv1.3",
+	}
+	t := w.s.GetTls()
+	w.line("  ssl-load-extra-files none")
+	bounds := "ssl-min-ver " + cmp.Or(versions[t.GetMinVersion()], "TLSv1.2")
+	if v := versions[t.GetMaxVersion()]; v != "" {
+		bounds += " ssl-max-ver " + v
+	}
+	if t.GetMaxVersion() != 0 && t.GetMaxVersion() < max(t.GetMinVersion(), tsujiv1.TLSVersion_TLS_VERSION_1_1) {
+		w.check(fmt.Errorf("TLS from %v to %v", t.GetMinVersion(), t.GetMaxVersion()))
+	}
+	w.line("  ssl-default-bind-options %s", bounds)
+	w.line("  tune.ssl.default-dh-param 2048")
+	for _, l := range []struct {
+		directive, extra string
+		words            []string
+	}{
+		{"ssl-default-bind-ciphers", "-_+!@=.", t.GetCiphers()},
+		{"ssl-default-bind-ciphersuites", "_", t.GetCipherSuites()},
+		{"ssl-default-bind-curves", "_-", t.GetGroups()},
+	} {
+		if len(l.words) > 0 && w.check(checkWords(l.directive, l.words, l.extra)) {
+			w.line("  %s %s", l.directive, strings.Join(l.words, ":"))
+		}
+	}
+}
+
+// timeout writes one timeout.
+func (w *writer) timeout(name string, v string, err error) {
+	if w.check(err) {
+		w.line("  timeout %s %s", name, v)
+	}
+}
+
+// profiles writes the defaults sections. One that has rules can inherit from no other, so that each is
+// whole by itself; and frontends share none with backends.
+func (w *writer) profiles() {
+	t := w.s.GetTimeouts()
+	w.line("\ndefaults %s\n  mode http", profileClient)
+	w.clientTimeouts()
+	w.accessLog()
+	if w.s.GetIgnoreEmptyRequests() {
+		w.line("  option http-ignore-probes")
+	}
+	if w.s.GetIdleCloseOnResponse() {
+		w.line("  option idle-close-on-response")
+	}
+	if len(w.s.GetHeaders().GetCaseAdjustments()) > 0 {
+		w.line("  option h1-case-adjust-bogus-client")
+	}
+	server := func(mode string) {
+		w.line("  mode %s", mode)
+		w.serverTimeouts(t)
+		w.line("  retries 3\n  option redispatch 1")
+		if w.s.GetAccessLog() != nil {
+			w.line("  log global")
+		}
+	}
+	w.line("\ndefaults %s", profileNoForwarding)
+	server("http")
+	w.errorFiles()
+	w.line("\ndefaults %s", profilePassthrough)
+	server("tcp")
+
+	policy := w.s.GetHeaders().GetForwarded()
+	if policy == tsujiv1.ForwardedPolicy_FORWARDED_POLICY_UNSPECIFIED {
+		policy = tsujiv1.ForwardedPolicy_FORWARDED_POLICY_APPEND
+	}
+	w.httpProfile(profileHTTP, policy, server)
+	for _, p := range []tsujiv1.ForwardedPolicy{
+		tsujiv1.ForwardedPolicy_FORWARDED_POLICY_APPEND,
+		tsujiv1.ForwardedPolicy_FORWARDED_POLICY_REPLACE,
+		tsujiv1.ForwardedPolicy_FORWARDED_POLICY_IF_NONE,
+		tsujiv1.ForwardedPolicy_FORWARDED_POLICY_NEVER,
+	} {
+		name, err := forwardedProfile(p)
+		w.check(err)
+		w.httpProfile(name, p, server)
+	}
+}
+
+func (w *writer) httpProfile(name string, policy tsujiv1.ForwardedPolicy, server func(mode string)) {
+	w.line("\ndefaults %s", name)
+	server("http")
+	w.line("  retry-on conn-failure")
+	if w.s.GetAbortOnClose() {
+		w.line("  option abortonclose")
+	} else {
+		w.line("  no option abortonclose")
+	}
+	w.errorFiles()
+	if c := w.s.GetCompression(); c != nil && w.check(checkWords("media type", c.GetMimeTypes(), "/.+-*_")) {
+		w.line("  compression algo gzip")
+		if len(c.GetMimeTypes()) > 0 {
+			w.line("  compression type %s", strings.Join(c.GetMimeTypes(), " "))
+		}
+	}
+	w.forwarded(policy)
+}
+
+// forwarded writes the headers that say where a request came from (OpenShift's router, the same for each
+// policy).
+func (w *writer) forwarded(policy tsujiv1.ForwardedPolicy) {
+	verb, guard := "add-header", func(string) string { return "" }
+	switch policy {
+	case tsujiv1.ForwardedPolicy_FORWARDED_POLICY_APPEND:
+		w.line("  option forwardfor")
+	case tsujiv1.ForwardedPolicy_FORWARDED_POLICY_REPLACE:
+		verb = "set-header"
+		w.line("  http-request set-header X-Forwarded-For %%[src]")
+	case tsujiv1.ForwardedPolicy_FORWARDED_POLICY_IF_NONE:
+		verb = "set-header"
+		guard = func(h string) string { return " !{ req.hdr(" + h + ") -m found }" }
+		w.line("  option forwardfor if-none")
+	case tsujiv1.ForwardedPolicy_FORWARDED_POLICY_NEVER:
+		return
+	default:
+		w.check(fmt.Errorf("forwarded policy %d is not known", policy))
+		return
+	}
+	set := func(header, value, when string) {
+		cond := strings.TrimSpace(when + guard(header))
+		if cond != "" {
+			cond = " if " + cond
+		}
+		w.line("  http-request %s %s %s%s", verb, header, value, cond)
+	}
+	set("X-Forwarded-Host", "%[req.hdr(host)]", "")
+	set("X-Forwarded-Port", "%[dst_port]", "")
+	// Both values of one header hang on ssl_fc alone: the first to be set does not hide the other.
+	set("X-Forwarded-Proto", "http", "!{ ssl_fc }")
+	set("X-Forwarded-Proto", "https", "{ ssl_fc }")
+	set("X-Forwarded-Proto-Version", "h2", "{ ssl_fc_alpn -i h2 }")
+	rest := "host=%[req.hdr(host)];proto=%[req.hdr(X-Forwarded-Proto)]"
+	set("Forwarded", `'for="[%[src]]";`+rest+"'", "{ src -m sub : }")
+	set("Forwarded", "'for=%[src];"+rest+"'", "!{ src -m sub : }")
+}
+
+func (w *writer) errorFiles() {
+	if len(w.s.GetErrorPages().GetServiceUnavailable()) > 0 {
+		w.line("  errorfile 503 %s", page503Path)
+	}
+	if len(w.s.GetErrorPages().GetNotFound()) > 0 {
+		w.line("  errorfile 404 %s", page404Path)
+	}
+}
+
+// ownBackends writes the backends that no route has: where requests end that no route answers, and those
+// that redirect.
+func (w *writer) ownBackends() {
+	w.line("\nbackend %s from %s", defaultBackend, profileNoForwarding)
+	if len(w.s.GetErrorPages().GetNotFound()) > 0 {
+		w.line("  http-request deny deny_status 404")
+	}
+	for _, code := range redirectCodes {
+		w.line("\nbackend %s from %s", redirectBackend(code), profileNoForwarding)
+		w.line("  http-request redirect location https://%%[var(txn.host)]%%[pathq] code %d", code)
+	}
+}

@@ -1,0 +1,197 @@
+package render
+
+import (
+	"crypto/md5" //nolint:gosec // the names and values that OpenShift's router made; nothing rests on its strength
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"math"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+)
+
+// Server is one server of a backend: an address behind one of the route's Services.
+type Server struct {
+	// Name is what OpenShift's router calls it, without the brackets that HAProxy does not allow in a name:
+	// pod:<pod>:<service>:<port name>:<address>:<port>, or ept:<service>:… with no Pod behind the address.
+	Name string
+
+	// ID is made from the name, so that hashing by id depends neither on the order nor on the history.
+	ID uint32
+
+	Address string // IPv4, or IPv6 without brackets
+	Port    uint32
+	Weight  int    // 0 to 256; 0: no new traffic, but sessions with its cookie go on
+	Cookie  string // the value of the sticky cookie; empty in mode tcp
+
+	// Params are the other keywords and their values, in HAProxy's words: "ssl", "verify", "required".
+	// They are of this package's making and need no quotes.
+	Params []string
+}
+
+// Line returns the server's line in a backend, without indentation or line end.
+func (s Server) Line() string { return "server " + s.Name + " " + s.arguments() }
+
+// AddCommand returns the command that adds the server to a backend at run time. HAProxy starts it in
+// maintenance; and with health checks off, if it has Checked.
+func (s Server) AddCommand(backend string) string {
+	return "add server " + backend + "/" + s.Name + " " + s.arguments()
+}
+
+// Checked tells whether the server's health is checked.
+func (s Server) Checked() bool { return slices.Contains(s.Params, "check") }
+
+// HostPort returns address and port, an IPv6 address in brackets.
+func (s Server) HostPort() string {
+	port := strconv.FormatUint(uint64(s.Port), 10)
+	if strings.Contains(s.Address, ":") {
+		return "[" + s.Address + "]:" + port
+	}
+	return s.Address + ":" + port
+}
+
+func (s Server) arguments() string {
+	var b strings.Builder
+	b.WriteString(s.HostPort())
+	b.WriteString(" id ")
+	b.WriteString(strconv.FormatUint(uint64(s.ID), 10))
+	if s.Cookie != "" {
+		b.WriteString(" cookie " + s.Cookie)
+	}
+	b.WriteString(" weight ")
+	b.WriteString(strconv.Itoa(s.Weight))
+	for _, p := range s.Params {
+		b.WriteString(" " + p)
+	}
+	return b.String()
+}
+
+// sameButWeight tells whether two servers of one name differ in nothing but their weight.
+func (s Server) sameButWeight(o Server) bool {
+	return s.ID == o.ID && s.Address == o.Address && s.Port == o.Port && s.Cookie == o.Cookie &&
+		slices.Equal(s.Params, o.Params)
+}
+
+func (s Server) equal(o Server) bool {
+	return s.Name == o.Name && s.Weight == o.Weight && s.sameButWeight(o)
+}
+
+// endpoint is an address of a Service, validated.
+type endpoint struct {
+	name     string // the server's
+	id       uint32 // what its ID should be, if that is free
+	cookie   string
+	address  string
+	port     uint32
+	draining bool // takes no new traffic
+	idled    bool
+	h2c      bool
+}
+
+// maxServerID bounds the ids of servers. HAProxy hashes by id times 4,096 in 32 bits: ids that differ
+// only above the 20th bit would share every place on the ring, and one of the servers starve.
+const maxServerID = 1<<20 - 1
+
+// readEndpoints validates an Endpoints resource and keeps the addresses that may be used: those that are
+// ready, and as draining those that end and still answer.
+func readEndpoints(e *tsujiv1.Endpoints) ([]endpoint, error) {
+	if err := checkObjectName("service", e.GetService()); err != nil {
+		return nil, err
+	}
+	list := make([]endpoint, 0, len(e.GetEndpoints()))
+	seen := make(map[string]bool, len(e.GetEndpoints()))
+	for _, x := range e.GetEndpoints() {
+		draining := !x.GetReady() && x.GetServing() && x.GetTerminating()
+		a, err := netip.ParseAddr(x.GetAddress())
+		if err != nil || a.Zone() != "" {
+			return nil, refuse("address", x.GetAddress(), "an IP address")
+		}
+		if x.GetPort() == 0 || x.GetPort() > math.MaxUint16 {
+			return nil, fmt.Errorf("port %d: want 1 to 65535", x.GetPort())
+		}
+		if err := checkServerPart("port name", x.GetPortName()); err != nil {
+			return nil, err
+		}
+		if err := checkServerPart("target", x.GetTargetName()); err != nil {
+			return nil, err
+		}
+		if !x.GetReady() && !draining && !x.GetIdled() {
+			continue
+		}
+		name := fmt.Sprintf("ept:%s:%s:%s:%d", e.GetService(), x.GetPortName(), a, x.GetPort())
+		if x.GetTargetKind() == "Pod" && x.GetTargetName() != "" {
+			name = fmt.Sprintf("pod:%s:%s:%s:%s:%d", x.GetTargetName(), e.GetService(), x.GetPortName(), a, x.GetPort())
+		}
+		if seen[name] {
+			continue
+		}
+		seen[name] = true
+		sum := md5.Sum([]byte(name)) //nolint:gosec // see the import
+		list = append(list, endpoint{
+			name: name, cookie: hex.EncodeToString(sum[:]), id: binary.BigEndian.Uint32(sum[:])%maxServerID + 1,
+			address: a.String(), port: x.GetPort(), draining: draining, idled: x.GetIdled(),
+			h2c: x.GetAppProtocol() == tsujiv1.AppProtocol_APP_PROTOCOL_H2C,
+		})
+	}
+	return list, nil
+}
+
+// part is one Service of a route: its weight and what is behind it.
+type part struct {
+	service   string
+	weight    uint32
+	endpoints []endpoint
+}
+
+// active returns how many of a part's endpoints take new traffic.
+func (p part) active() int {
+	n := 0
+	for _, e := range p.endpoints {
+		if !e.draining {
+			n++
+		}
+	}
+	return n
+}
+
+// weights returns the weight of each endpoint of each part.
+//
+// OpenShift's router (calculateServiceWeights): with one Service that takes traffic its endpoints weigh 1.
+// With several each endpoint has its share of the Service's weight, scaled so that the largest is 256, in
+// 32-bit floating point, cut off, and at least 1 where there is any share. Endpoints that are draining do
+// not count there, and weigh 0.
+func weights(parts []part) []int {
+	w := make([]int, len(parts))
+	taking := 0
+	for i, p := range parts {
+		if p.active() > 0 && p.weight > 0 {
+			w[i] = 1
+			taking++
+		}
+	}
+	if taking == 1 {
+		return w
+	}
+	share := make([]float32, len(parts))
+	var largest, scale float32
+	for i, p := range parts {
+		if n := p.active(); n > 0 {
+			share[i] = float32(p.weight) / float32(n)
+			largest = max(largest, share[i])
+		}
+	}
+	if largest > 0 {
+		scale = 256 / largest
+	}
+	for i := range parts {
+		w[i] = int(int32(share[i] * scale))
+		if share[i] > 0 && w[i] < 1 {
+			w[i] = 1
+		}
+	}
+	return w
+}
