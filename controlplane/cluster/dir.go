@@ -166,7 +166,7 @@ func (d *Dir) publish(dirty map[Key]bool, faults []Fault, synced bool) {
 	news := synced && !d.synced
 	d.synced = d.synced || synced
 	if len(dirty) > 0 || news {
-		d.revision = max(uint64(max(d.now().UnixMilli(), 1)), d.revision+1) //nolint:gosec // positive
+		d.revision = max(uint64(max(d.now().UnixMilli(), 1)), d.revision+1)
 		for key := range dirty {
 			d.pending[key] = d.current[key]
 		}

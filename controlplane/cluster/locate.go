@@ -51,6 +51,7 @@ func (l *locator) line(text []byte, path []string) int {
 				next = node.Content[i]
 				best = next.Line
 			}
+		default: // there is nothing below it
 		}
 		if next != nil && next.Kind == yaml.AliasNode {
 			next = next.Alias
@@ -134,7 +135,7 @@ func lineInJSON(text []byte, path []string) int {
 	return 1 + bytes.Count(text[:best], []byte("\n"))
 }
 
-// splitPath takes the path of a strict decoding error apart: "spec.ports[0].nmae".
+// splitPath takes the path of a strict decoding error apart: "spec.ports[0].title".
 func splitPath(s string) []string {
 	return strings.FieldsFunc(s, func(r rune) bool { return r == '.' || r == '[' || r == ']' })
 }

@@ -101,7 +101,8 @@ func (w *watch) wait(ctx context.Context, poll, settle time.Duration) {
 			if !w.concerns(e.Name) {
 				continue
 			}
-		case <-errs: // events were lost, or worse: look
+		case err := <-errs: // events were lost, or worse: look
+			w.log.Debug("watching for edits", "path", w.root, "error", err)
 		}
 		if bound.IsZero() {
 			bound = time.Now().Add(10 * settle)

@@ -136,7 +136,7 @@ func (z *Zone) DeepCopyObject() runtime.Object { return z.DeepCopy() }
 // DeepCopyObject implements [runtime.Object].
 func (l *ZoneList) DeepCopyObject() runtime.Object {
 	out := *l
-	l.ListMeta.DeepCopyInto(&out.ListMeta)
+	l.DeepCopyInto(&out.ListMeta)
 	out.Items = nil
 	for i := range l.Items {
 		out.Items = append(out.Items, *l.Items[i].DeepCopy())
