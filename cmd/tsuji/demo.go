@@ -155,7 +155,7 @@ func (d *demo) start(ctx context.Context, source string, creds credentialsOf) (v
 	defer watch.close()
 
 	d.log.print("starting the control plane on %s", d.ports.grpc())
-	if err := d.spawn("controlplane", "controlplane", d.controlPlaneArgs(source, creds)); err != nil {
+	if err := d.spawn(ctx, "controlplane", "controlplane", d.controlPlaneArgs(source, creds)); err != nil {
 		return "", err
 	}
 	if err := d.await(ctx, watch.synced); err != nil {
@@ -163,7 +163,7 @@ func (d *demo) start(ctx context.Context, source string, creds credentialsOf) (v
 	}
 	for _, z := range d.ports.zones {
 		d.log.print("starting the router of %s on http %s, https %s", z.name, z.http(), z.https())
-		if err := d.spawn(z.name, "routerd", d.routerArgs(z, creds)); err != nil {
+		if err := d.spawn(ctx, z.name, "routerd", d.routerArgs(z, creds)); err != nil {
 			return "", err
 		}
 	}
@@ -217,8 +217,8 @@ func (d *demo) stop() {
 }
 
 // spawn starts a child, whose end is told if it was not asked for.
-func (d *demo) spawn(name, program string, args []string) error {
-	c, err := startChild(name, filepath.Join(d.binDir, program), args, d.stateDir, d.log)
+func (d *demo) spawn(ctx context.Context, name, program string, args []string) error {
+	c, err := startChild(ctx, name, filepath.Join(d.binDir, program), args, d.stateDir, d.log)
 	if err != nil {
 		return err
 	}

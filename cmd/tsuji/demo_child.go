@@ -51,7 +51,7 @@ type child struct {
 
 // startChild starts a program whose output goes to a log file in the directory, and its warnings to the
 // terminal, too. Beside the log are its process id, and a script with its command line.
-func startChild(name, program string, args []string, dir string, t *terminal) (*child, error) {
+func startChild(ctx context.Context, name, program string, args []string, dir string, t *terminal) (*child, error) {
 	logFile, script := filepath.Join(dir, name+".log"), filepath.Join(dir, name+".sh")
 	if err := os.WriteFile(script, []byte("exec "+commandLine(program, args)+"\n"), 0o600); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
@@ -62,7 +62,7 @@ func startChild(name, program string, args []string, dir string, t *terminal) (*
 	}
 	out := &childLog{name: name, file: file, terminal: t}
 	// It ends when stop says so and not with the demo's context: routers go before the control plane.
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.Env = childEnv(os.Environ())

@@ -145,7 +145,7 @@ func copyManifests(from, to string, offset int) error {
 			return err
 		}
 		moved := backendPort.ReplaceAllFunc(content, func(b []byte) []byte {
-			n, _ := strconv.Atoi(string(b)) //nolint:errcheck // five digits, the pattern says
+			n, _ := strconv.Atoi(string(b)) // five digits, the pattern says
 			return strconv.AppendInt(nil, int64(n+offset), 10)
 		})
 		return os.WriteFile(target, moved, 0o600)

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -283,7 +284,16 @@ func freePort(t *testing.T) int {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return portNumber(t, l)
+}
+
+func portNumber(t *testing.T, l net.Listener) int {
+	t.Helper()
+	n, err := strconv.Atoi(portOf(l.Addr().String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // A port that is taken is named, with what to do.
@@ -293,7 +303,7 @@ func TestPortsTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	p := ports{grpcPort: l.Addr().(*net.TCPAddr).Port, adminPort: freePort(t)}
+	p := ports{grpcPort: portNumber(t, l), adminPort: freePort(t)}
 	if err := p.free(t.Context()); err == nil || !strings.Contains(err.Error(), l.Addr().String()) || !strings.Contains(err.Error(), "--port-offset") {
 		t.Errorf("got %v", err)
 	}
@@ -308,7 +318,7 @@ func TestChild(t *testing.T) {
 	out := &terminal{w: &b}
 	start := func(name, script string) *child {
 		t.Helper()
-		c, err := startChild(name, "/bin/sh", []string{"-c", script}, dir, out)
+		c, err := startChild(t.Context(), name, "/bin/sh", []string{"-c", script}, dir, out)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -23,7 +23,8 @@ func main() {
 	// The first signal ends what runs in good order; the second, through the default again, at once.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
-	os.Exit(run(ctx, world{out: os.Stdout, err: os.Stderr, env: os.LookupEnv, now: time.Now}, os.Args[1:]))
+	p := newProgram(world{out: os.Stdout, err: os.Stderr, env: os.LookupEnv, now: time.Now})
+	os.Exit(p.run(ctx, os.Args[1:]))
 }
 
 // world is what a command sees of the process it runs in.
@@ -43,8 +44,14 @@ const (
 // errUsage marks a mistake in how the command was called that only shows once it runs.
 var errUsage = errors.New("usage")
 
-// run runs the command that the arguments name, and returns the exit code.
-func run(ctx context.Context, w world, args []string) int {
+// program is the whole command line, to be run once.
+type program struct {
+	w       world
+	root    *cobra.Command
+	started bool // the command line was understood
+}
+
+func newProgram(w world) *program {
 	root := &cobra.Command{
 		Use:   "tsuji",
 		Short: "Look at Tsuji's control plane and routers",
@@ -71,27 +78,31 @@ Exit codes: 0 done, 1 an error, 2 the command line was not understood.`,
 		showCommand(w),
 		versionCommand(w),
 	)
-	root.SetArgs(args)
 	root.SetOut(w.out)
 	root.SetErr(w.err)
-
-	started := false
+	p := &program{w: w, root: root}
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		if err := flagenv.Apply(cmd.Flags(), w.env); err != nil {
 			return err
 		}
-		started = true
+		p.started = true
 		return nil
 	}
-	cmd, err := root.ExecuteContextC(ctx)
+	return p
+}
+
+// run runs the command that the arguments name, and returns the exit code.
+func (p *program) run(ctx context.Context, args []string) int {
+	p.root.SetArgs(args)
+	cmd, err := p.root.ExecuteContextC(ctx)
 	switch {
 	case err == nil:
 		return exitOK
-	case !started || errors.Is(err, errUsage):
-		fmt.Fprintf(w.err, "tsuji: %s\nSee %s --help.\n", printable(err.Error()), cmd.CommandPath())
+	case !p.started || errors.Is(err, errUsage):
+		fmt.Fprintf(p.w.err, "tsuji: %s\nSee %s --help.\n", printable(err.Error()), cmd.CommandPath())
 		return exitUsage
 	default:
-		fmt.Fprintf(w.err, "tsuji: %s\n", printable(err.Error()))
+		fmt.Fprintf(p.w.err, "tsuji: %s\n", printable(err.Error()))
 		return exitError
 	}
 }

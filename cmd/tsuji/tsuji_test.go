@@ -42,11 +42,12 @@ func ago(d time.Duration) *timestamppb.Timestamp { return timestamppb.New(epoch.
 func tsuji(t *testing.T, env map[string]string, args ...string) (output string, code int) {
 	t.Helper()
 	var b bytes.Buffer
-	code = run(t.Context(), world{
+	p := newProgram(world{
 		out: &b, err: &b,
 		env: func(name string) (string, bool) { v, ok := env[name]; return v, ok },
 		now: func() time.Time { return epoch },
-	}, args)
+	})
+	code = p.run(t.Context(), args)
 	return b.String(), code
 }
 

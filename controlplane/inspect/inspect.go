@@ -100,7 +100,7 @@ func (s *Server) SetFaults(faults []cluster.Fault) {
 	list := make([]*tsujiv1.SourceFault, 0, len(faults))
 	for _, f := range faults {
 		list = append(list, &tsujiv1.SourceFault{
-			Place: f.Place, Line: uint32(max(f.Line, 0)), Message: f.Message, Remedy: f.Remedy, //nolint:gosec // a file has fewer lines
+			Place: f.Place, Line: uint32(max(f.Line, 0)), Message: f.Message, Remedy: f.Remedy,
 		})
 	}
 	s.mu.Lock()

@@ -86,7 +86,7 @@ func (w *world) publish(controller string, revision uint64, resources ...*tsujiv
 		}
 	}
 	s := snapshot.New(revision, config, facts)
-	w.board.Publish(controller, release.Target{Snapshot: s}, epoch.Add(time.Duration(revision)*time.Second)) //nolint:gosec // small
+	w.board.Publish(controller, release.Target{Snapshot: s}, epoch.Add(time.Duration(revision)*time.Second))
 	return s.Version()
 }
 
@@ -206,6 +206,7 @@ func TestSnapshotPages(t *testing.T) {
 	first := w.publish("default", 1, resources...)
 	q := &tsujiv1.GetSnapshotRequest{NamePrefix: "route/", PageSize: 10}
 	var got []*tsujiv1.Resource
+	var lost *tsujiv1.GetSnapshotRequest
 	for page := range 3 {
 		a, err := w.snapshots.GetSnapshot(t.Context(), q)
 		if err != nil {
@@ -223,12 +224,7 @@ func TestSnapshotPages(t *testing.T) {
 		}
 		q.PageToken = a.GetNextPageToken()
 		if page == 1 {
-			lost := proto.CloneOf(q)
-			defer func() {
-				w.publish("default", 3, route("r1", "b.example"))
-				_, err := w.snapshots.GetSnapshot(t.Context(), lost)
-				wantError(t, err, codes.FailedPrecondition, first.Short(), "page_token empty")
-			}()
+			lost = proto.CloneOf(q)
 		}
 	}
 	var want []string
@@ -238,6 +234,9 @@ func TestSnapshotPages(t *testing.T) {
 	if names(got) != strings.Join(want, " ") {
 		t.Errorf("got  %s\nwant %s", names(got), strings.Join(want, " "))
 	}
+	w.publish("default", 3, route("r1", "b.example"))
+	_, err := w.snapshots.GetSnapshot(t.Context(), lost)
+	wantError(t, err, codes.FailedPrecondition, first.Short(), "page_token empty")
 }
 
 // A page is cut at a size that stock clients accept; one resource that is larger still has a page of its own.
@@ -462,7 +461,7 @@ func TestConcurrency(t *testing.T) {
 	for g := range 4 {
 		all.Go(func() {
 			for i := range 50 {
-				w.publish("default", uint64(i), settings(), route(fmt.Sprint(g), fmt.Sprint(i)), endpoints(fmt.Sprint(i))) //nolint:gosec // small
+				w.publish("default", uint64(i), settings(), route(fmt.Sprint(g), fmt.Sprint(i)), endpoints(fmt.Sprint(i)))
 				w.observe("default", []string{fmt.Sprint(i)}, verdict("default", "ns", fmt.Sprint(i+1), i%2 == 0))
 				w.server.SetFaults([]cluster.Fault{{Place: fmt.Sprint(i)}})
 			}

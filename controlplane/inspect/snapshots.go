@@ -178,9 +178,9 @@ func (s *Server) summaries(wanted func(release.Entry) bool) []*tsujiv1.SnapshotS
 			Version:           e.Snapshot.Version().String(),
 			Built:             timestamp(e.Built),
 			Current:           e.Current,
-			Routes:            uint32(routes), //nolint:gosec // fewer than fit into memory
+			Routes:            uint32(routes),
 			Endpoints:         n,
-			Certificates:      uint32(facts.Len()) - n, //nolint:gosec // as above
+			Certificates:      uint32(facts.Len()) - n,
 		})
 	}
 	return list
