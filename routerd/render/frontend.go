@@ -145,10 +145,8 @@ func (w *writer) clientCertificateHeaders() {
 //
 // The lookup comes before the Settings' header changes: they cannot send a request elsewhere.
 func (w *writer) httpRules(exact, wildcard string, plain bool) {
+	// Without port and final dot. Of an IPv6 address in brackets a "[" is left, which is no route's host.
 	host := "req.fhdr(host),lower,field(1,:),rtrim(.)"
-	if w.o.version().AtLeast(2, 8) {
-		host = "req.fhdr(host),host_only,rtrim(.)" // as above, and a port must be a number
-	}
 	lookup := "concat(,txn.path,/" + pathEnd + "),map_beg(%s)"
 	first := quoted("var(txn.host)," + fmt.Sprintf(lookup, exact))
 	above := "var(txn.host),field(2,.,0)," + fmt.Sprintf(lookup, wildcard)

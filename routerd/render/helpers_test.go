@@ -29,7 +29,9 @@ type authority struct {
 	pem  []byte
 }
 
-var theAuthority = sync.OnceValue(func() *authority {
+var theAuthority = sync.OnceValue(newAuthority)
+
+func newAuthority() *authority {
 	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	t := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"}, IsCA: true, BasicConstraintsValid: true,
@@ -41,7 +43,7 @@ var theAuthority = sync.OnceValue(func() *authority {
 	}
 	cert, _ := x509.ParseCertificate(der)
 	return &authority{cert, key, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}
-})
+}
 
 // issue returns a certificate for the names, and its key.
 func (a *authority) issue(names ...string) (chain, key []byte) {

@@ -18,9 +18,9 @@ const (
 	profileHTTPIfNone   = "http-if-none"
 	profileHTTPNever    = "http-never"
 	profilePassthrough  = "tcp"
-	profileNoForwarding = "plain" // of the backends that are the program's own
-	profileClient       = "client" // of the frontends for clients
-	profileStats        = "stats"
+	profileNoForwarding = "plain"      // of the backends that are the program's own
+	profileClient       = "client"     // of the frontends for clients
+	profileStats        = "monitoring" // of the frontend for probes and metrics
 )
 
 // route is one Route resource, rendered. It is immutable.

@@ -1,0 +1,550 @@
+package render_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+	"github.com/tsuji-dev/tsuji/routerd/render"
+	"github.com/tsuji-dev/tsuji/test/haproxytest"
+)
+
+// seen is what an endpoint says of a request.
+type seen struct {
+	Endpoint string
+	Path     string
+	Header   http.Header
+	Host     string
+}
+
+// serve starts an endpoint that answers with what it saw.
+func serve(t *testing.T, name string, pair []byte) *tsujiv1.Endpoint {
+	t.Helper()
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-From-Endpoint", name)
+		_ = json.NewEncoder(w).Encode(seen{Endpoint: name, Path: r.URL.RequestURI(), Header: r.Header, Host: r.Host})
+	}))
+	s.Config.ErrorLog = nil
+	if pair == nil {
+		s.Start()
+	} else {
+		c, err := tls.X509KeyPair(pair, pair)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.TLS = &tls.Config{Certificates: []tls.Certificate{c}, MinVersion: tls.VersionTLS12}
+		s.EnableHTTP2 = true
+		s.StartTLS()
+	}
+	t.Cleanup(s.Close)
+	a := netip.MustParseAddrPort(s.Listener.Addr().String())
+	return endpoint(a.Addr().String(), uint32(a.Port()))
+}
+
+// router is a HAProxy that serves what a renderer made.
+type router struct {
+	t                  *testing.T
+	http, https, stats string
+}
+
+// freePort finds a port that nobody listens on.
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+// start writes the files and starts HAProxy on them, in a jail if the test may.
+func start(t *testing.T, o render.Options, resources ...*tsujiv1.Resource) *router {
+	t.Helper()
+	rt := &router{t: t, http: freePort(t), https: freePort(t), stats: freePort(t)}
+	o.HTTP, o.HTTPS, o.Stats = []string{rt.http}, []string{rt.https}, []string{rt.stats}
+	o.FileDescriptors = 4096
+	r := renderer(t, o)
+	apply(t, r, resources...)
+	dir := shortDir(t)
+	write(t, dir, r)
+	if out, ok := check(t, dir); !ok || strings.Contains(out, "WARNING") && o.Jail {
+		t.Fatalf("HAProxy does not like the files:\n%s", out)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cmd := exec.CommandContext(ctx, haproxytest.Binary(t), "-db", "-f", "haproxy.cfg")
+	cmd.Dir = dir
+	cmd.Env = []string{}
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancel()
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Logf("HAProxy said:\n%s", out.String())
+		}
+	})
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		res, err := http.Get("http://" + rt.stats + "/healthz")
+		if err == nil {
+			_ = res.Body.Close()
+			return rt
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("HAProxy does not answer: %v", err)
+		}
+	}
+}
+
+// answer is what a client got.
+type answer struct {
+	status int
+	header http.Header
+	seen   seen
+	cert   *x509.Certificate
+	proto  string
+}
+
+// short says who answered, or what: "api /x", "302 https://…", "503".
+func (a answer) short() string {
+	switch {
+	case a.seen.Endpoint != "":
+		return a.seen.Endpoint + " " + a.seen.Path
+	case a.header.Get("Location") != "":
+		return fmt.Sprintf("%d %s", a.status, a.header.Get("Location"))
+	default:
+		return fmt.Sprint(a.status)
+	}
+}
+
+func (rt *router) do(url, host string, header http.Header, alpn ...string) answer {
+	rt.t.Helper()
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		to := rt.http
+		if strings.HasPrefix(url, "https:") {
+			to = rt.https
+		}
+		return (&net.Dialer{}).DialContext(ctx, "tcp", to)
+	}
+	tr := &http.Transport{
+		DialContext: dial, DisableKeepAlives: true,
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true, NextProtos: alpn}, //nolint:gosec // the test looks at the certificate itself
+	}
+	if len(alpn) > 0 && alpn[0] == "h2" {
+		tr.ForceAttemptHTTP2 = true
+	}
+	c := &http.Client{Transport: tr, Timeout: 10 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	defer tr.CloseIdleConnections()
+	req, err := http.NewRequest(http.MethodGet, url, nil)
+	if err != nil {
+		rt.t.Fatal(err)
+	}
+	if host != "" {
+		req.Host = host
+	}
+	for k, v := range header {
+		req.Header[k] = v
+	}
+	res, err := c.Do(req)
+	if err != nil {
+		rt.t.Fatalf("GET %s: %v", url, err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		rt.t.Fatalf("GET %s: %v", url, err)
+	}
+	a := answer{status: res.StatusCode, header: res.Header, proto: res.Proto}
+	_ = json.Unmarshal(body, &a.seen)
+	if res.TLS != nil {
+		a.cert = res.TLS.PeerCertificates[0]
+	}
+	return a
+}
+
+// raw sends a request as written, and returns the status line.
+func (rt *router) raw(request string) string {
+	rt.t.Helper()
+	c, err := net.Dial("tcp", rt.http)
+	if err != nil {
+		rt.t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	if _, err := io.WriteString(c, request); err != nil {
+		rt.t.Fatal(err)
+	}
+	line, _ := bufio.NewReader(c).ReadString('\n')
+	return strings.TrimSpace(line)
+}
+
+// jailed are the options of a router that starts as root, and of one that does not.
+func jailed(o render.Options) render.Options {
+	if os.Geteuid() == 0 {
+		o.Jail, o.User, o.Group = true, 65534, 65534
+	}
+	return o
+}
+
+// A route on a service of its own, named like the route.
+func simple(name, host, path string, termination tsujiv1.Termination, policy tsujiv1.InsecurePolicy) *tsujiv1.Route {
+	return &tsujiv1.Route{
+		Namespace: "ns", Name: name, Host: host, Path: path, Termination: termination, InsecurePolicy: policy,
+		Backends: []*tsujiv1.BackendRef{backend("ns", name, 100)},
+	}
+}
+
+const (
+	insecure    = tsujiv1.Termination_TERMINATION_INSECURE
+	edge        = tsujiv1.Termination_TERMINATION_EDGE
+	reencrypt   = tsujiv1.Termination_TERMINATION_REENCRYPT
+	passthrough = tsujiv1.Termination_TERMINATION_PASSTHROUGH
+
+	unset    = tsujiv1.InsecurePolicy_INSECURE_POLICY_UNSPECIFIED
+	none     = tsujiv1.InsecurePolicy_INSECURE_POLICY_NONE
+	allow    = tsujiv1.InsecurePolicy_INSECURE_POLICY_ALLOW
+	redirect = tsujiv1.InsecurePolicy_INSECURE_POLICY_REDIRECT
+)
+
+// Requests reach the route whose host they name and whose path is the longest that they match, over plain
+// HTTP as the routes' policies say.
+func TestLookup(t *testing.T) {
+	t.Parallel()
+	var resources []*tsujiv1.Resource
+	add := func(r *tsujiv1.Route) *tsujiv1.Route {
+		resources = append(resources, routeOf(r), endpointsOf("ns", r.GetName(), serve(t, r.GetName(), nil)))
+		return r
+	}
+	add(simple("root", "a.example", "/", insecure, unset))
+	add(simple("api", "a.example", "/api", insecure, unset))
+	add(simple("api-v2", "a.example", "/api/v2", insecure, unset))
+	add(simple("slash", "a.example", "/slash/", insecure, unset))
+	add(simple("only-slash", "b.example", "/foo/", insecure, unset))
+	add(simple("m-root", "m.example", "/", insecure, unset))
+	add(simple("m-none", "m.example", "/none", edge, none))
+	add(simple("m-allow", "m.example", "/allow", edge, allow))
+	add(simple("m-redirect", "m.example", "/redirect", edge, redirect)).RedirectCode = 308
+	add(simple("none", "none.example", "/", edge, none))
+	add(simple("wild", "wild.w.example", "/", insecure, unset)).Wildcard = true
+	add(simple("wild-redirect", "wild.w.example", "/secure", edge, redirect)).Wildcard = true
+	add(simple("exact", "x.w.example", "/x", insecure, unset))
+	add(simple("exact-none", "y.w.example", "/", edge, none))
+	add(simple("tcp-redirect", "tcp.example", "/", passthrough, redirect))
+	add(simple("strip", "r.example", "/app", insecure, unset)).Rewrite = &tsujiv1.PathRewrite{Target: "/"}
+	add(simple("replace", "r.example", "/old", insecure, unset)).Rewrite = &tsujiv1.PathRewrite{Target: "/new%41"}
+	add(simple("prepend", "r.example", "/", insecure, unset)).Rewrite = &tsujiv1.PathRewrite{Target: "/base"}
+	rt := start(t, jailed(options()), resources...)
+
+	for _, c := range []struct{ url, host, want string }{
+		{"http://a.example/", "", "root /"},
+		{"http://a.example/apix", "", "root /apix"},
+		{"http://a.example/api", "", "api /api"},
+		{"http://a.example/api?q=/v2", "", "api /api?q=/v2"},
+		{"http://a.example/api/v1", "", "api /api/v1"},
+		{"http://a.example/api/v2", "", "api-v2 /api/v2"},
+		{"http://a.example/api/v2/x", "", "api-v2 /api/v2/x"},
+		{"http://a.example/API", "", "root /API"},
+		{"http://a.example/slash", "", "root /slash"},
+		{"http://a.example/slash/", "", "slash /slash/"},
+		{"http://a.example/slash/x", "", "slash /slash/x"},
+		{"http://b.example/foo", "", "503"},
+		{"http://b.example/foo/", "", "only-slash /foo/"},
+		{"http://b.example/", "", "503"},
+		{"http://a.example/", "A.Example:8080", "root /"},
+		{"http://a.example/", "a.example.", "root /"},
+		{"http://a.example/", "a.example.:80", "root /"},
+		{"http://a.example/", "[::1]", "503"},
+		{"http://a.example/", "[::1]:80", "503"},
+		{"http://a.example/", "unknown.example", "503"},
+		{"http://m.example/none/x", "", "m-root /none/x"},
+		{"http://m.example/allow/x", "", "m-allow /allow/x"},
+		{"http://m.example/redirect/x?y=z", "m.example:8080", "308 https://m.example/redirect/x?y=z"},
+		{"http://none.example/", "", "503"},
+		{"http://z.w.example/", "", "wild /"},
+		{"http://z.w.example/secure/x", "", "302 https://z.w.example/secure/x"},
+		{"http://z.z.w.example/", "", "503"},
+		{"http://w.example/", "", "503"},
+		{"http://x.w.example/x", "", "exact /x"},
+		{"http://x.w.example/other", "", "wild /other"},
+		{"http://x.w.example/secure", "", "302 https://x.w.example/secure"},
+		{"http://y.w.example/secure", "", "wild /secure"},
+		{"http://tcp.example/x", "", "302 https://tcp.example/x"},
+		{"http://r.example/app", "", "strip /"},
+		{"http://r.example/app/", "", "strip /"},
+		{"http://r.example/app/x/y?q", "", "strip /x/y?q"},
+		{"http://r.example/old", "", "replace /new%41"},
+		{"http://r.example/old/x?q", "", "replace /new%41/x?q"},
+		{"http://r.example/x", "", "prepend /base/x"},
+		{"https://m.example/none/x", "", "m-none /none/x"},
+		{"https://m.example/", "", "503"},
+		{"https://none.example/", "", "none /"},
+		{"https://q.w.example/secure", "", "wild-redirect /secure"},
+	} {
+		if got := rt.do(c.url, c.host, nil).short(); got != c.want {
+			t.Errorf("GET %s, Host %q: %s, want %s", c.url, c.host, got, c.want)
+		}
+	}
+	for _, c := range []struct{ request, want string }{
+		{"GET / HTTP/1.0\r\n\r\n", "503"},
+		{"GET / HTTP/1.1\r\nHost: a.example, b.example\r\n\r\n", "400"},
+		{"GET http://a.example/api HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n", "200"},
+		{"OPTIONS * HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n", "200"},
+		{"POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length:\r\n\r\n", "4"},
+	} {
+		if got := rt.raw(c.request); !strings.HasPrefix(strings.TrimPrefix(strings.TrimPrefix(got, "HTTP/1.1 "), "HTTP/1.0 "), c.want) {
+			t.Errorf("%q: %s, want %s", c.request, got, c.want)
+		}
+	}
+}
+
+// Over TLS a host's own certificate is served, the server name decides between passing through and ending
+// TLS, and each termination reaches its endpoint in its own way.
+func TestTerminations(t *testing.T) {
+	t.Parallel()
+	ca := theAuthority()
+	edgeChain, edgeKey := ca.issue("edge.example")
+	secureChain, secureKey := ca.issue("secure.example")
+	sharedChain, sharedKey := ca.issue("shared-a.example", "shared-b.example")
+	route := func(name, host string, termination tsujiv1.Termination) *tsujiv1.Route {
+		return simple(name, host, "/", termination, none)
+	}
+	withCert := func(r *tsujiv1.Route, name string) *tsujiv1.Route {
+		r.Certificate = tsujiv1.CertificateName("ns", tsujiv1.FromRoute, name)
+		return r
+	}
+	verified := func(r *tsujiv1.Route, ca string, host bool) *tsujiv1.Route {
+		r.DestinationTls = &tsujiv1.DestinationTLS{Verify: true, Ca: tsujiv1.CertificateName("ns", tsujiv1.FromDestinationCA, ca), VerifyServiceHost: host}
+		return r
+	}
+	wildcard := route("pass-wild", "x.p.example", passthrough)
+	wildcard.Wildcard = true
+	resources := []*tsujiv1.Resource{
+		{Name: "settings", Kind: &tsujiv1.Resource_Settings{Settings: &tsujiv1.Settings{Http2: true}}},
+		certificateOf("ns", "edge", edgeChain, edgeKey),
+		certificateOf("ns", "secure", secureChain, secureKey),
+		certificateOf("ns", "shared", sharedChain, sharedKey),
+		bundleOf("ns", "good", ca.pem),
+		bundleOf("ns", "other", newAuthority().pem),
+		routeOf(withCert(route("edge", "edge.example", edge), "edge")),
+		routeOf(withCert(route("shared-a", "shared-a.example", edge), "shared")),
+		routeOf(withCert(route("shared-b", "shared-b.example", edge), "shared")),
+		routeOf(withCert(route("absent", "absent.example", edge), "absent")),
+		routeOf(withCert(verified(route("secure", "secure.example", reencrypt), "good", false), "secure")),
+		routeOf(verified(route("named", "named.example", reencrypt), "good", true)),
+		routeOf(verified(route("misnamed", "misnamed.example", reencrypt), "good", true)),
+		routeOf(verified(route("distrusted", "distrusted.example", reencrypt), "other", false)),
+		routeOf(verified(route("no-ca", "no-ca.example", reencrypt), "absent", false)),
+		routeOf(route("unverified", "unverified.example", reencrypt)),
+		routeOf(route("pass", "pass.example", passthrough)),
+		routeOf(wildcard),
+		routeOf(route("beside", "beside.p.example", edge)),
+		endpointsOf("ns", "edge", serve(t, "edge", nil)),
+		endpointsOf("ns", "shared-a", serve(t, "shared-a", nil)),
+		endpointsOf("ns", "shared-b", serve(t, "shared-b", nil)),
+		endpointsOf("ns", "absent", serve(t, "absent", nil)),
+		endpointsOf("ns", "beside", serve(t, "beside", nil)),
+		endpointsOf("ns", "secure", serve(t, "secure", ca.pair("any.name"))),
+		endpointsOf("ns", "named", serve(t, "named", ca.pair("named.ns.svc"))),
+		endpointsOf("ns", "misnamed", serve(t, "misnamed", ca.pair("misnamed.example"))),
+		endpointsOf("ns", "distrusted", serve(t, "distrusted", ca.pair("distrusted.ns.svc"))),
+		endpointsOf("ns", "no-ca", serve(t, "no-ca", ca.pair("no-ca.ns.svc"))),
+		endpointsOf("ns", "unverified", serve(t, "unverified", ca.pair("whatever"))),
+		endpointsOf("ns", "pass", serve(t, "pass", ca.pair("pass.own"))),
+		endpointsOf("ns", "pass-wild", serve(t, "pass-wild", ca.pair("pass-wild.own"))),
+	}
+	rt := start(t, jailed(options()), resources...)
+	for _, c := range []struct{ host, want, certificate, proto string }{
+		{"edge.example", "edge /", "edge.example", "HTTP/2.0"},
+		{"shared-a.example", "shared-a /", "shared-a.example", "HTTP/1.1"},
+		{"absent.example", "absent /", "router.invalid", "HTTP/1.1"},
+		{"secure.example", "secure /", "secure.example", "HTTP/2.0"},
+		{"named.example", "named /", "router.invalid", "HTTP/1.1"},
+		{"misnamed.example", "503", "router.invalid", "HTTP/1.1"},
+		{"distrusted.example", "503", "router.invalid", "HTTP/1.1"},
+		{"no-ca.example", "503", "router.invalid", "HTTP/1.1"},
+		{"unverified.example", "unverified /", "router.invalid", "HTTP/1.1"},
+		{"pass.example", "pass /", "pass.own", "HTTP/2.0"},
+		{"PASS.example", "pass /", "pass.own", "HTTP/2.0"},
+		{"any.p.example", "pass-wild /", "pass-wild.own", "HTTP/2.0"},
+		{"beside.p.example", "beside /", "router.invalid", "HTTP/1.1"},
+		{"unknown.example", "503", "router.invalid", "HTTP/1.1"},
+	} {
+		got := rt.do("https://"+c.host+"/", "", nil, "h2", "http/1.1")
+		if got.short() != c.want || got.cert.Subject.CommonName != c.certificate || got.proto != c.proto {
+			t.Errorf("%s: %s, certificate %s, %s; want %s, %s, %s",
+				c.host, got.short(), got.cert.Subject.CommonName, got.proto, c.want, c.certificate, c.proto)
+		}
+	}
+	if got := rt.do("https://edge.example/", "pass.example", nil).short(); got != "503" {
+		t.Errorf("a passthrough host behind another's server name: %s", got)
+	}
+}
+
+// A route's options show on requests and responses as OpenShift's router has them.
+func TestOptionsOfRoutes(t *testing.T) {
+	t.Parallel()
+	lit := func(s string) []*tsujiv1.HeaderValuePart {
+		return []*tsujiv1.HeaderValuePart{{Part: &tsujiv1.HeaderValuePart_Literal{Literal: s}}}
+	}
+	fetch := func(name string, conv ...string) *tsujiv1.HeaderValuePart {
+		return &tsujiv1.HeaderValuePart{Part: &tsujiv1.HeaderValuePart_Header{Header: &tsujiv1.HeaderFetch{Name: name, Converters: conv}}}
+	}
+	sticky := simple("sticky", "sticky.example", "/", edge, none)
+	sticky.Cookie = &tsujiv1.Cookie{Name: "d81c0893cb6173ebf47d4c06d42a2fcd", Secure: true, SameSite: "None"}
+	sticky.Hsts = "max-age=31536000;includeSubDomains"
+	headers := simple("headers", "headers.example", "/", insecure, unset)
+	headers.RequestHeaders = []*tsujiv1.HeaderAction{
+		{Name: "X-Quote'd", Value: lit(`a'b"c %[env(HOME)] $HOME #x \r\n\x0a;`)},
+		{Name: "X-Copy", Value: append(lit("100%="), fetch("X-In", "lower", "base64"))},
+		{Name: "X-Gone"},
+	}
+	headers.ResponseHeaders = []*tsujiv1.HeaderAction{{Name: "X-Out", Value: []*tsujiv1.HeaderValuePart{fetch("X-From-Endpoint")}}}
+	closed := simple("closed", "closed.example", "/", insecure, unset)
+	closed.RestrictSources = true
+	listed := simple("listed", "listed.example", "/", insecure, unset)
+	listed.RestrictSources = true
+	for i := range 200 {
+		listed.AllowedSources = append(listed.AllowedSources, fmt.Sprintf("10.%d.0.0/16", i))
+	}
+	listed.AllowedSources = append(listed.AllowedSources, "127.0.0.0/8")
+	unlisted := simple("unlisted", "unlisted.example", "/", insecure, unset)
+	unlisted.RestrictSources, unlisted.AllowedSources = true, []string{"10.0.0.0/8", "fd00::/8"}
+	limited := simple("limited", "limited.example", "/", insecure, unset)
+	limited.RateLimit = &tsujiv1.RateLimit{RequestsPer_10S: 3, DenyStatus: 429}
+	replace := simple("replace", "replace.example", "/", insecure, unset)
+	replace.Forwarded = tsujiv1.ForwardedPolicy_FORWARDED_POLICY_REPLACE
+	never := simple("never", "never.example", "/", insecure, unset)
+	never.Forwarded = tsujiv1.ForwardedPolicy_FORWARDED_POLICY_NEVER
+	ifNone := simple("if-none", "if-none.example", "/", insecure, unset)
+	ifNone.Forwarded = tsujiv1.ForwardedPolicy_FORWARDED_POLICY_IF_NONE
+
+	var resources []*tsujiv1.Resource
+	for _, r := range []*tsujiv1.Route{headers, closed, listed, unlisted, limited, replace, never, ifNone} {
+		resources = append(resources, routeOf(r), endpointsOf("ns", r.GetName(), serve(t, r.GetName(), nil)))
+	}
+	draining := serve(t, "draining", nil)
+	draining.Ready, draining.Terminating = false, true
+	gone := serve(t, "gone", nil)
+	gone.Ready, gone.Serving = false, false
+	resources = append(resources, routeOf(sticky), endpointsOf("ns", "sticky", serve(t, "one", nil), serve(t, "two", nil), draining, gone))
+	rt := start(t, jailed(options()), resources...)
+
+	first := rt.do("https://sticky.example/", "", nil)
+	set := first.header.Get("Set-Cookie")
+	if !strings.HasPrefix(set, "d81c0893cb6173ebf47d4c06d42a2fcd=") || !strings.HasSuffix(set, "; path=/; HttpOnly; Secure; SameSite=None") {
+		t.Errorf("Set-Cookie: %s", set)
+	}
+	if got := first.header.Get("Strict-Transport-Security"); got != sticky.GetHsts() {
+		t.Errorf("HSTS: %q", got)
+	}
+	value, _, _ := strings.Cut(set, ";")
+	answered := map[string]int{}
+	for range 10 {
+		answered["with cookie "+rt.do("https://sticky.example/", "", http.Header{"Cookie": {value}}).seen.Endpoint]++
+		answered["without "+rt.do("https://sticky.example/", "", nil).seen.Endpoint]++
+	}
+	if answered["with cookie "+first.seen.Endpoint] != 10 || answered["without draining"]+answered["without gone"] > 0 {
+		t.Errorf("first answered %s, then %v", first.seen.Endpoint, answered)
+	}
+
+	h := rt.do("http://headers.example/", "", http.Header{"X-In": {"ABC"}, "X-Gone": {"1"}, "Proxy": {"x"}, "X-Ssl-Client-Dn": {"me"}})
+	for name, want := range map[string]string{
+		"X-Quote'd": `a'b"c %[env(HOME)] $HOME #x \r\n\x0a;`, "X-Copy": "100%=YWJj", "X-Gone": "", "Proxy": "", "X-Ssl-Client-Dn": "",
+		"X-Forwarded-Host": "headers.example", "X-Forwarded-Proto": "http", "X-Forwarded-For": "127.0.0.1",
+		"Forwarded": "for=127.0.0.1;host=headers.example;proto=http",
+	} {
+		got := h.seen.Header.Get(name)
+		if v := h.seen.Header[name]; len(v) > 0 {
+			got = v[0]
+		}
+		if name == "X-Quote'd" {
+			for k, v := range h.seen.Header {
+				if strings.EqualFold(k, name) {
+					got = v[0]
+				}
+			}
+		}
+		if got != want {
+			t.Errorf("endpoint saw %s: %q, want %q", name, got, want)
+		}
+	}
+	if got := h.header.Get("X-Out"); got != "headers" {
+		t.Errorf("X-Out: %q", got)
+	}
+
+	in := http.Header{"X-Forwarded-For": {"192.0.2.1"}, "X-Forwarded-Proto": {"https"}}
+	for _, c := range []struct{ host, header, want string }{
+		{"headers.example", "X-Forwarded-For", "192.0.2.1 127.0.0.1"},
+		{"headers.example", "X-Forwarded-Proto", "https http"},
+		{"replace.example", "X-Forwarded-For", "127.0.0.1"},
+		{"replace.example", "X-Forwarded-Proto", "http"},
+		{"if-none.example", "X-Forwarded-For", "192.0.2.1"},
+		{"if-none.example", "X-Forwarded-Host", "if-none.example"},
+		{"never.example", "X-Forwarded-Proto", "https"},
+		{"never.example", "Forwarded", ""},
+	} {
+		if got := strings.Join(rt.do("http://"+c.host+"/", "", in).seen.Header[c.header], " "); got != c.want {
+			t.Errorf("%s: %s: %q, want %q", c.host, c.header, got, c.want)
+		}
+	}
+
+	get := "GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n"
+	for host, want := range map[string]string{"closed.example": "", "unlisted.example": "", "listed.example": "HTTP/1.1 200 OK"} {
+		if got := rt.raw(fmt.Sprintf(get, host)); got != want {
+			t.Errorf("%s: %q, want %q", host, got, want)
+		}
+	}
+	var codes []int
+	for range 4 {
+		codes = append(codes, rt.do("http://limited.example/", "", nil).status)
+	}
+	if fmt.Sprint(codes) != "[200 200 429 429]" {
+		t.Errorf("limited to 3 in 10 s: %v", codes)
+	}
+}
+
+// The stats address answers probes, metrics and the version in force, and nothing else.
+func TestStats(t *testing.T) {
+	t.Parallel()
+	rt := start(t, jailed(options()))
+	for path, want := range map[string]string{
+		"/healthz": "200 ok", "/healthz/ready": "200 ok", "/_tsuji/version": "200 none", "/": "404 not found", "/metrics/x": "404 not found",
+	} {
+		res, err := http.Get("http://" + rt.stats + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(res.Body)
+		_ = res.Body.Close()
+		if got := fmt.Sprintf("%d %s", res.StatusCode, body); got != want {
+			t.Errorf("%s: %s, want %s", path, got, want)
+		}
+	}
+	res, err := http.Get("http://" + rt.stats + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, _ := io.ReadAll(res.Body)
+	_ = res.Body.Close()
+	if !bytes.Contains(body, []byte("haproxy_process_uptime_seconds")) {
+		t.Errorf("/metrics: %.200s", body)
+	}
+}
