@@ -30,7 +30,12 @@ import (
 
 var update = flag.Bool("update", false, "write the transcripts in testdata anew")
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if code, ok := standIn(filepath.Base(os.Args[0]), os.Args[1:]); ok {
+		os.Exit(code)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // epoch is when everything in these tests happens.
 var epoch = time.Date(2026, 1, 5, 9, 0, 0, 0, time.UTC)
