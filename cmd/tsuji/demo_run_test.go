@@ -136,9 +136,8 @@ func TestDemo(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	code := make(chan int)
-	go func() {
-		code <- p.run(ctx, []string{"demo", "--bin-dir=" + bins(t), "--source=" + source, "--port-offset=" + strconv.Itoa(freeOffset(t))})
-	}()
+	args := []string{"demo", "--bin-dir=" + bins(t), "--source=" + source, "--port-offset=" + strconv.Itoa(freeOffset(t))}
+	go func() { code <- p.run(ctx, args) }()
 	waitFor(t, func() bool {
 		return strings.Contains(out.String(), "Both zones serve version 1767600000000-abababab+cdcdcdcd")
 	})

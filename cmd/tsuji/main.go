@@ -63,12 +63,12 @@ commands look at the demo that was started in the current directory.
 
 Exit codes: 0 done, 1 an error, 2 the command line was not understood.`,
 		Args:          cobra.NoArgs,
+		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.SetHelpCommand(&cobra.Command{Hidden: true}) // --help does
 	root.AddCommand(
 		demoCommand(w),
 		statusCommand(w),
