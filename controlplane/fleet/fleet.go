@@ -138,8 +138,8 @@ func (f *Fleet) Connect(r Router, now time.Time) *Member {
 func (m *Member) Sent(v snapshot.Version, resources, bytes int, last bool, _ time.Time) {
 	m.update(func(r *record) {
 		r.state.ResponsesSent++
-		r.state.ResourcesSent += uint64(max(resources, 0)) //nolint:gosec // not negative
-		r.state.BytesSent += uint64(max(bytes, 0))         //nolint:gosec // not negative
+		r.state.ResourcesSent += uint64(max(resources, 0))
+		r.state.BytesSent += uint64(max(bytes, 0))
 		if last {
 			r.state.SentVersion = v.String()
 		}

@@ -1,0 +1,66 @@
+package xds
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// Metrics count what the server does. They are a prometheus.Collector, which the caller registers.
+type Metrics struct {
+	streams   prometheus.Gauge
+	ended     *prometheus.CounterVec
+	responses prometheus.Counter
+	resources prometheus.Counter
+	removed   prometheus.Counter
+	bytes     prometheus.Counter
+	acks      prometheus.Counter
+	nacks     *prometheus.CounterVec
+	stale     prometheus.Counter
+	fullSyncs prometheus.Counter
+	syncWaits *prometheus.CounterVec
+	lagWaits  *prometheus.CounterVec
+}
+
+// NewMetrics makes the metrics of one server.
+func NewMetrics() *Metrics {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "tsuji", Subsystem: "xds", Name: name, Help: help})
+	}
+	counters := func(name, help, label string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "tsuji", Subsystem: "xds", Name: name, Help: help}, []string{label})
+	}
+	return &Metrics{
+		streams: prometheus.NewGauge(prometheus.GaugeOpts{
+			Namespace: "tsuji", Subsystem: "xds", Name: "streams", Help: "Discovery streams open now.",
+		}),
+		ended:     counters("streams_ended_total", "Discovery streams that the server refused or ended, by reason.", "reason"),
+		responses: counter("responses_total", "Responses sent: parts of versions."),
+		resources: counter("resources_total", "Resources sent, commits not counted."),
+		removed:   counter("removed_total", "Names of removed resources sent."),
+		bytes:     counter("bytes_total", "Bytes of resources and names sent, commits not counted."),
+		acks:      counter("acks_total", "Versions that routers said are in force, reconnects included."),
+		nacks:     counters("nacks_total", "Versions that routers refused, by class.", "class"),
+		stale:     counter("stale_answers_total", "Requests that answered nothing that was on its way."),
+		fullSyncs: counter("full_syncs_total", "Series that were sent whole, with no base."),
+		syncWaits: counters("full_sync_waits_total", "Whole series that waited for others, by how that ended.", "outcome"),
+		lagWaits:  counters("lag_waits_total", "Streams that waited for this replica to catch up, by how that ended.", "outcome"),
+	}
+}
+
+// Describe sends the descriptions of the metrics.
+func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, c := range m.all() {
+		c.Describe(ch)
+	}
+}
+
+// Collect sends the metrics.
+func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
+	for _, c := range m.all() {
+		c.Collect(ch)
+	}
+}
+
+func (m *Metrics) all() []prometheus.Collector {
+	return []prometheus.Collector{
+		m.streams, m.ended, m.responses, m.resources, m.removed, m.bytes,
+		m.acks, m.nacks, m.stale, m.fullSyncs, m.syncWaits, m.lagWaits,
+	}
+}

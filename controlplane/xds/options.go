@@ -1,0 +1,31 @@
+package xds
+
+import (
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+)
+
+// ServerOptions returns the limits of a gRPC server that serves discovery: requests are small and few, a
+// peer that is gone is noticed within a minute, and no connection outlives half an hour by much, so that
+// load spreads and identities are checked again.
+func ServerOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.MaxRecvMsgSize(64 << 10),    // a request names one version; a refusal names a few resources
+		grpc.MaxConcurrentStreams(32),    // of one connection: a router needs one, a tool a few
+		grpc.MaxHeaderListSize(16 << 10), // of a request
+		grpc.ConnectionTimeout(10 * time.Second),
+		grpc.SharedWriteBuffer(true), // thousands of connections, most of them idle
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
+			MinTime:             10 * time.Second,
+			PermitWithoutStream: true,
+		}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time:                  30 * time.Second,
+			Timeout:               20 * time.Second,
+			MaxConnectionAge:      30 * time.Minute, // gRPC adds or takes a tenth at random
+			MaxConnectionAgeGrace: 30 * time.Second,
+		}),
+	}
+}

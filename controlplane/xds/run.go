@@ -1,0 +1,153 @@
+package xds
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc/codes"
+)
+
+// run decides what is sent, and sends it, until ctx ends. It waits for whichever comes first: an answer
+// (woken), another target (the board's channel), or a time (a refusal to be offered again, an ack overdue).
+func (s *session) run(ctx context.Context) {
+	hello := time.NewTimer(s.server.config.HelloTimeout)
+	defer hello.Stop()
+	select {
+	case <-s.greeted:
+	case <-hello.C:
+		s.end(ending("silence", codes.DeadlineExceeded, "no request within %s", s.server.config.HelloTimeout))
+		return
+	case <-ctx.Done():
+		return
+	}
+	s.catchUp(ctx)
+	for ctx.Err() == nil {
+		target, ok, changed := s.server.config.Board.Target(s.view)
+		now := s.server.config.Now()
+		s.mu.Lock()
+		if s.state.series == nil {
+			s.resume()
+		}
+		step := s.state.next(target, ok, now)
+		base := s.state.base
+		s.mu.Unlock()
+		switch step.do {
+		case begin:
+			if !base.known {
+				s.enter(ctx)
+			}
+			parts := s.server.frames.between(!base.known, base.snapshot, target.Snapshot)
+			s.mu.Lock()
+			s.state.start(target, parts)
+			s.mu.Unlock()
+			fallthrough
+		case send:
+			if err := s.deliver(); err != nil {
+				s.end(ending("internal", codes.Internal, "%s", err))
+				return
+			}
+		case wait:
+		}
+		if !s.pause(ctx, changed, step.until) {
+			return
+		}
+	}
+}
+
+// pause waits until there may be something to do; false: the stream has ended.
+func (s *session) pause(ctx context.Context, changed <-chan struct{}, until time.Time) bool {
+	s.mu.Lock()
+	flying := s.state.series != nil && s.state.series.flight != nil
+	if flying {
+		until = s.state.series.flight.since.Add(s.server.config.AckTimeout)
+		changed = nil // whatever the target is by then
+	}
+	s.mu.Unlock()
+	var at <-chan time.Time
+	if !until.IsZero() {
+		timer := time.NewTimer(until.Sub(s.server.config.Now()))
+		defer timer.Stop()
+		at = timer.C
+	}
+	select {
+	case <-s.woken:
+	case <-changed:
+	case <-at:
+		if flying && s.overdue() {
+			s.end(ending("ack_timeout", codes.DeadlineExceeded, "no answer within %s", s.server.config.AckTimeout))
+			return false
+		}
+	case <-ctx.Done():
+		return false
+	}
+	return true
+}
+
+// overdue tells whether the answer to what is on its way should have come.
+func (s *session) overdue() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	se := s.state.series
+	return se != nil && se.flight != nil && !s.server.config.Now().Before(se.flight.since.Add(s.server.config.AckTimeout))
+}
+
+// catchUp waits until this replica has seen what the router's version was made from, or for so long that
+// something is better than nothing.
+func (s *session) catchUp(ctx context.Context) {
+	if s.observed == nil {
+		return
+	}
+	timer := time.NewTimer(s.server.config.LagTimeout)
+	defer timer.Stop()
+	waited := false
+	for {
+		target, ok, changed := s.server.config.Board.Target(s.view)
+		if ok && !behind(target.Observed, s.observed) {
+			if waited {
+				s.server.metrics.lagWaits.WithLabelValues("caught_up").Inc()
+			}
+			return
+		}
+		waited = waited || ok
+		select {
+		case <-changed:
+		case <-timer.C:
+			if waited {
+				s.server.metrics.lagWaits.WithLabelValues("gave_up").Inc()
+				s.server.config.Log.Warn("this replica is behind what a router has; it serves what it knows",
+					"router", s.node.GetId(), "zone", s.view.Zone, "waited", s.server.config.LagTimeout)
+			}
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// enter waits for a slot to send a whole series in. Nobody waits for those who are slow: after a time it
+// goes on without one, and a slot is lent for a time only.
+func (s *session) enter(ctx context.Context) {
+	s.server.metrics.fullSyncs.Inc()
+	select {
+	case s.server.slots <- struct{}{}:
+	default:
+		timer := time.NewTimer(s.server.config.SyncTimeout)
+		defer timer.Stop()
+		select {
+		case s.server.slots <- struct{}{}:
+			s.server.metrics.syncWaits.WithLabelValues("entered").Inc()
+		case <-timer.C:
+			s.server.metrics.syncWaits.WithLabelValues("gave_up").Inc()
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.slot = time.AfterFunc(s.server.config.SyncTimeout, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.release()
+	})
+}
