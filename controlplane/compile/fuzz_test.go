@@ -1,0 +1,168 @@
+package compile_test
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+
+	routev1 "github.com/openshift/api/route/v1"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/tsuji-dev/tsuji/controlplane/cluster"
+	"github.com/tsuji-dev/tsuji/controlplane/compile"
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+	"github.com/tsuji-dev/tsuji/snapshot"
+)
+
+// safe says, apart from the compiler's own lists, of what each string of the model may be made. A string
+// that is missing here fails the check.
+var safe = func() map[string]*regexp.Regexp {
+	const (
+		dns      = `[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?`
+		port     = `(\*|[A-Za-z0-9][A-Za-z0-9._-]{0,62})`
+		name     = `([A-Za-z0-9][A-Za-z0-9._-]{0,252})?`
+		cert     = `(cert/` + dns + `/(route|secret|destination-ca):` + dns + `)?`
+		ends     = `endpoints/` + dns + `/` + dns + `/` + port
+		header   = "[-!#$%&'*+.0-9A-Z^_`a-z|~]{1,255}"
+		visible  = `/[!-~]*`
+		printing = `[^\x00-\x1f\x7f]*`
+	)
+	m := map[string]*regexp.Regexp{}
+	for field, pattern := range map[string]string{
+		"Resource.name":   `settings|route/` + dns + `/` + dns + `|` + ends + `|` + cert,
+		"Route.namespace": dns, "Route.name": dns, "Route.host": dns, "Route.path": visible, "Route.certificate": cert,
+		"Route.allowed_sources": `[0-9a-f.:]+/[0-9]{1,3}`, "Route.hsts": `[A-Za-z0-9"=; -]{0,256}`,
+		"BackendRef.endpoints": ends, "BackendRef.service": dns,
+		"DestinationTLS.ca": cert,
+		"Cookie.name":       `[A-Za-z0-9_-]{1,128}`, "Cookie.same_site": `(Lax|Strict|None)?`,
+		"PathRewrite.target":      `/[A-Za-z0-9/._~!$&()*+,;=:@-]*`,
+		"HeaderAction.name":       header,
+		"HeaderValuePart.literal": printing,
+		"HeaderFetch.name":        `[A-Za-z0-9-]{1,255}`, "HeaderFetch.converters": `lower|base64`,
+		"ClientCertificateFetch.converters": `lower|base64`,
+		"Endpoints.namespace":               dns, "Endpoints.service": dns, "Endpoints.port": port,
+		"Endpoint.address": `[0-9a-f.:]+`, "Endpoint.port_name": name, "Endpoint.target_kind": name,
+		"Endpoint.target_name": name, "Endpoint.node": name, "Endpoint.zone": name,
+		"Settings.ingress_controller": dns, "Settings.default_certificate": cert,
+		"TLSProfile.ciphers": `[A-Z0-9-]+`, "TLSProfile.cipher_suites": `[A-Z0-9_]+`,
+	} {
+		m["tsuji.v1."+field] = regexp.MustCompile(`\A(?:` + pattern + `)\z`)
+	}
+	return m
+}()
+
+// checkSafe walks through everything that is in a message.
+func checkSafe(t testing.TB, m protoreflect.Message) {
+	t.Helper()
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		each := func(v protoreflect.Value) {
+			switch f.Kind() {
+			case protoreflect.MessageKind:
+				checkSafe(t, v.Message())
+			case protoreflect.StringKind:
+				if p := safe[string(f.FullName())]; p == nil || !p.MatchString(v.String()) {
+					t.Errorf("%s may not be %q", f.FullName(), v.String())
+				}
+			case protoreflect.BytesKind:
+				if rest := pemOnly.ReplaceAllString(string(v.Bytes()), ""); rest != "" {
+					t.Errorf("%s has more than PEM in it: %q", f.FullName(), rest)
+				}
+			}
+		}
+		if f.IsList() {
+			for i := range v.List().Len() {
+				each(v.List().Get(i))
+			}
+		} else {
+			each(v)
+		}
+		return true
+	})
+}
+
+var pemOnly = regexp.MustCompile(`-----BEGIN [A-Z ]+-----\n[A-Za-z0-9+/=\n]+-----END [A-Z ]+-----\n`)
+
+func checkSafeResult(t testing.TB, r compile.Result) {
+	t.Helper()
+	for _, i := range snapshot.New(0, r.Config, r.Facts).Sorted() {
+		res, err := tsujiv1.Decode(i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkSafe(t, res.ProtoReflect())
+	}
+	for _, v := range r.Verdicts {
+		text := v.GetHost() + v.GetPath() + v.GetReason() + v.GetMessage() + strings.Join(v.GetWarnings(), "")
+		if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+			t.Errorf("a verdict with control characters: %q", text)
+		}
+		if v.GetAdmitted() == (v.GetReason() != "") {
+			t.Errorf("admitted %t for the reason %q", v.GetAdmitted(), v.GetReason())
+		}
+	}
+}
+
+// Whatever is written into a Route and what it refers to: no panic, a verdict, and nothing in what was
+// admitted but safe strings. Its neighbour stays as it is.
+func FuzzRoute(f *testing.F) {
+	leaf, key, ca := readCert(f, "leaf.crt"), readCert(f, "leaf.key"), readCert(f, "ca.crt")
+	add := func(host, path, service, port, termination, policy, annotation, value, header, set, cert, key, ca string) {
+		f.Add(host, path, service, port, termination, policy, annotation, value, header, set, cert, key, ca)
+	}
+	add("a.example.com", "/a", "web", "http", "edge", "Redirect", "haproxy.router.openshift.io/timeout", "5s", "X-A", "%[req.hdr(Host)]", leaf, key, ca)
+	add("a.example.com", "/foo(", "web", "8080", "", "", "haproxy.router.openshift.io/rewrite-target", "/", "X-A", "'%%'", "", "", "")
+	add("a.example.com", "/a[b", "web", "", "reencrypt", "Allow", "haproxy.router.openshift.io/hsts_header", "max-age=1;\nincludeSubDomains", "X\n", "a\r\nb", leaf+key, "", "")
+	add("a.example.com", "", "web", "", "passthrough", "None", "haproxy.router.openshift.io/ip_allowlist", "10.0.0.0/8 ::1 x", "", "", "", "", "")
+	add("*.example.com", "/a b", "a/b", "*", "Edge", "x", "router.openshift.io/cookie_name", "a;b", "Cookie", "%", "x", "x", "x")
+	add("a.example.com", "/", "web", "0", "edge", "", "router.openshift.io/cookie-same-site", "Lax", "X-B", "%[ssl_c_der,base64]", leaf, key, "")
+	add("a.example.com", "/", "web", "-1", "", "", "haproxy.router.openshift.io/rate-limit-connections", "true", "X-B", "%{+Q}[x]", "", "", "")
+	neighbour := &routev1.Route{ObjectMeta: metav1.ObjectMeta{Namespace: "ns1", Name: "neighbour"}}
+	neighbour.Spec.Host, neighbour.Spec.To.Name = "neighbour.example.com", "web"
+	f.Fuzz(func(t *testing.T, host, path, service, port, termination, policy, annotation, value, header, set, cert, key, ca string) {
+		c := compile.New(compile.Config{})
+		before := c.Apply([]cluster.Change{put(neighbour)})
+
+		r := &routev1.Route{ObjectMeta: metav1.ObjectMeta{Namespace: "ns1", Name: "fuzzed", Annotations: map[string]string{annotation: value}}}
+		r.Spec.Host, r.Spec.Path, r.Spec.To.Name = host, path, service
+		if port != "" {
+			r.Spec.Port = &routev1.RoutePort{TargetPort: intstr.Parse(port)}
+		}
+		r.Spec.TLS = &routev1.TLSConfig{
+			Termination: routev1.TLSTerminationType(termination), InsecureEdgeTerminationPolicy: routev1.InsecureEdgeTerminationPolicyType(policy),
+			Certificate: cert, Key: key, CACertificate: ca,
+		}
+		switch {
+		case termination == "":
+			r.Spec.TLS = nil
+		case termination == "reencrypt":
+			r.Spec.TLS.DestinationCACertificate = ca
+		}
+		if header != "" {
+			actions := []routev1.RouteHTTPHeader{{Name: header, Action: routev1.RouteHTTPHeaderActionUnion{
+				Type: routev1.Set, Set: &routev1.RouteSetHTTPHeader{Value: set},
+			}}}
+			r.Spec.HTTPHeaders = &routev1.RouteHTTPHeaders{Actions: routev1.RouteHTTPHeaderActions{Request: actions, Response: actions}}
+		}
+		number := int32(8080)
+		slice := &discoveryv1.EndpointSlice{
+			ObjectMeta:  metav1.ObjectMeta{Namespace: "ns1", Name: "slice", Labels: map[string]string{discoveryv1.LabelServiceName: service}},
+			AddressType: discoveryv1.AddressTypeIPv4,
+			Ports:       []discoveryv1.EndpointPort{{Name: &port, Port: &number}},
+			Endpoints: []discoveryv1.Endpoint{{
+				Addresses: []string{"10.0.0.1", host}, NodeName: &value, Zone: &set,
+				TargetRef: &corev1.ObjectReference{Kind: annotation, Name: header},
+			}},
+		}
+		after := c.Apply([]cluster.Change{put(r), put(slice)})
+		checkSafeResult(t, after)
+		item := tsujiv1.RouteName("ns1", "neighbour")
+		was, _ := before.Config.Get(item)
+		if is, ok := after.Config.Get(item); host != "neighbour.example.com" && (!ok || is.Digest() != was.Digest()) {
+			t.Errorf("its neighbour is not what it was")
+		}
+	})
+}

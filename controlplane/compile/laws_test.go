@@ -1,0 +1,278 @@
+package compile_test
+
+import (
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	configv1 "github.com/openshift/api/config/v1"
+	operatorv1 "github.com/openshift/api/operator/v1"
+	routev1 "github.com/openshift/api/route/v1"
+	"google.golang.org/protobuf/proto"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"pgregory.net/rapid"
+
+	"github.com/tsuji-dev/tsuji/controlplane/cluster"
+	"github.com/tsuji-dev/tsuji/controlplane/compile"
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+)
+
+// world is a compiler with the verdicts that it reported, and the objects that it was told of.
+type world struct {
+	compiler *compile.Compiler
+	last     compile.Result
+	verdicts map[cluster.Key]*tsujiv1.RouteVerdict
+	objects  map[cluster.Key]metav1.Object
+}
+
+func newWorld() *world {
+	return &world{
+		compiler: compile.New(compile.Config{}),
+		verdicts: map[cluster.Key]*tsujiv1.RouteVerdict{}, objects: map[cluster.Key]metav1.Object{},
+	}
+}
+
+func (w *world) apply(changes ...cluster.Change) {
+	for _, c := range changes {
+		if c.Object == nil {
+			delete(w.objects, c.Key)
+		} else {
+			w.objects[c.Key] = c.Object
+		}
+	}
+	w.last = w.compiler.Apply(changes)
+	for _, v := range w.last.Verdicts {
+		w.verdicts[cluster.Key{Kind: cluster.Route, Namespace: v.GetNamespace(), Name: v.GetName()}] = v
+	}
+	for _, k := range w.last.Removed {
+		delete(w.verdicts, k)
+	}
+}
+
+// Whatever happened, and in whatever order and portions: snapshot and verdicts are those of compiling what
+// there is now from nothing. Every reference has its fact, and no fact is without a reference.
+func TestIncrementalEqualsFromNothing(t *testing.T) {
+	t.Parallel()
+	u := newUniverse(t)
+	rapid.Check(t, func(t *rapid.T) {
+		w := newWorld()
+		w.apply()
+		for range rapid.IntRange(1, 25).Draw(t, "steps") {
+			var changes []cluster.Change
+			for range rapid.IntRange(1, 3).Draw(t, "changes") {
+				changes = append(changes, u.change(t))
+			}
+			w.apply(changes...)
+			checkReferences(t, w.last)
+		}
+		fresh := newWorld()
+		var all []cluster.Change
+		for _, o := range w.objects {
+			all = append(all, put(o))
+		}
+		order := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "order"), 0)) //nolint:gosec // a test
+		slices.SortFunc(all, func(a, b cluster.Change) int { return a.Key.Compare(b.Key) })
+		order.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+		portion := rapid.IntRange(1, 40).Draw(t, "portion")
+		fresh.apply()
+		for c := range slices.Chunk(all, portion) {
+			fresh.apply(c...)
+		}
+		equal(t, w, fresh)
+
+		// Nothing new: the very same sets, and no verdicts.
+		before := w.last
+		w.apply(all...)
+		if w.last.Config != before.Config || w.last.Facts != before.Facts || len(w.last.Verdicts)+len(w.last.Removed) > 0 {
+			t.Errorf("unchanged objects changed something: %v %v", w.last.Verdicts, w.last.Removed)
+		}
+
+		// And back to nothing.
+		for _, o := range slices.Collect(maps.Values(w.objects)) {
+			w.apply(gone(o))
+		}
+		empty := newWorld()
+		empty.apply()
+		equal(t, w, empty)
+	})
+}
+
+func equal(t *rapid.T, got, want *world) {
+	t.Helper()
+	if got.last.Config.Digest() != want.last.Config.Digest() || got.last.Facts.Digest() != want.last.Facts.Digest() {
+		t.Errorf("resources differ:\n%v\n%v", names(got.last), names(want.last))
+	}
+	for k, v := range want.verdicts {
+		if !proto.Equal(got.verdicts[k], v) {
+			t.Errorf("verdicts on %s differ:\n%v\n%v", k, got.verdicts[k], v)
+		}
+	}
+	if len(got.verdicts) != len(want.verdicts) {
+		t.Errorf("%d verdicts, want %d", len(got.verdicts), len(want.verdicts))
+	}
+}
+
+func checkReferences(t *rapid.T, r compile.Result) {
+	t.Helper()
+	used := map[string]bool{}
+	use := func(name string) {
+		if name == "" {
+			return
+		}
+		used[name] = true
+		if _, ok := r.Facts.Get(name); !ok {
+			t.Errorf("%s is referred to and does not exist", name)
+		}
+	}
+	for i := range r.Config.All() {
+		res, err := tsujiv1.Decode(i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		use(res.GetSettings().GetDefaultCertificate())
+		use(res.GetRoute().GetCertificate())
+		use(res.GetRoute().GetDestinationTls().GetCa())
+		for _, b := range res.GetRoute().GetBackends() {
+			use(b.GetEndpoints())
+		}
+	}
+	for i := range r.Facts.All() {
+		if !used[i.Name()] {
+			t.Errorf("%s is not referred to", i.Name())
+		}
+	}
+}
+
+// universe draws changes from a world so small that everything gets into the way of everything.
+type universe struct{ certs map[string]string }
+
+func newUniverse(t testing.TB) universe {
+	u := universe{certs: map[string]string{}}
+	for _, n := range []string{"leaf.crt", "leaf.key", "renewed.crt", "renewed.key", "ca.crt", "other-ca.crt"} {
+		u.certs[n] = readCert(t, n)
+	}
+	return u
+}
+
+func pick[T any](t *rapid.T, label string, of ...T) T { return rapid.SampledFrom(of).Draw(t, label) }
+
+func (u universe) change(t *rapid.T) cluster.Change {
+	o := pick(t, "kind", u.route, u.route, u.route, u.service, u.slice, u.secret, u.namespace, u.ingressController)(t)
+	if pick(t, "gone", false, false, false, true) {
+		return gone(o)
+	}
+	return put(o)
+}
+
+func meta(t *rapid.T, names ...string) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Namespace: pick(t, "namespace", "ns1", "ns2"), Name: pick(t, "name", names...)}
+}
+
+func (u universe) route(t *rapid.T) metav1.Object {
+	r := &routev1.Route{ObjectMeta: meta(t, "r1", "r2", "r3")}
+	r.UID = types.UID(pick(t, "uid", "", "a", "b"))
+	if age := pick(t, "age", 0, 1, 2, 3); age > 0 {
+		r.CreationTimestamp = metav1.NewTime(time.Unix(int64(age)*1000, 0))
+	}
+	r.Labels = map[string]string{"shard": pick(t, "shard", "a", "b")}
+	r.Annotations = pick(t, "annotations", nil, nil, map[string]string{"haproxy.router.openshift.io/timeout": "5s"},
+		map[string]string{"haproxy.router.openshift.io/timeout": "5s\n"})
+	r.Spec.Host = pick(t, "host", "a.w.example.com", "b.w.example.com", "c.example.com", "c.example.com", "", "BAD")
+	r.Spec.Subdomain = pick(t, "subdomain", "", "c")
+	r.Spec.Path = pick(t, "path", "", "", "/", "/p", "wrong")
+	r.Spec.WildcardPolicy = pick(t, "wildcard", routev1.WildcardPolicyNone, "", routev1.WildcardPolicySubdomain)
+	r.Spec.To = routev1.RouteTargetReference{Kind: "Service", Name: pick(t, "to", "s1", "s2")}
+	if pick(t, "alternate", false, true) {
+		r.Spec.AlternateBackends = []routev1.RouteTargetReference{{Kind: "Service", Name: pick(t, "other", "s1", "s2")}}
+	}
+	if p := pick(t, "port", "", "http", "8080"); p != "" {
+		r.Spec.Port = &routev1.RoutePort{TargetPort: intstr.Parse(p)}
+	}
+	r.Spec.TLS = pick(t, "tls",
+		nil, nil,
+		&routev1.TLSConfig{Termination: routev1.TLSTerminationEdge},
+		&routev1.TLSConfig{Termination: routev1.TLSTerminationEdge, Certificate: u.certs["leaf.crt"], Key: u.certs["leaf.key"]},
+		&routev1.TLSConfig{Termination: routev1.TLSTerminationEdge, Certificate: u.certs["leaf.crt"], Key: "broken"},
+		&routev1.TLSConfig{Termination: routev1.TLSTerminationEdge, ExternalCertificate: &routev1.LocalObjectReference{Name: "t1"}},
+		&routev1.TLSConfig{Termination: routev1.TLSTerminationEdge, CACertificate: u.certs["ca.crt"], ExternalCertificate: &routev1.LocalObjectReference{Name: "t1"}},
+		&routev1.TLSConfig{Termination: routev1.TLSTerminationReencrypt, DestinationCACertificate: u.certs["other-ca.crt"]},
+		&routev1.TLSConfig{Termination: routev1.TLSTerminationPassthrough},
+	)
+	return r
+}
+
+func (u universe) service(t *rapid.T) metav1.Object {
+	s := &corev1.Service{ObjectMeta: meta(t, "s1", "s2")}
+	s.Spec.IPFamilies = pick(t, "families", nil, []corev1.IPFamily{corev1.IPv4Protocol},
+		[]corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}, []corev1.IPFamily{corev1.IPv6Protocol, corev1.IPv4Protocol})
+	return s
+}
+
+func (u universe) slice(t *rapid.T) metav1.Object {
+	s := &discoveryv1.EndpointSlice{ObjectMeta: meta(t, "e1", "e2", "e3")}
+	if n := pick(t, "service", "s1", "s1", "s2", ""); n != "" {
+		s.Labels = map[string]string{discoveryv1.LabelServiceName: n}
+	}
+	addresses := []string{"10.0.0.1", "10.0.0.2", "127.0.0.1"}
+	if s.AddressType = discoveryv1.AddressTypeIPv4; pick(t, "family", 4, 4, 6) == 6 {
+		s.AddressType, addresses = discoveryv1.AddressTypeIPv6, []string{"fd00::1", "fd00::2"}
+	}
+	name, port := pick(t, "portname", "http", "admin", ""), pick(t, "number", int32(8080), 9090)
+	s.Ports = []discoveryv1.EndpointPort{{Name: &name, Port: &port}}
+	for range pick(t, "endpoints", 0, 1, 2) {
+		ready, zone := pick(t, "ready", true, false), pick(t, "zone", "tok04", "tok05", "")
+		s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{
+			Addresses:  []string{pick(t, "address", addresses...)},
+			Conditions: discoveryv1.EndpointConditions{Ready: &ready, Terminating: pick(t, "terminating", nil, new(bool))},
+			Zone:       &zone,
+			TargetRef:  pick(t, "target", nil, &corev1.ObjectReference{Kind: "Pod", Name: "p1"}),
+		})
+	}
+	return s
+}
+
+func (u universe) secret(t *rapid.T) metav1.Object {
+	s := &corev1.Secret{ObjectMeta: meta(t, "t1", "t2"), Type: corev1.SecretTypeTLS}
+	if pick(t, "ingress", false, true) {
+		s.Namespace = "openshift-ingress"
+	}
+	crt := pick(t, "pair", "leaf", "renewed", "broken", "opaque")
+	switch crt {
+	case "opaque":
+		s.Type = corev1.SecretTypeOpaque
+		crt = "leaf"
+	case "broken":
+		s.Data = map[string][]byte{"tls.crt": []byte("broken")}
+		return s
+	}
+	s.Data = map[string][]byte{"tls.crt": []byte(u.certs[crt+".crt"]), "tls.key": []byte(u.certs[crt+".key"])}
+	return s
+}
+
+func (u universe) namespace(t *rapid.T) metav1.Object {
+	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+		Name: pick(t, "namespace", "ns1", "ns2"), Labels: map[string]string{"env": pick(t, "env", "test", "production")},
+	}}
+}
+
+func (u universe) ingressController(t *rapid.T) metav1.Object {
+	ic := &operatorv1.IngressController{ObjectMeta: metav1.ObjectMeta{
+		Namespace: pick(t, "place", "openshift-ingress-operator", "elsewhere"), Name: pick(t, "name", "default", "default", "other"),
+	}}
+	ic.Spec.Domain = pick(t, "domain", "", "example.com")
+	ic.Spec.DefaultCertificate = pick(t, "default", nil, &corev1.LocalObjectReference{Name: "t1"})
+	ic.Spec.RouteSelector = pick(t, "routes", nil, nil, &metav1.LabelSelector{MatchLabels: map[string]string{"shard": "a"}})
+	ic.Spec.NamespaceSelector = pick(t, "namespaces", nil, nil, &metav1.LabelSelector{MatchLabels: map[string]string{"env": "test"}})
+	ic.Spec.RouteAdmission = pick(t, "admission", nil,
+		&operatorv1.RouteAdmissionPolicy{WildcardPolicy: operatorv1.WildcardPolicyAllowed},
+		&operatorv1.RouteAdmissionPolicy{WildcardPolicy: operatorv1.WildcardPolicyAllowed},
+		&operatorv1.RouteAdmissionPolicy{NamespaceOwnership: operatorv1.InterNamespaceAllowedOwnershipCheck})
+	ic.Spec.TLSSecurityProfile = pick(t, "tls", nil, &configv1.TLSSecurityProfile{Type: configv1.TLSProfileModernType})
+	return ic
+}
