@@ -158,11 +158,14 @@ func (w *writer) httpRules(exact, wildcard string, plain bool) {
 	w.line("  http-request set-var(txn.host) %s", host)
 	w.line("  http-request set-var(txn.path) path")
 	w.line("  http-request set-var(txn.route) %s", first)
+	whole := above
 	if plain {
-		w.line("  http-request set-var(txn.route) %s if { var(txn.route) -m str %s }", quoted(above+",field(2,|)"), notPlain)
-		above += ",field(1,|)"
+		whole += ",field(1,|)"
 	}
-	w.line("  http-request set-var(txn.route) %s if !{ var(txn.route) -m found } || { var(txn.route) -m str %s }", quoted(above), noRoute)
+	w.line("  http-request set-var(txn.route) %s if !{ var(txn.route) -m found } || { var(txn.route) -m str %s }", quoted(whole), noRoute)
+	if plain { // last, for what it finds is not looked up again
+		w.line("  http-request set-var(txn.route) %s if { var(txn.route) -m str %s }", quoted(above+",field(2,|)"), notPlain)
+	}
 	if !plain {
 		w.clientCertificateHeaders()
 	}
