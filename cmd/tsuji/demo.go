@@ -177,6 +177,8 @@ var errStart = fmt.Errorf("it took longer than %s", startTimeout)
 func (d *demo) await(ctx context.Context, ask func(context.Context) (missing string, err error)) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
+	slow := time.NewTicker(5 * time.Second)
+	defer slow.Stop()
 	for {
 		missing, err := ask(ctx)
 		if err == nil && missing == "" {
@@ -194,6 +196,8 @@ func (d *demo) await(ctx context.Context, ask func(context.Context) (missing str
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for %s: %w; see the logs in %s", missing, context.Cause(ctx), d.stateDir)
+		case <-slow.C:
+			d.log.print("still waiting for %s", missing)
 		case <-tick.C:
 		}
 	}

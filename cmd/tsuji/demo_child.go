@@ -23,6 +23,9 @@ const childGrace = 15 * time.Second
 // lastLines is how many lines of a child's log are told when it ends unexpectedly.
 const lastLines = 8
 
+// maxShown is how much of a warning is shown on the terminal, in characters. The log has all of it.
+const maxShown = 400
+
 // terminal is where the demo talks to its user, one whole message at a time.
 type terminal struct {
 	mu sync.Mutex
@@ -172,6 +175,9 @@ func (l *childLog) line(s string) {
 	}
 	for _, level := range []string{"WARN", "ERROR"} {
 		if _, message, ok := strings.Cut(s, "level="+level+" "); ok {
+			if r := []rune(message); len(r) > maxShown {
+				message = string(r[:maxShown]) + "…"
+			}
 			l.terminal.print("[%s] %s %s", l.name, strings.ToLower(level), message)
 			return
 		}
