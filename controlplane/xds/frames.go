@@ -92,11 +92,11 @@ func (e entry) size() int { return protowire.SizeTag(responseResources) + protow
 
 func (e entry) append(b []byte) []byte {
 	b = protowire.AppendTag(b, responseResources, protowire.BytesType)
-	b = protowire.AppendVarint(b, uint64(e.body)) //nolint:gosec // a length is not negative
+	b = protowire.AppendVarint(b, uint64(e.body))
 	b = protowire.AppendTag(b, resourceVersion, protowire.BytesType)
 	b = protowire.AppendString(b, e.version)
 	b = protowire.AppendTag(b, resourceResource, protowire.BytesType)
-	b = protowire.AppendVarint(b, uint64(e.any)) //nolint:gosec // a length is not negative
+	b = protowire.AppendVarint(b, uint64(e.any))
 	b = protowire.AppendTag(b, anyTypeURL, protowire.BytesType)
 	b = protowire.AppendString(b, tsujiv1.TypeURL)
 	b = protowire.AppendTag(b, anyValue, protowire.BytesType)

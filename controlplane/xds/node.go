@@ -58,7 +58,10 @@ func readHello(r *discovery.DeltaDiscoveryRequest) (hello, error) {
 		}
 		h.inForce, h.inForceText = v, text
 	}
-	return h, h.readNode(r.GetNode())
+	if err := h.readNode(r.GetNode()); err != nil {
+		return hello{}, err
+	}
+	return h, nil
 }
 
 // checkNames refuses whatever would have the subscription differ from "everything, of one type".

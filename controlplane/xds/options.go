@@ -12,11 +12,10 @@ import (
 // load spreads and identities are checked again.
 func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
-		grpc.MaxRecvMsgSize(64 << 10),    // a request names one version; a refusal names a few resources
+		grpc.MaxRecvMsgSize(512 << 10),   // a request names one version; a refusal names up to 100 resources, and what is wrong
 		grpc.MaxConcurrentStreams(32),    // of one connection: a router needs one, a tool a few
 		grpc.MaxHeaderListSize(16 << 10), // of a request
 		grpc.ConnectionTimeout(10 * time.Second),
-		grpc.SharedWriteBuffer(true), // thousands of connections, most of them idle
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
 			MinTime:             10 * time.Second,
 			PermitWithoutStream: true,

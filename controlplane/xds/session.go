@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -323,7 +324,7 @@ func commitOf(se *series) (*discovery.Resource, error) {
 		Kind: &tsujiv1.Resource_Commit{Commit: &tsujiv1.Commit{
 			Version:      v.String(),
 			Base:         se.base.version,
-			Resources:    uint32(se.target.Snapshot.Len()), //nolint:gosec // four billion resources do not fit anywhere
+			Resources:    uint32(se.target.Snapshot.Len()),
 			ConfigDigest: v.Config[:],
 			FactsDigest:  v.Facts[:],
 			Observed:     se.target.Observed,
@@ -361,11 +362,12 @@ func (s *session) close() {
 	}
 }
 
-// maxMessage is how much of a refusal's text is kept, in bytes.
-const maxMessage = 8 << 10
-
-// maxRefused is how many resources of a refusal are kept.
-const maxRefused = 64
+// What is kept of a refusal: it is shown to people, and one per router is held.
+const (
+	maxMessage = 4 << 10 // bytes of its message
+	maxFault   = 1 << 10 // bytes of the message on one resource
+	maxRefused = 64      // resources
+)
 
 // refusalOf reads what a nack says. Who says nothing of use is taken to have a trouble of its own.
 func refusalOf(r *discovery.DeltaDiscoveryRequest) *tsujiv1.Refusal {
@@ -381,14 +383,23 @@ func refusalOf(r *discovery.DeltaDiscoveryRequest) *tsujiv1.Refusal {
 	default:
 		refusal.Class = tsujiv1.RefusalClass_REFUSAL_CLASS_LOCAL
 	}
-	refusal.Message = cmp.Or(refusal.GetMessage(), r.GetErrorDetail().GetMessage())
-	if len(refusal.Message) > maxMessage {
-		refusal.Message = strings.ToValidUTF8(refusal.Message[:maxMessage], "") // the cut may be inside a character
+	refusal.Message = shorten(cmp.Or(refusal.GetMessage(), r.GetErrorDetail().GetMessage()), maxMessage)
+	faults := refusal.GetResources()
+	faults = faults[:min(len(faults), maxRefused)]
+	for _, f := range faults {
+		f.Resource, f.Message = shorten(f.GetResource(), maxFault), shorten(f.GetMessage(), maxFault)
+		f.Digest = f.GetDigest()[:min(len(f.GetDigest()), len(snapshot.Digest{}))]
 	}
-	if len(refusal.Resources) > maxRefused {
-		refusal.Resources = refusal.Resources[:maxRefused]
-	}
+	refusal.Resources = slices.Clip(faults)
 	return refusal
+}
+
+// shorten cuts a text to at most n bytes, and not inside a character: what is not UTF-8 could not be shown.
+func shorten(text string, n int) string {
+	if len(text) <= n {
+		return text
+	}
+	return strings.ToValidUTF8(text[:n], "")
 }
 
 // className is a refusal's class as metrics and logs name it.

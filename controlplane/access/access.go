@@ -1,0 +1,158 @@
+// Package access decides who may call what.
+//
+// It guarantees that a call reaches its service only if a row of its table gives that method to the role of
+// the caller's certificate, and that whoever is turned away is in the log, with what was tried.
+//
+// Do not assume that a right is enough: which view a router sees is decided in the discovery server, from
+// the same identity.
+package access
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/tsuji-dev/tsuji/identity"
+)
+
+// right gives the methods that begin with a prefix to some roles.
+type right struct {
+	prefix string
+	roles  []identity.Role
+}
+
+// rights is the table. What is in no row is for nobody. The replicas of the control plane have health only:
+// there is nothing yet that they ask of each other.
+func rights() []right {
+	const router, operator, controlplane = identity.RoleRouter, identity.RoleOperator, identity.RoleControlPlane
+	return []right{
+		// The only place where private keys are sent: for routers alone, each for its own view.
+		{"/envoy.service.discovery.v3.AggregatedDiscoveryService/", []identity.Role{router}},
+		{"/tsuji.v1.SnapshotService/", []identity.Role{operator}},
+		{"/tsuji.v1.RouteService/", []identity.Role{operator}},
+		{"/tsuji.v1.FleetService/", []identity.Role{operator}},
+		{"/tsuji.v1.StatusService/", []identity.Role{operator}},
+		{"/grpc.reflection.v1.ServerReflection/", []identity.Role{operator}},
+		{"/grpc.reflection.v1alpha.ServerReflection/", []identity.Role{operator}},
+		{"/grpc.health.v1.Health/", []identity.Role{router, operator, controlplane}},
+	}
+}
+
+// Config says who is known.
+type Config struct {
+	// TrustDomain is the one that identities are of. Needed, unless Insecure.
+	TrustDomain string
+	// Insecure allows everything to everybody: there are no certificates. The caller sees to it that only
+	// this machine can connect.
+	Insecure bool
+	// Log is written to. Needed.
+	Log *slog.Logger
+}
+
+// Guard stands before the services of a gRPC server. It is safe for concurrent use.
+type Guard struct {
+	config Config
+	rights []right
+}
+
+// New makes a guard.
+func New(c Config) *Guard { return &Guard{config: c, rights: rights()} }
+
+// ServerOptions returns the guard's interceptors.
+func (g *Guard) ServerOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.ChainUnaryInterceptor(func(ctx context.Context, q any, i *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+			ctx, err := g.admit(ctx, i.FullMethod)
+			if err != nil {
+				return nil, err
+			}
+			return next(ctx, q)
+		}),
+		grpc.ChainStreamInterceptor(func(srv any, s grpc.ServerStream, i *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+			ctx, err := g.admit(s.Context(), i.FullMethod)
+			if err != nil {
+				return err
+			}
+			return next(srv, stream{ServerStream: s, ctx: ctx})
+		}),
+	}
+}
+
+// stream is a stream whose context holds the caller's identity.
+type stream struct {
+	grpc.ServerStream
+	ctx context.Context // in a struct because a ServerStream is how gRPC passes it
+}
+
+func (s stream) Context() context.Context { return s.ctx }
+
+// caller is the context key of the identity that admit found.
+type caller struct{}
+
+// admit returns a context with the caller's identity, or the status with which the call is turned away.
+func (g *Guard) admit(ctx context.Context, method string) (context.Context, error) {
+	if g.config.Insecure {
+		return ctx, nil
+	}
+	id, err := g.identify(ctx)
+	if err != nil {
+		g.config.Log.Warn("call refused: the caller is not known", "method", method, "address", address(ctx), "err", err)
+		return nil, status.Error(codes.Unauthenticated, err.Error())
+	}
+	if !g.allows(method, id.Role) {
+		g.config.Log.Warn("call refused: the caller has no right to it", "method", method, "peer", id.String(), "address", address(ctx))
+		return nil, status.Errorf(codes.PermissionDenied, "%s may not call %s", id, method)
+	}
+	return context.WithValue(ctx, caller{}, id), nil
+}
+
+// allows tells whether a row gives the method to the role.
+func (g *Guard) allows(method string, role identity.Role) bool {
+	return slices.ContainsFunc(g.rights, func(r right) bool {
+		return strings.HasPrefix(method, r.prefix) && slices.Contains(r.roles, role)
+	})
+}
+
+// errNoCertificate is what somebody is told who came past TLS.
+var errNoCertificate = errors.New("a client certificate is needed")
+
+// identify reads the identity in the certificate that the connection was made with.
+func (g *Guard) identify(ctx context.Context) (identity.ID, error) {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return identity.ID{}, errNoCertificate
+	}
+	info, ok := p.AuthInfo.(credentials.TLSInfo)
+	if !ok || len(info.State.VerifiedChains) == 0 {
+		return identity.ID{}, errNoCertificate
+	}
+	return identity.FromCertificate(info.State.PeerCertificates[0], g.config.TrustDomain)
+}
+
+// Authenticate tells who calls, from a context that went through the guard. If verified is false the server
+// is insecure, and there is nothing to tell. It is what the discovery server asks.
+func (g *Guard) Authenticate(ctx context.Context) (id identity.ID, verified bool, err error) {
+	if g.config.Insecure {
+		return identity.ID{}, false, nil
+	}
+	id, ok := ctx.Value(caller{}).(identity.ID)
+	if !ok {
+		return identity.ID{}, false, errNoCertificate
+	}
+	return id, true, nil
+}
+
+func address(ctx context.Context) string {
+	if p, ok := peer.FromContext(ctx); ok && p.Addr != nil {
+		return p.Addr.String()
+	}
+	return ""
+}

@@ -1,0 +1,10 @@
+package access
+
+// Prefixes returns the first column of the table.
+func Prefixes() []string {
+	var all []string
+	for _, r := range rights() {
+		all = append(all, r.prefix)
+	}
+	return all
+}
