@@ -1,0 +1,94 @@
+// Command controlplane watches a cluster, or a directory of manifests, and serves what it compiles from it to
+// routers over delta xDS.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tsuji-dev/tsuji/cmd/internal/flagenv"
+	"github.com/tsuji-dev/tsuji/controlplane"
+	"github.com/tsuji-dev/tsuji/controlplane/cluster"
+)
+
+// version is set by the linker.
+var version = "unreleased"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := command().ExecuteContext(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "controlplane:", err)
+		os.Exit(1)
+	}
+}
+
+func command() *cobra.Command {
+	c := controlplane.Config{Version: version}
+	var source string
+	var verbose bool
+	cmd := &cobra.Command{
+		Use:   "controlplane",
+		Short: "Compile Routes into versioned snapshots, and serve them to routers",
+		Long: `controlplane watches a source of objects, compiles its Routes into versioned snapshots, and serves
+them to routerd over gRPC (delta xDS). Every flag can also come from an environment variable:
+--state-dir is TSUJI_STATE_DIR.`,
+		Args:          cobra.NoArgs,
+		Version:       version,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		PreRunE: func(cmd *cobra.Command, _ []string) error {
+			return flagenv.Apply(cmd.Flags(), os.LookupEnv)
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c.Log = logger(verbose)
+			if err := c.Validate(); err != nil {
+				return err
+			}
+			s, err := open(source, c.Log)
+			if err != nil {
+				return err
+			}
+			c.Source = s
+			return controlplane.Run(cmd.Context(), c)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&source, "source", "", "where objects come from: dir:PATH, a directory of manifests")
+	f.StringVar(&c.Listen, "listen", "127.0.0.1:9400", "gRPC address (discovery, inspection, reflection, health), HOST:PORT or unix:PATH")
+	f.StringVar(&c.Admin, "admin", "127.0.0.1:9401", "HTTP address of /metrics, /healthz and /readyz")
+	f.StringVar(&c.TLS.Cert, "tls-cert", "", "file of this replica's certificate, PEM")
+	f.StringVar(&c.TLS.Key, "tls-key", "", "file of its private key, PEM, for its owner only")
+	f.StringVar(&c.TLS.CA, "client-ca", "", "file of the CA certificates that routers and operators are verified with, PEM")
+	f.StringVar(&c.TrustDomain, "trust-domain", "tsuji.local", "SPIFFE trust domain of all identities")
+	f.BoolVar(&c.Insecure, "insecure", false, "no TLS and no identities; only with loopback addresses and a directory source")
+	f.BoolVarP(&verbose, "verbose", "v", false, "log debug messages too")
+	return cmd
+}
+
+// open returns the source that --source names.
+func open(source string, log *slog.Logger) (cluster.Source, error) {
+	path, ok := strings.CutPrefix(source, "dir:")
+	if !ok || path == "" {
+		return nil, errors.New("--source: want dir:PATH, a directory of manifests, as in --source=dir:examples/demo")
+	}
+	return cluster.NewDir(cluster.DirConfig{Path: path, Log: log, Now: time.Now})
+}
+
+func logger(verbose bool) *slog.Logger {
+	level := slog.LevelInfo
+	if verbose {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+}

@@ -1,0 +1,88 @@
+// Command routerd puts the control plane's snapshots into force on one HAProxy.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tsuji-dev/tsuji/cmd/internal/flagenv"
+	"github.com/tsuji-dev/tsuji/routerd"
+)
+
+// version is set by the linker.
+var version = "unreleased"
+
+func main() {
+	// The first signal stops gracefully; the second, through the channel's default again, ends at once.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	if err := command().ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "routerd:", err)
+		os.Exit(1)
+	}
+}
+
+func command() *cobra.Command {
+	c := routerd.Config{Version: version}
+	var verbose bool
+	cmd := &cobra.Command{
+		Use:   "routerd",
+		Short: "Put snapshots into force on one HAProxy",
+		Long: `routerd follows a control plane, puts each snapshot into force on the HAProxy that it runs, and acks the
+version that then serves. Every flag can also come from an environment variable: --state-dir is
+TSUJI_STATE_DIR.
+
+SIGTERM stops gracefully: readiness fails, --shutdown-delay passes, connections drain, HAProxy ends. Any other
+end of routerd leaves HAProxy serving; the next routerd with the same --state-dir takes it over.`,
+		Args:          cobra.NoArgs,
+		Version:       version,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		PreRunE: func(cmd *cobra.Command, _ []string) error {
+			return flagenv.Apply(cmd.Flags(), os.LookupEnv)
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c.Log = logger(verbose)
+			if err := c.Validate(); err != nil {
+				return err
+			}
+			return routerd.Run(cmd.Context(), c)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&c.Zone, "zone", "", "the zone that this router is in (tok04)")
+	f.StringVar(&c.Name, "name", "", "the router's name; empty: the host's name")
+	f.StringVar(&c.IngressController, "ingress-controller", "default", "the IngressController that this router serves")
+	f.StringSliceVar(&c.ControlPlane, "control-plane", nil, "addresses of control planes, HOST:PORT or unix:PATH, comma-separated; one is used at a time")
+	f.StringVar(&c.TLS.Cert, "tls-cert", "", "file of this router's certificate, PEM")
+	f.StringVar(&c.TLS.Key, "tls-key", "", "file of its private key, PEM, for its owner only")
+	f.StringVar(&c.TLS.CA, "ca", "", "file of the CA certificates that control planes are verified with, PEM")
+	f.StringVar(&c.TrustDomain, "trust-domain", "tsuji.local", "SPIFFE trust domain of all identities")
+	f.BoolVar(&c.Insecure, "insecure", false, "no TLS and no identities; only with loopback addresses")
+	f.StringSliceVar(&c.HTTP, "http", []string{":80"}, "addresses for HTTP, comma-separated; [ADDRESS]:PORT or unix:PATH")
+	f.StringSliceVar(&c.HTTPS, "https", []string{":443"}, "addresses for HTTPS")
+	f.StringSliceVar(&c.Stats, "stats", []string{":1936"}, "addresses of /healthz, /healthz/ready and /metrics")
+	f.StringVar(&c.StateDir, "state-dir", "", "directory of what is in force; made if absent, else it must be ours and 0700")
+	f.StringVar(&c.HAProxy, "haproxy", "haproxy", "the HAProxy to run")
+	f.BoolVar(&c.HAProxyTied, "haproxy-tied", false, "end HAProxy when this process ends, however it does; for demonstrations and tests")
+	f.DurationVar(&c.ShutdownDelay, "shutdown-delay", 45*time.Second, "how long readiness fails before connections are drained")
+	f.DurationVar(&c.DrainTimeout, "drain-timeout", time.Hour, "how long connections may drain")
+	f.StringVar(&c.Admin, "admin", "127.0.0.1:9402", "HTTP address of routerd's own /metrics, /healthz and /readyz")
+	f.BoolVarP(&verbose, "verbose", "v", false, "log debug messages too")
+	return cmd
+}
+
+func logger(verbose bool) *slog.Logger {
+	level := slog.LevelInfo
+	if verbose {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+}

@@ -1,0 +1,115 @@
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/tsuji-dev/tsuji/controlplane/cluster"
+	"github.com/tsuji-dev/tsuji/controlplane/compile"
+	"github.com/tsuji-dev/tsuji/controlplane/inspect"
+	"github.com/tsuji-dev/tsuji/controlplane/release"
+	"github.com/tsuji-dev/tsuji/snapshot"
+)
+
+// defaultIngressController is served even if no such object exists: a plain directory of Routes has none.
+const defaultIngressController = "default"
+
+// pause is the least time between two compilations: the first change goes out at once, and a burst behind it is
+// taken together.
+const pause = 25 * time.Millisecond
+
+// pipeline takes changes from the source to the board. Its one goroutine owns the compilers and all that
+// is in it.
+type pipeline struct {
+	source  cluster.Source
+	board   *release.Board
+	inspect *inspect.Server
+	compile func(ingressController string) *compile.Compiler
+	synced  func() // called once, when the source has been read and its snapshots are on the board
+	now     func() time.Time
+	log     *slog.Logger
+
+	objects   map[cluster.Key]cluster.Change // what there is now: a new IngressController's compiler begins from it
+	compilers map[string]*compile.Compiler   // by IngressController; nil: to be made
+}
+
+// run follows the source until ctx ends.
+func (p *pipeline) run(ctx context.Context) error {
+	p.objects = map[cluster.Key]cluster.Change{}
+	p.compilers = map[string]*compile.Compiler{defaultIngressController: nil}
+	for {
+		changed := p.source.Changed()
+		batch, synced := p.source.Take()
+		p.inspect.SetFaults(batch.Faults)
+		if synced {
+			p.handle(batch)
+		}
+		if err := wait(ctx, changed); err != nil {
+			return ignoreCanceled(err)
+		}
+	}
+}
+
+// wait returns when the channel is closed, but not before the pause has passed.
+func wait(ctx context.Context, changed <-chan struct{}) error {
+	paused := time.NewTimer(pause)
+	defer paused.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-paused.C:
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-changed:
+		return nil
+	}
+}
+
+// handle compiles a batch for every IngressController, and publishes what came of it.
+func (p *pipeline) handle(batch cluster.Batch) {
+	for _, c := range batch.Changes {
+		if c.Object == nil {
+			delete(p.objects, c.Key)
+			continue
+		}
+		p.objects[c.Key] = c
+		if c.Key.Kind == cluster.IngressController && p.compilers[c.Key.Name] == nil {
+			p.compilers[c.Key.Name] = nil // made below
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.compilers)) {
+		c, changes := p.compilers[name], batch.Changes
+		if c == nil {
+			c = p.compile(name)
+			p.compilers[name] = c
+			changes = slices.Collect(maps.Values(p.objects))
+		}
+		result := c.Apply(changes)
+		s := snapshot.New(batch.Revision, result.Config, result.Facts)
+		p.board.Publish(name, release.Target{Snapshot: s, Observed: batch.Observed}, p.now())
+		p.inspect.Observe(name, result)
+		for _, v := range result.Verdicts {
+			if !v.GetAdmitted() {
+				p.log.Warn("route refused", "ingress_controller", name, "route", v.GetNamespace()+"/"+v.GetName(), "reason", v.GetReason(), "message", v.GetMessage())
+			}
+		}
+		p.log.Debug("compiled", "ingress_controller", name, "version", s.Version().Short(), "changes", len(changes), "resources", s.Len())
+	}
+	if p.synced != nil {
+		p.synced()
+		p.synced = nil
+	}
+}
+
+func ignoreCanceled(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,183 @@
+// Package routerd puts the control plane's snapshots into force on one HAProxy.
+//
+// This file wires the packages below it, in the order in which a snapshot passes through them: subscribe
+// receives it, apply puts it into force, the store records it, subscribe acks it.
+package routerd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/tsuji-dev/tsuji/admin"
+	"github.com/tsuji-dev/tsuji/identity"
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+	"github.com/tsuji-dev/tsuji/routerd/apply"
+	"github.com/tsuji-dev/tsuji/routerd/haproxy"
+	"github.com/tsuji-dev/tsuji/routerd/render"
+	"github.com/tsuji-dev/tsuji/routerd/store"
+	"github.com/tsuji-dev/tsuji/routerd/subscribe"
+	"github.com/tsuji-dev/tsuji/snapshot"
+)
+
+// Run follows the control plane until ctx ends, and then stops gracefully: readiness fails, connections drain,
+// HAProxy ends. It returns when all that it started has ended.
+func Run(ctx context.Context, c Config) error {
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+
+	record, err := store.Open(store.Config{Dir: c.StateDir, Log: c.Log, Metrics: store.NewMetrics(metrics)})
+	if err != nil {
+		return err
+	}
+	applier, version, err := newApplier(ctx, c, metrics)
+	if err != nil {
+		return errors.Join(err, record.Close())
+	}
+	dial, err := dialOptions(c)
+	if err != nil {
+		return errors.Join(err, record.Close())
+	}
+	client := subscribe.New(subscribe.Config{
+		Servers: c.ControlPlane, Dial: dial,
+		Name: c.Name, IngressController: c.IngressController, Zone: c.Zone, RouterdVersion: c.Version, HAProxyVersion: version,
+		Applier: recorded{applier, record, c.Log}, Log: c.Log, Metrics: subscribe.NewMetrics(metrics),
+	})
+	adminListener, err := net.Listen("tcp", c.Admin)
+	if err != nil {
+		return errors.Join(fmt.Errorf("listen on --admin %s: %w", c.Admin, err), record.Close())
+	}
+
+	// What serves outlives ctx by the graceful stop.
+	alive, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	serving, alive := errgroup.WithContext(alive)
+	serving.Go(func() error { return record.Run(alive) })
+	serving.Go(func() error { return applier.Run(alive) })
+	serving.Go(func() error {
+		return admin.Serve(alive, admin.Config{Listener: adminListener, Metrics: metrics, Log: c.Log, Ready: func() error {
+			if _, ok := applier.InForce(); !ok {
+				return errors.New("no snapshot is in force yet")
+			}
+			return nil
+		}})
+	})
+	c.Log.Info("routerd started", "version", c.Version, "haproxy", version, "zone", c.Zone, "name", c.Name, "control_plane", c.ControlPlane, "state_dir", c.StateDir)
+
+	if s, ok := record.Snapshot(); ok {
+		if err := applier.Start(alive, s); err != nil {
+			c.Log.Error("what is in the store could not be put into force; waiting for the control plane", "version", s.Version().Short(), "error", err)
+		}
+	}
+	following, followed := errgroup.WithContext(ctx)
+	following.Go(func() error { return client.Run(followed) })
+	following.Go(func() error { // a failure of what serves ends the following too
+		select {
+		case <-followed.Done():
+			return nil
+		case <-alive.Done():
+			return errors.New("routerd: what serves has ended")
+		}
+	})
+	err = following.Wait()
+	if ctx.Err() != nil {
+		c.Log.Info("stopping: draining", "delay", c.ShutdownDelay, "timeout", c.DrainTimeout)
+		err = errors.Join(err, applier.Stop(alive))
+	}
+	end()
+	return errors.Join(err, serving.Wait(), record.Close())
+}
+
+// newApplier makes the applier and what it stands on: the HAProxy of this directory, and a renderer for its release.
+func newApplier(ctx context.Context, c Config, metrics prometheus.Registerer) (*apply.Applier, string, error) {
+	dir := filepath.Join(c.StateDir, "haproxy")
+	process, err := haproxy.New(haproxy.Config{Binary: c.HAProxy, Dir: dir, Log: c.Log, TieToParent: c.HAProxyTied})
+	if err != nil {
+		return nil, "", err
+	}
+	version, err := process.Version(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	certificate, err := defaultCertificate(c.StateDir, time.Now())
+	if err != nil {
+		return nil, "", err
+	}
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		return nil, "", fmt.Errorf("read the limit of open files: %w", err)
+	}
+	options := render.Options{
+		HTTP: c.HTTP, HTTPS: c.HTTPS, Stats: c.Stats,
+		Version:            render.Version{Major: version.Major, Minor: version.Minor},
+		DefaultCertificate: certificate,
+		FileDescriptors:    int(min(files.Max, maxFileDescriptors)), //nolint:gosec // bounded
+	}
+	if os.Geteuid() == 0 {
+		options.Jail, options.User, options.Group = true, nobody, nobody
+	}
+	renderer, err := render.New(options)
+	if err != nil {
+		return nil, "", err
+	}
+	a := apply.New(apply.Config{
+		Renderer: renderer, HAProxy: process, Log: c.Log, Metrics: apply.NewMetrics(metrics), ShutdownDelay: c.ShutdownDelay, DrainTimeout: c.DrainTimeout,
+	})
+	return a, version.String(), nil
+}
+
+// maxFileDescriptors is as many as HAProxy is told that it may open at the most: "unlimited" is a number too.
+const maxFileDescriptors = 4 << 20
+
+// nobody is the user and group that HAProxy becomes when routerd is root.
+const nobody = 65534
+
+// dialOptions returns how control planes are dialled: only a control plane's certificate is accepted.
+func dialOptions(c Config) ([]grpc.DialOption, error) {
+	if c.Insecure {
+		return []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}, nil
+	}
+	keeper, err := identity.Load(c.TLS, c.Log)
+	if err != nil {
+		return nil, err
+	}
+	accept := func(id identity.ID) error {
+		if id.Role != identity.RoleControlPlane {
+			return fmt.Errorf("%s is no control plane", id)
+		}
+		return nil
+	}
+	return []grpc.DialOption{grpc.WithTransportCredentials(credentials.NewTLS(keeper.ClientTLS(c.TrustDomain, accept)))}, nil
+}
+
+// recorded is the applier, with a record of what it put into force.
+type recorded struct {
+	*apply.Applier
+	store *store.Store
+	log   *slog.Logger
+}
+
+// Apply puts next into force and records it. A record that cannot be written is no refusal: next serves. It is
+// logged, and the store writes a whole checkpoint as soon as it can.
+func (r recorded) Apply(ctx context.Context, next snapshot.Snapshot, d snapshot.Delta) *tsujiv1.Refusal {
+	if refusal := r.Applier.Apply(ctx, next, d); refusal != nil {
+		return refusal
+	}
+	if err := r.store.Append(next, d); err != nil {
+		r.log.Error("what serves could not be recorded: a restart would serve an older version until it has followed", "version", next.Version().Short(), "error", err)
+	}
+	return nil
+}

@@ -1,0 +1,94 @@
+package test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/tsuji-dev/tsuji/test/haproxytest"
+)
+
+// `tsuji demo` serves its four hosts in both zones, each TLS host with its own certificate, takes an edit, and on
+// SIGTERM ends everything that it started.
+func TestDemo(t *testing.T) {
+	dir, err := os.MkdirTemp("", "tj")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	manifests := filepath.Join(dir, "manifests")
+	if err := os.CopyFS(manifests, os.DirFS("../examples/demo")); err != nil {
+		t.Fatal(err)
+	}
+	offset := 20_000 + 10*rand.IntN(2_000) // far from a demo that runs, and from other tests' free ports as a rule
+	state := filepath.Join(dir, "state")
+	log := filepath.Join(dir, "demo.log")
+	p := start(t, log, "tsuji", "demo", "--source="+manifests, "--state-dir="+state, "--bin-dir="+bin, "--haproxy="+haproxytest.Binary(t), fmt.Sprintf("--port-offset=%d", offset))
+	eventually(t, "the demo tells what to try", func() error {
+		select {
+		case <-p.done:
+			b, _ := os.ReadFile(log)
+			t.Fatalf("the demo ended:\n%s", b)
+		default:
+		}
+		return p.logged("Ctrl-C ends everything")
+	})
+
+	ca, err := os.ReadFile(filepath.Join(state, "tls", "ca.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	for _, zone := range []int{14000, 15000} {
+		plain := fmt.Sprintf("127.0.0.1:%d", zone+80+offset)
+		if err := answers(plain, "hello.demo.example", "/", "Hello from backend-"); err != nil {
+			t.Error(err)
+		}
+		for _, host := range []string{"edge.demo.example", "reencrypt.demo.example", "passthrough.demo.example"} {
+			c := &http.Client{Timeout: patience, Transport: &http.Transport{
+				DisableKeepAlives: true,
+				TLSClientConfig:   &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, // verifies the host's name
+				DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+					return (&net.Dialer{}).DialContext(ctx, network, fmt.Sprintf("127.0.0.1:%d", zone+443+offset))
+				},
+			}}
+			req, err := http.NewRequest(http.MethodGet, "https://"+host+"/", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if code, body, err := do(c, req); err != nil || code != 200 || !strings.HasPrefix(body, "Hello from backend-") {
+				t.Errorf("https://%s on port %d: %d %q %v", host, zone+443+offset, code, body, err)
+			}
+		}
+	}
+
+	// With an offset the demo serves a copy of the manifests: that is where an edit goes.
+	var pids []string
+	for _, name := range []string{"controlplane", "tok04", "tok05"} {
+		b, err := os.ReadFile(filepath.Join(state, name+".pid"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		pids = append(pids, strings.TrimSpace(string(b)))
+	}
+	p.terminate()
+	for _, pid := range pids {
+		if _, err := os.Stat("/proc/" + pid); err == nil {
+			t.Errorf("process %s is still there", pid)
+		}
+	}
+	for _, zone := range []string{"tok04", "tok05"} {
+		if master, workers := (&router{f: &fleet{t: t}, stateDir: filepath.Join(state, zone)}).haproxyPIDs(); master != 0 || len(workers) > 0 {
+			t.Errorf("HAProxy of %s is still there: %d %v", zone, master, workers)
+		}
+	}
+}

@@ -1,0 +1,524 @@
+package test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"github.com/tsuji-dev/tsuji/identity"
+	"github.com/tsuji-dev/tsuji/identity/authority"
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+	"github.com/tsuji-dev/tsuji/test/haproxytest"
+)
+
+// patience bounds every wait for a condition. It is long because machines are noisy: no story passes by it.
+const patience = 60 * time.Second
+
+// bin is where TestMain built the product's binaries.
+var bin string
+
+// TestMain builds the three binaries that every story runs.
+func TestMain(m *testing.M) {
+	code, err := func() (int, error) {
+		dir, err := os.MkdirTemp("", "tsuji-bin")
+		if err != nil {
+			return 0, err
+		}
+		defer os.RemoveAll(dir)
+		bin = dir
+		build := exec.Command("go", "build", "-o", dir+"/", "./cmd/...")
+		build.Dir = ".."
+		if out, err := build.CombinedOutput(); err != nil {
+			return 0, fmt.Errorf("build the binaries: %w\n%s", err, out)
+		}
+		return m.Run(), nil
+	}()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// fleet is a directory of manifests, a control plane and routers in zones, as separate processes on
+// addresses of their own, with mutual TLS.
+type fleet struct {
+	t         *testing.T
+	dir       string // everything the fleet writes
+	manifests string // the control plane's source
+	ca        *authority.Authority
+	grpc      string // the control plane's address
+	admin     string
+	cp        *process
+}
+
+// newFleet makes the directory and the certificates; nothing runs yet.
+func newFleet(t *testing.T) *fleet {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "tj") // short: unix sockets live below it
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	ca, err := authority.NewAuthority("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fleet{t: t, dir: dir, manifests: filepath.Join(dir, "manifests"), ca: ca, grpc: freeAddress(t), admin: freeAddress(t)}
+	if err := os.Mkdir(f.manifests, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// issue writes a certificate for the identity and returns its files.
+func (f *fleet) issue(uri string) identity.Files {
+	f.t.Helper()
+	name := strings.NewReplacer("/", "_", ":", "").Replace(uri)
+	files, err := f.ca.WriteFiles(f.dir, name, authority.Options{URI: uri, DNSNames: []string{"localhost"}, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return files
+}
+
+// write puts a manifest into the source, whole at once.
+func (f *fleet) write(name, content string) {
+	f.t.Helper()
+	tmp := filepath.Join(f.manifests, "."+name)
+	if err := os.WriteFile(tmp, []byte(content), 0o600); err != nil {
+		f.t.Fatal(err)
+	}
+	if err := os.Rename(tmp, filepath.Join(f.manifests, name)); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// remove takes a manifest out of the source.
+func (f *fleet) remove(name string) {
+	f.t.Helper()
+	if err := os.Remove(filepath.Join(f.manifests, name)); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// startControlPlane starts the control plane, and waits until it has read its source.
+func (f *fleet) startControlPlane() {
+	f.t.Helper()
+	files := f.issue("spiffe://tsuji.local/controlplane/test")
+	f.cp = start(f.t, filepath.Join(f.dir, "controlplane.log"), "controlplane",
+		"--source=dir:"+f.manifests, "--listen="+f.grpc, "--admin="+f.admin,
+		"--tls-cert="+files.Cert, "--tls-key="+files.Key, "--client-ca="+files.CA)
+	eventually(f.t, "the control plane is ready", func() error { return status("http://"+f.admin+"/readyz", 200) })
+}
+
+// router is one routerd.
+type router struct {
+	f                                   *fleet
+	zone, name                          string
+	http, https, stats, admin, stateDir string
+	args                                []string
+	*process
+}
+
+// newRouter chooses a router's addresses; start starts it.
+func (f *fleet) newRouter(zone, name string) *router {
+	f.t.Helper()
+	files := f.issue("spiffe://tsuji.local/ingress/default/zone/" + zone + "/router/" + name)
+	r := &router{
+		f: f, zone: zone, name: name, http: freeAddress(f.t), https: freeAddress(f.t), stats: freeAddress(f.t), admin: freeAddress(f.t),
+		stateDir: filepath.Join(f.dir, name),
+	}
+	r.args = []string{
+		"--zone=" + zone, "--name=" + name, "--control-plane=" + f.grpc,
+		"--tls-cert=" + files.Cert, "--tls-key=" + files.Key, "--ca=" + files.CA,
+		"--http=" + r.http, "--https=" + r.https, "--stats=" + r.stats, "--admin=" + r.admin,
+		"--state-dir=" + r.stateDir, "--haproxy=" + haproxytest.Binary(f.t), "--shutdown-delay=0s", "--drain-timeout=5s",
+	}
+	f.t.Cleanup(func() { r.killHAProxy() })
+	return r
+}
+
+func (r *router) start(extra ...string) {
+	r.f.t.Helper()
+	r.process = start(r.f.t, filepath.Join(r.f.dir, r.name+".log"), "routerd", append(r.args, extra...)...)
+}
+
+// ready waits until the router answers that it serves.
+func (r *router) ready() {
+	r.f.t.Helper()
+	eventually(r.f.t, r.name+" is ready", func() error { return status("http://"+r.stats+"/healthz/ready", 200) })
+}
+
+// haproxy returns the process ids of the router's HAProxy: those whose working directory is in its state directory.
+func (r *router) haproxyPIDs() (master int, workers []int) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		r.f.t.Fatal(err)
+	}
+	var all []int
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		exe, _ := os.ReadFile("/proc/" + e.Name() + "/cmdline")
+		if !bytes.Contains(exe, []byte("haproxy.cfg")) {
+			continue
+		}
+		env, _ := os.Readlink("/proc/" + e.Name() + "/cwd")
+		root, _ := os.Readlink("/proc/" + e.Name() + "/root")
+		if strings.HasPrefix(env, r.stateDir) || strings.HasPrefix(root, r.stateDir) {
+			all = append(all, pid)
+		}
+	}
+	for _, pid := range all {
+		parent := parentOf(pid)
+		isWorker := false
+		for _, other := range all {
+			isWorker = isWorker || parent == other
+		}
+		if isWorker {
+			workers = append(workers, pid)
+		} else {
+			master = pid
+		}
+	}
+	return master, workers
+}
+
+func (r *router) killHAProxy() {
+	master, workers := r.haproxyPIDs()
+	for _, pid := range append(workers, master) {
+		if pid > 0 {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+}
+
+func parentOf(pid int) int {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	// pid (comm) state ppid
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	ppid, _ := strconv.Atoi(fields[1])
+	return ppid
+}
+
+// process is a child of the test.
+type process struct {
+	t    *testing.T
+	name string
+	cmd  *exec.Cmd
+	log  string
+	done chan struct{}
+}
+
+// start runs one of the binaries with its output in a file; it is killed at the end of the test at the latest.
+func start(t *testing.T, log, name string, args ...string) *process {
+	t.Helper()
+	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	cmd := exec.Command(filepath.Join(bin, name), args...)
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p := &process{t: t, name: name, cmd: cmd, log: log, done: make(chan struct{})}
+	go func() {
+		_ = cmd.Wait()
+		close(p.done)
+	}()
+	t.Cleanup(func() {
+		p.kill()
+		if t.Failed() {
+			b, _ := os.ReadFile(log)
+			t.Logf("---- %s\n%s", log, tail(b, 6000))
+		}
+	})
+	return p
+}
+
+// kill ends the process with SIGKILL, and waits for it.
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill()
+	<-p.done
+}
+
+// terminate ends the process with SIGTERM, and waits for it.
+func (p *process) terminate() {
+	p.t.Helper()
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-p.done:
+	case <-time.After(patience):
+		p.t.Fatalf("%s did not end on SIGTERM", p.name)
+	}
+}
+
+func tail(b []byte, n int) []byte { return b[max(0, len(b)-n):] }
+
+// logged tells whether the process wrote a line that has all the words.
+func (p *process) logged(words ...string) error {
+	b, err := os.ReadFile(p.log)
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(b)) {
+		found := true
+		for _, w := range words {
+			found = found && strings.Contains(line, w)
+		}
+		if found {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s logged no line with %q", p.name, words)
+}
+
+// dial connects to the control plane with the identity's certificate.
+func (f *fleet) dial(files identity.Files) *grpc.ClientConn {
+	f.t.Helper()
+	cert, err := tls.LoadX509KeyPair(files.Cert, files.Key)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(f.ca.CertPEM())
+	conn, err := grpc.NewClient(f.grpc, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{
+		Certificates: []tls.Certificate{cert}, RootCAs: pool, ServerName: "localhost", MinVersion: tls.VersionTLS13,
+	})))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+// operator connects with an operator's certificate.
+func (f *fleet) operator() *grpc.ClientConn {
+	return f.dial(f.issue("spiffe://tsuji.local/operator/test"))
+}
+
+// routers asks the control plane for its routers, by name.
+func (f *fleet) routers(conn *grpc.ClientConn) map[string]*tsujiv1.Router {
+	f.t.Helper()
+	ctx, cancel := context.WithTimeout(f.t.Context(), patience)
+	defer cancel()
+	r, err := tsujiv1.NewFleetServiceClient(conn).ListRouters(ctx, &tsujiv1.ListRoutersRequest{}, grpc.WaitForReady(true))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	byName := map[string]*tsujiv1.Router{}
+	for _, r := range r.GetRouters() {
+		byName[r.GetName()] = r
+	}
+	return byName
+}
+
+// converged waits until each router named has acked what it should have.
+func (f *fleet) converged(conn *grpc.ClientConn, names ...string) {
+	f.t.Helper()
+	eventually(f.t, "all routers serve their target", func() error {
+		byName := f.routers(conn)
+		for _, n := range names {
+			r := byName[n]
+			if !r.GetConnected() || r.GetAckedVersion() == "" || digests(r.GetAckedVersion()) != digests(r.GetTargetVersion()) {
+				return fmt.Errorf("%s: connected %v, acked %q, target %q, refusal %v", n, r.GetConnected(), r.GetAckedVersion(), r.GetTargetVersion(), r.GetRefusal())
+			}
+		}
+		return nil
+	})
+}
+
+// digests is a version without its revision.
+func digests(version string) string {
+	_, d, _ := strings.Cut(version, "-")
+	return d
+}
+
+// backend is an HTTP server of the test's own; it answers with its name.
+func backend(t *testing.T, name string) (host string, port int) {
+	t.Helper()
+	srv := &http.Server{Handler: answering(name), ReadHeaderTimeout: patience}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = srv.Serve(l) }()
+	t.Cleanup(func() { _ = srv.Close() })
+	a, _ := l.Addr().(*net.TCPAddr)
+	return a.IP.String(), a.Port
+}
+
+// tlsBackend is the same over TLS.
+func tlsBackend(t *testing.T, name string, certPEM, keyPEM []byte) (host string, port int) {
+	t.Helper()
+	cert, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: answering(name), ReadHeaderTimeout: patience}
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12})
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = srv.Serve(l) }()
+	t.Cleanup(func() { _ = srv.Close() })
+	a, _ := l.Addr().(*net.TCPAddr)
+	return a.IP.String(), a.Port
+}
+
+func answering(name string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = fmt.Fprintf(w, "%s %s %s\n", name, r.Host, r.URL.Path)
+	})
+}
+
+var client = &http.Client{
+	Timeout:       10 * time.Second,
+	Transport:     &http.Transport{DisableKeepAlives: true},
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}
+
+// get asks an address for a host's path, and returns the status and the body.
+func get(address, host, path string) (int, string, error) {
+	req, err := http.NewRequest(http.MethodGet, "http://"+address+path, nil)
+	if err != nil {
+		return 0, "", err
+	}
+	req.Host = host
+	return do(client, req)
+}
+
+func do(c *http.Client, req *http.Request) (int, string, error) {
+	resp, err := c.Do(req)
+	if err != nil {
+		return 0, "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, "", err
+	}
+	return resp.StatusCode, string(b), nil
+}
+
+// answers is nil when the address gives the host's path a 200 whose body begins so.
+func answers(address, host, path, begin string) error {
+	code, body, err := get(address, host, path)
+	if err != nil {
+		return err
+	}
+	if code != 200 || !strings.HasPrefix(body, begin) {
+		return fmt.Errorf("http://%s%s (Host: %s): %d %q, want 200 %q", address, path, host, code, body, begin)
+	}
+	return nil
+}
+
+func status(url string, want int) error {
+	resp, err := client.Get(url)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if b, _ := io.ReadAll(resp.Body); resp.StatusCode != want {
+		return fmt.Errorf("%s: %d %q, want %d", url, resp.StatusCode, b, want)
+	}
+	return nil
+}
+
+// eventually waits until the condition holds; it fails the test with its last error.
+func eventually(t *testing.T, what string, condition func() error) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		err := condition()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain until %s: %v", what, err)
+		}
+		time.Sleep(20 * time.Millisecond) // between two looks at a condition
+	}
+}
+
+// load sends requests one after the other from some clients, half of them on connections of their own, until
+// stop is called, which returns how many there were and the first failures.
+func load(t *testing.T, address, host string) (stop func() (int, []error)) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var sent int
+	var failed []error
+	for n := range 4 {
+		c := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: n%2 == 0}}
+		wg.Go(func() {
+			defer c.CloseIdleConnections()
+			for ctx.Err() == nil {
+				req, _ := http.NewRequest(http.MethodGet, "http://"+address+"/", nil)
+				req.Host = host
+				code, body, err := do(c, req)
+				if err == nil && code != 200 {
+					err = fmt.Errorf("%d %q", code, body)
+				}
+				mu.Lock()
+				sent++
+				if err != nil && len(failed) < 5 {
+					failed = append(failed, fmt.Errorf("request %d: %w", sent, err))
+				}
+				mu.Unlock()
+				select {
+				case <-ctx.Done():
+				case <-time.After(2 * time.Millisecond): // the load's pace
+				}
+			}
+		})
+	}
+	var once sync.Once
+	stop = func() (int, []error) {
+		once.Do(func() { cancel(); wg.Wait() })
+		return sent, failed
+	}
+	t.Cleanup(func() { stop() })
+	return stop
+}
+
+// freeAddress returns a loopback address that was free a moment ago.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+var errNotYet = errors.New("not yet")

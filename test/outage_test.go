@@ -1,0 +1,153 @@
+package test
+
+import (
+	"fmt"
+	"syscall"
+	"testing"
+
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+)
+
+// served starts a fleet of one control plane and one router that serve a few routes.
+func served(t *testing.T, routes int) (*fleet, *router) {
+	t.Helper()
+	f := newFleet(t)
+	ip, port := backend(t, "pod")
+	all := service("web", port, ip)
+	for i := range routes {
+		all += route(fmt.Sprintf("r%d", i), fmt.Sprintf("r%d.example.com", i), "web")
+	}
+	f.write("all.yaml", all)
+	f.startControlPlane()
+	r := f.newRouter("tok04", "router-a")
+	r.start()
+	r.ready()
+	f.converged(f.operator(), "router-a")
+	return f, r
+}
+
+// The control plane is killed: traffic goes on. routerd is stopped and started without it: traffic comes back from
+// the store. The control plane is started again, and compiles from nothing: the router is sent no resource, and
+// follows again.
+func TestControlPlaneGone(t *testing.T) {
+	f, r := served(t, 20)
+	f.cp.kill()
+	if err := answers(r.http, "r7.example.com", "/", "pod"); err != nil {
+		t.Errorf("with no control plane: %v", err)
+	}
+	r.terminate()
+	if err := answers(r.http, "r7.example.com", "/", "pod"); err == nil {
+		t.Fatal("a router that was stopped still answers")
+	}
+	r.start()
+	r.ready()
+	for i := range 20 {
+		if err := answers(r.http, fmt.Sprintf("r%d.example.com", i), "/", "pod"); err != nil {
+			t.Errorf("from the store: %v", err)
+		}
+	}
+
+	f.startControlPlane()
+	op := f.operator()
+	f.converged(op, "router-a")
+	if got := f.routers(op)["router-a"]; got.GetResourcesSent() != 0 || got.GetResponsesSent() != 0 {
+		t.Errorf("a router that holds the version was sent %d resources in %d responses, want none", got.GetResourcesSent(), got.GetResponsesSent())
+	}
+	f.write("new.yaml", route("new", "new.example.com", "web"))
+	eventually(t, "the router follows again", func() error { return answers(r.http, "new.example.com", "/", "pod") })
+	f.converged(op, "router-a")
+	if got := f.routers(op)["router-a"]; got.GetResourcesSent() != 1 {
+		t.Errorf("one new Route took %d resources, want 1", got.GetResourcesSent())
+	}
+}
+
+// routerd is killed under load and started again: HAProxy is taken over as it is, and no request fails.
+func TestRouterdKilledUnderLoad(t *testing.T) {
+	f, r := served(t, 5)
+	master, workers := r.haproxyPIDs()
+	stop := load(t, r.http, "r3.example.com")
+	r.kill()
+	if err := answers(r.http, "r3.example.com", "/", "pod"); err != nil {
+		t.Errorf("with no routerd: %v", err)
+	}
+	r.start()
+	op := f.operator()
+	f.converged(op, "router-a")
+	f.write("new.yaml", route("new", "new.example.com", "web"))
+	eventually(t, "the new routerd puts changes into force", func() error { return answers(r.http, "new.example.com", "/", "pod") })
+	sent, failed := stop()
+	if len(failed) > 0 || sent < 100 {
+		t.Errorf("%d requests, of which failed: %v", sent, failed)
+	}
+	if now, _ := r.haproxyPIDs(); now != master || master == 0 {
+		t.Errorf("HAProxy's master was %d (workers %v), now is %d: want it taken over", master, workers, now)
+	}
+}
+
+// HAProxy's worker is killed, then its master: each time it is back with the same configuration.
+func TestHAProxyKilled(t *testing.T) {
+	_, r := served(t, 5)
+	for _, victim := range []string{"worker", "master"} {
+		master, workers := r.haproxyPIDs()
+		if master == 0 || len(workers) != 1 {
+			t.Fatalf("HAProxy has master %d, workers %v", master, workers)
+		}
+		pid := workers[0]
+		if victim == "master" {
+			pid = master
+		}
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "HAProxy is back after its "+victim+" was killed", func() error {
+			if m, w := r.haproxyPIDs(); m == 0 || len(w) != 1 || w[0] == workers[0] {
+				return fmt.Errorf("master %d, workers %v", m, w)
+			}
+			return answers(r.http, "r2.example.com", "/", "pod")
+		})
+		for i := range 5 {
+			if err := answers(r.http, fmt.Sprintf("r%d.example.com", i), "/", "pod"); err != nil {
+				t.Errorf("after the %s was killed: %v", victim, err)
+			}
+		}
+	}
+}
+
+// A router's certificate decides what it sees: one that claims another zone, or another IngressController, is
+// refused, and the control plane says so in its log.
+func TestClaimsOfAnotherAreRefused(t *testing.T) {
+	f, r := served(t, 1)
+	for _, claim := range []string{"--zone=tok05", "--ingress-controller=other"} {
+		imposter := f.newRouter("tok04", "imposter-"+claim[2:6])
+		imposter.start(claim)
+		value := claim[len("--zone="):]
+		if claim[:6] != "--zone" {
+			value = "other"
+		}
+		eventually(t, "the control plane logs the claim "+claim, func() error { return f.cp.logged("imposter", value) })
+		if code, _, err := get(imposter.http, "r0.example.com", "/"); err == nil {
+			t.Errorf("a router that claimed %s serves: %d", claim, code)
+		}
+		imposter.kill()
+	}
+	if err := answers(r.http, "r0.example.com", "/", "pod"); err != nil {
+		t.Errorf("the honest router: %v", err)
+	}
+	for name := range f.routers(f.operator()) {
+		if name != "router-a" {
+			t.Errorf("the fleet lists %s", name)
+		}
+	}
+}
+
+// A router's certificate opens no inspection, an operator's no discovery.
+func TestRights(t *testing.T) {
+	f, _ := served(t, 1)
+	asRouter := f.dial(f.issue("spiffe://tsuji.local/ingress/default/zone/tok04/router/router-a"))
+	if _, err := tsujiv1.NewSnapshotServiceClient(asRouter).ListSnapshots(t.Context(), &tsujiv1.ListSnapshotsRequest{}); err == nil {
+		t.Error("a router's certificate lists snapshots")
+	}
+	if _, err := tsujiv1.NewSnapshotServiceClient(f.operator()).ListSnapshots(t.Context(), &tsujiv1.ListSnapshotsRequest{}); err != nil {
+		t.Errorf("an operator's certificate does not list snapshots: %v", err)
+	}
+}
