@@ -101,10 +101,13 @@ func New(cfg Config) (*Process, error) {
 	if path, err = filepath.Abs(path); err != nil {
 		return nil, fmt.Errorf("find HAProxy: %w", err)
 	}
-	for _, d := range []string{cfg.Dir, filepath.Join(cfg.Dir, RunDir), filepath.Join(cfg.Dir, JailDir)} {
-		if err := os.MkdirAll(d, 0o700); err != nil {
-			return nil, fmt.Errorf("make HAProxy's directory: %w", err)
-		}
+	if err := os.MkdirAll(filepath.Join(cfg.Dir, RunDir), 0o700); err != nil {
+		return nil, fmt.Errorf("make HAProxy's directory: %w", err)
+	}
+	// Who has no rights anywhere else has to pass through the jail to the sockets in it.
+	jail := filepath.Join(cfg.Dir, JailDir)
+	if err := errors.Join(os.MkdirAll(jail, 0o711), os.Chmod(jail, 0o711)); err != nil {
+		return nil, fmt.Errorf("make HAProxy's jail: %w", err)
 	}
 	dir, err := os.Open(cfg.Dir)
 	if err != nil {

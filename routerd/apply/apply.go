@@ -1,0 +1,270 @@
+// Package apply makes HAProxy run what a snapshot says, and knows which snapshot that is.
+//
+// It guarantees that Apply returns nil only when the snapshot serves and every key that was touched has been
+// read back from HAProxy; that a snapshot which is refused leaves in force what was in force, with nothing
+// of it half-applied; that a HAProxy which ends is started again with the snapshot in force; and that a
+// HAProxy which outlived its routerd goes on without a reload, if it says itself that it runs exactly what
+// it should.
+//
+// Do not assume that the files on disk are up to date: they are derived, written before each start or
+// reload, and otherwise when there is nothing better to do. The truth is the snapshot in force, and the
+// store's record of it. Do not assume either that a server that left the snapshot has left HAProxy: it gets
+// no new traffic, and is deleted when its last connection has ended.
+//
+// In HAProxy's memory there is a stamp: the version that it serves, and a digest of the program that was
+// rendered around it. The version is "applying V" while V is being put into force.
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+	"github.com/tsuji-dev/tsuji/routerd/haproxy"
+	"github.com/tsuji-dev/tsuji/routerd/render"
+	"github.com/tsuji-dev/tsuji/snapshot"
+)
+
+// Config is what an Applier needs.
+type Config struct {
+	Renderer *render.Renderer // of the empty snapshot; belongs to the Applier from now on. Required.
+	HAProxy  *haproxy.Process // nothing started or adopted yet. Required.
+	Log      *slog.Logger     // nil: nothing is logged
+	Metrics  *Metrics         // nil: nothing is counted
+
+	// ShutdownDelay is how long Stop lets readiness fail before HAProxy stops listening. Zero: not at all.
+	ShutdownDelay time.Duration
+	// DrainTimeout is how long Stop lets connections finish after that. Zero: not at all.
+	DrainTimeout time.Duration
+}
+
+// Timeouts. Nothing here is waited for in good times.
+const (
+	applyTimeout = 5 * time.Minute  // one Apply, its undoing included
+	faultTimeout = 10 * time.Second // finding the resource at fault
+)
+
+// Applier puts snapshots into force on one HAProxy. It is safe for concurrent use.
+type Applier struct {
+	cfg     Config
+	program string // digest of what is rendered around a snapshot
+
+	// What serves. Written by the holder of turn only; nil: nothing does yet.
+	inForce atomic.Pointer[snapshot.Snapshot]
+
+	// turn is held by one at a time, who owns all that follows and HAProxy with it. It is a channel so that
+	// waiting for it can be cancelled.
+	turn chan struct{}
+	// The renderer holds the snapshot in force whenever turn is free, the empty one while there is none.
+	worker   *haproxy.Runtime    // to the worker that serves; nil: connect first
+	up       bool                // HAProxy was started or adopted, and should be running
+	suspect  bool                // HAProxy may run something else than the snapshot in force
+	unswept  bool                // HAProxy may hold servers of an earlier life
+	wanted   *snapshot.Snapshot  // what Start could not put into force yet
+	leaving  map[server]*leaver  // servers in maintenance that are to be deleted
+	stale    time.Time           // since when the files are not up to date; zero: they are
+	touched  time.Time           // when the last change was made at run time
+	stopping bool                // Stop was called: HAProxy is not started any more
+	stopped  bool                // and has stopped listening
+
+	changed chan struct{} // wakes Run up; holds one
+	hasten  chan struct{} // closed by the second Stop
+	stops   atomic.Int32  // calls of Stop
+	ended   chan struct{} // closed when the first Stop is done
+}
+
+// New makes an Applier. Nothing runs until Start or the first Apply.
+func New(cfg Config) *Applier {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Metrics == nil {
+		cfg.Metrics = NewMetrics(nil)
+	}
+	return &Applier{
+		cfg:     cfg,
+		program: programDigest(cfg.Renderer),
+		turn:    make(chan struct{}, 1),
+		leaving: map[server]*leaver{},
+		changed: make(chan struct{}, 1),
+		hasten:  make(chan struct{}),
+		ended:   make(chan struct{}),
+	}
+}
+
+// take waits for the turn.
+func (a *Applier) take(ctx context.Context) error {
+	select {
+	case a.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// give gives the turn back, and lets Run look at what has changed.
+func (a *Applier) give() {
+	<-a.turn
+	a.wake()
+}
+
+func (a *Applier) wake() {
+	select {
+	case a.changed <- struct{}{}:
+	default:
+	}
+}
+
+// InForce returns the snapshot that serves; false while none does.
+func (a *Applier) InForce() (snapshot.Snapshot, bool) {
+	if s := a.inForce.Load(); s != nil {
+		return *s, true
+	}
+	return snapshot.Snapshot{}, false
+}
+
+// Apply puts next into force, to which d leads from the snapshot in force. It returns nil when next serves
+// and that was verified. Otherwise next is refused, and what was in force still is.
+//
+// Once it has begun, the end of ctx does not stop it: half of a change is of no use to anybody.
+func (a *Applier) Apply(ctx context.Context, next snapshot.Snapshot, d snapshot.Delta) *tsujiv1.Refusal {
+	if err := a.take(ctx); err != nil {
+		return refusal(next, fmt.Errorf("wait for the change before: %w", err))
+	}
+	defer a.give()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyTimeout)
+	defer cancel()
+	begun := time.Now()
+	m, err := a.apply(ctx, next, d)
+	a.cfg.Metrics.applied(m, err, time.Since(begun))
+	if err != nil {
+		a.cfg.Log.Warn("snapshot refused", "version", next.Version().Short(), "error", err)
+		return refusal(next, err)
+	}
+	a.cfg.Log.Info("snapshot in force", "version", next.Version().Short(), "method", string(m), "put", len(d.Put), "removed", len(d.Removed), "duration", time.Since(begun))
+	return nil
+}
+
+// method is how a snapshot came into force.
+type method string
+
+const (
+	byNothing method = "none"    // HAProxy has it already
+	byRuntime method = "runtime" // commands
+	byReload  method = "reload"  // files, and a new worker
+	byStart   method = "start"   // files, and a new HAProxy
+)
+
+var errStopped = errors.New("the router is stopping")
+
+func (a *Applier) apply(ctx context.Context, next snapshot.Snapshot, d snapshot.Delta) (method, error) {
+	if a.stopped {
+		return byNothing, errStopped
+	}
+	base, serving := a.InForce()
+	if serving && base.Version().Equal(next.Version()) && !a.suspect {
+		a.inForce.Store(&next) // the revision may differ
+		return byNothing, nil
+	}
+	if !base.Apply(next.Version().Revision, d).Version().Equal(next.Version()) {
+		d = snapshot.Diff(base, next)
+	}
+	r := a.cfg.Renderer
+	change, err := r.Apply(d)
+	if err != nil {
+		return byNothing, err //nolint:wrapcheck // names the resource
+	}
+	r.SetStamp(next.Version())
+	if serving && a.up && !a.suspect && onlineEnough(change) {
+		err := a.online(ctx, change, next.Version())
+		if err == nil {
+			a.commit(next)
+			return byRuntime, nil
+		}
+		a.cfg.Metrics.Fallbacks.Inc()
+		a.cfg.Log.Warn("the change could not be made at run time; reloading", "version", next.Version().Short(), "error", err)
+	} else if serving && len(change.Reload) > 0 {
+		a.cfg.Log.Info("the change needs a reload", "version", next.Version().Short(), "why", change.Reload)
+	}
+	m, err := a.serve(ctx, next.Version())
+	if err == nil {
+		a.commit(next)
+		return m, nil
+	}
+	err = a.explain(ctx, base, next, d, err)
+	return m, errors.Join(err, a.undo(ctx, base, snapshot.Diff(next, base), serving))
+}
+
+// commit makes next the snapshot in force.
+func (a *Applier) commit(next snapshot.Snapshot) {
+	a.inForce.Store(&next)
+	a.wanted = nil
+}
+
+// undo takes the renderer, the files and, if it came that far, HAProxy back to base.
+func (a *Applier) undo(ctx context.Context, base snapshot.Snapshot, back snapshot.Delta, serving bool) error {
+	if _, err := a.cfg.Renderer.Apply(back); err != nil {
+		return fmt.Errorf("go back to %s: %w", base.Version().Short(), err)
+	}
+	a.cfg.Renderer.SetStamp(base.Version())
+	if !serving {
+		return nil // a later start writes the files
+	}
+	if !a.suspect {
+		if err := a.writeFiles(); err != nil {
+			a.stale = time.Now() // written when idle
+			a.cfg.Log.Warn("the files of a refused snapshot are still there", "error", err)
+		}
+		return nil
+	}
+	if _, err := a.serve(ctx, base.Version()); err != nil {
+		return fmt.Errorf("go back to %s, which Run tries again: %w", base.Version().Short(), err)
+	}
+	return nil
+}
+
+// refusal says why next is refused, and whose fault that is.
+func refusal(next snapshot.Snapshot, err error) *tsujiv1.Refusal {
+	r := &tsujiv1.Refusal{
+		Class:   tsujiv1.RefusalClass_REFUSAL_CLASS_LOCAL,
+		Version: next.Version().String(),
+		Message: limit(err.Error()),
+	}
+	each(err, func(e *render.ResourceError) {
+		refused := &tsujiv1.RefusedResource{Resource: e.Resource, Message: limit(e.Err.Error())}
+		if i, ok := next.Get(e.Resource); ok {
+			d := i.Digest()
+			refused.Digest = d[:]
+		}
+		r.Class = tsujiv1.RefusalClass_REFUSAL_CLASS_CONTENT
+		r.Resources = append(r.Resources, refused)
+	})
+	return r
+}
+
+// each calls f for every ResourceError in the tree of err.
+func each(err error, f func(*render.ResourceError)) {
+	switch e := err.(type) { //nolint:errorlint // the tree is walked here
+	case *render.ResourceError:
+		f(e)
+	case interface{ Unwrap() []error }:
+		for _, e := range e.Unwrap() {
+			each(e, f)
+		}
+	case interface{ Unwrap() error }:
+		each(e.Unwrap(), f)
+	}
+}
+
+// limit keeps a message within what a trailer may carry.
+func limit(s string) string {
+	const most = 1000
+	if len(s) > most {
+		s = s[:most] + "…"
+	}
+	return s
+}

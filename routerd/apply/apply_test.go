@@ -1,0 +1,562 @@
+package apply_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"golang.org/x/sys/unix"
+
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+	"github.com/tsuji-dev/tsuji/routerd/haproxy"
+	"github.com/tsuji-dev/tsuji/routerd/render"
+	"github.com/tsuji-dev/tsuji/snapshot"
+)
+
+// The first snapshot starts HAProxy; after that endpoints come, go, return and change weight in the same
+// worker.
+func TestEndpoints(t *testing.T) {
+	w := newWorld(t)
+	r := w.router(options{})
+	if _, ok := r.InForce(); ok {
+		t.Error("something is in force before the first snapshot")
+	}
+	if c, err := net.Dial("tcp", w.http); err == nil {
+		c.Close()
+		t.Error("the port is bound before the first snapshot")
+	}
+	one, two, three := serve(t, "one"), serve(t, "two"), serve(t, "three")
+	a := route("a", service("a", 3), service("b", 1))
+	first := r.put(a, endpoints("a", one))
+	worker := r.pids().Worker
+	if got := w.get("a.test"); got != "one" {
+		t.Errorf("at first: %s", got)
+	}
+	if s, ok := r.InForce(); !ok || !s.Version().Equal(first.Version()) {
+		t.Errorf("in force: %v", s.Version())
+	}
+	steps := []struct {
+		what string
+		put  []*tsujiv1.Resource
+		want map[string]int // of 20
+	}{
+		{"moved", []*tsujiv1.Resource{a, endpoints("a", two)}, map[string]int{"two": 20}},
+		{"back", []*tsujiv1.Resource{a, endpoints("a", one)}, map[string]int{"one": 20}},
+		{"a second service", []*tsujiv1.Resource{a, endpoints("a", one), endpoints("b", three)}, map[string]int{"one": 15, "three": 5}},
+		{"two and one", []*tsujiv1.Resource{a, endpoints("a", one, two), endpoints("b", three)}, nil},
+		{"none", []*tsujiv1.Resource{a}, map[string]int{"503": 20}},
+		{"all again", []*tsujiv1.Resource{a, endpoints("a", one), endpoints("b", three)}, map[string]int{"one": 15, "three": 5}},
+	}
+	for _, s := range steps {
+		r.put(s.put...)
+		got := w.count("a.test", 20)
+		for _, k := range []string{"one", "two", "three", "503"} {
+			if d := got[k] - s.want[k]; s.want != nil && (d < -2 || d > 2) {
+				t.Errorf("%s: %v, want %v", s.what, got, s.want)
+				break
+			}
+		}
+	}
+	if p := r.pids(); p.Worker != worker || len(p.Old) > 0 {
+		t.Errorf("there was a reload: %d became %+v", worker, p)
+	}
+	if n := testutil.ToFloat64(r.metrics.Applies.WithLabelValues("runtime", "ok")); int(n) != len(steps) {
+		t.Errorf("%v snapshots at run time", n)
+	}
+}
+
+// A server that leaves while it answers finishes its answer, and is deleted after that.
+func TestDrain(t *testing.T) {
+	w := newWorld(t)
+	r := w.router(options{})
+	begun, finish := make(chan struct{}), make(chan struct{})
+	slow := serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, "be")
+		w.(http.Flusher).Flush()
+		close(begun)
+		<-finish
+		fmt.Fprint(w, "gun")
+	}))
+	r.put(route("a"), endpoints("a", slow))
+	answer := make(chan string, 1)
+	go func() {
+		s, err := w.tryGet("a.test")
+		answer <- fmt.Sprint(s, err)
+	}()
+	<-begun
+	r.put(route("a"), endpoints("a", serve(t, "next")))
+	if got := w.get("a.test"); got != "next" {
+		t.Errorf("new traffic: %s", got)
+	}
+	rt, err := r.process.Connect(t.Context())
+	must(t, err)
+	defer rt.Close()
+	servers := func() int {
+		states, err := rt.BackendsState(t.Context(), "be_http:ns:a")
+		must(t, err)
+		return len(states[0])
+	}
+	time.Sleep(1500 * time.Millisecond) // the janitor has tried by then, in vain
+	if n := servers(); n != 2 || testutil.ToFloat64(r.metrics.Leaving) != 1 {
+		t.Errorf("%d servers while one drains", n)
+	}
+	close(finish)
+	if got := <-answer; got != "begun<nil>" {
+		t.Errorf("the answer was cut: %s", got)
+	}
+	eventually(t, "the drained server is deleted", func() bool { return servers() == 1 })
+	eventually(t, "nothing is leaving", func() bool { return testutil.ToFloat64(r.metrics.Leaving) == 0 })
+}
+
+// A renewed certificate is served without a reload, and the files follow when there is time.
+func TestCertificate(t *testing.T) {
+	w := newWorld(t)
+	r := w.router(options{})
+	cert, serial := certificate("a", false)
+	other, otherSerial := certificate("b", false)
+	ep := endpoints("a", serve(t, "a"))
+	r.put(edge("a"), edge("b"), ep, cert, other)
+	worker := r.pids().Worker
+	if got := w.certificate("a.test"); got != serial {
+		t.Errorf("served %s, want %s", got, serial)
+	}
+	cert, serial = certificate("a", false)
+	last := r.put(edge("a"), edge("b"), ep, cert, other)
+	if got := w.certificate("a.test"); got != serial {
+		t.Errorf("renewed: served %s, want %s", got, serial)
+	}
+	if got := w.certificate("b.test"); got != otherSerial {
+		t.Errorf("the other: served %s, want %s", got, otherSerial)
+	}
+	if p := r.pids(); p.Worker != worker {
+		t.Errorf("there was a reload: %d became %+v", worker, p)
+	}
+	eventually(t, "the files are up to date", func() bool {
+		b, err := os.ReadFile(filepath.Join(w.dir, "maps/stamp.map"))
+		return err == nil && strings.Contains(string(b), last.Version().String())
+	})
+}
+
+// A new route costs one reload, and nobody notices: neither connections that live nor new ones.
+func TestReloadUnderLoad(t *testing.T) {
+	w := newWorld(t)
+	r := w.router(options{})
+	ep := endpoints("a", serve(t, "a"))
+	r.put(route("a"), ep)
+	master := r.pids().Master
+
+	var failed, done atomic.Int64
+	stop := make(chan struct{})
+	var load sync.WaitGroup
+	for i := range 4 {
+		load.Add(1)
+		go func() {
+			defer load.Done()
+			transport := &http.Transport{DisableKeepAlives: i%2 == 0}
+			defer transport.CloseIdleConnections()
+			client := &http.Client{Transport: transport, Timeout: 10 * time.Second}
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				req, _ := http.NewRequest(http.MethodGet, "http://"+w.http+"/", nil)
+				req.Host = "a.test"
+				res, err := client.Do(req)
+				if err == nil {
+					_, err = io.Copy(io.Discard, res.Body)
+					res.Body.Close()
+				}
+				if err != nil || res.StatusCode != http.StatusOK {
+					failed.Add(1)
+					t.Errorf("request failed: %v", err)
+				}
+				done.Add(1)
+			}
+		}()
+	}
+	eventually(t, "there is load", func() bool { return done.Load() > 100 })
+	for i := range 3 {
+		worker, reloads := r.pids().Worker, testutil.ToFloat64(r.metrics.Reloads)
+		resources := []*tsujiv1.Resource{route("a"), ep}
+		for j := range i + 1 {
+			resources = append(resources, route(fmt.Sprint("new", j), service("a", 1)))
+		}
+		r.put(resources...)
+		if got := w.get(fmt.Sprintf("new%d.test", i)); got != "a" {
+			t.Errorf("the new route: %s", got)
+		}
+		if p := r.pids(); p.Worker == worker || p.Master != master || testutil.ToFloat64(r.metrics.Reloads) != reloads+1 {
+			t.Errorf("%d became %+v", worker, p)
+		}
+		before := done.Load()
+		eventually(t, "load after the reload", func() bool { return done.Load() > before+100 })
+	}
+	close(stop)
+	load.Wait()
+	if failed.Load() > 0 {
+		t.Errorf("%d of %d requests failed", failed.Load(), done.Load())
+	}
+	eventually(t, "old workers leave", func() bool { return len(r.pids().Old) == 0 })
+}
+
+// A configuration that HAProxy refuses is refused with the resource at fault, and what served still serves.
+func TestRefused(t *testing.T) {
+	w := newWorld(t)
+	r := w.router(options{})
+	ep := endpoints("a", serve(t, "a"))
+	good := r.put(route("a"), ep)
+	worker := r.pids().Worker
+
+	resources := []*tsujiv1.Resource{route("a"), ep}
+	for i := range 9 {
+		name := fmt.Sprint("new", i)
+		cert, _ := certificate(name, i == 4)
+		resources = append(resources, edge(name), cert, endpoints(name, serve(t, name)))
+	}
+	next := w.snapshot(resources...)
+	culprit := tsujiv1.CertificateName("ns", tsujiv1.FromRoute, "new4")
+	item, _ := next.Get(culprit)
+	for range 2 {
+		refusal := r.try(next)
+		if refusal.GetClass() != tsujiv1.RefusalClass_REFUSAL_CLASS_CONTENT || len(refusal.GetResources()) != 1 ||
+			refusal.GetResources()[0].GetResource() != culprit || snapshot.Digest(refusal.GetResources()[0].GetDigest()) != item.Digest() ||
+			refusal.GetVersion() != next.Version().String() {
+			t.Fatalf("refusal: %v", refusal)
+		}
+		t.Log(refusal)
+		if got := w.get("a.test"); got != "a" {
+			t.Errorf("what served: %s", got)
+		}
+		if s, _ := r.InForce(); !s.Version().Equal(good.Version()) || r.pids().Worker != worker {
+			t.Errorf("in force: %v", s.Version())
+		}
+	}
+	must(t, r.process.Check(t.Context()))
+
+	// What the renderer refuses is named too.
+	bad := route("bad")
+	bad.GetRoute().Host = "a b\n"
+	refusal := r.try(w.snapshot(route("a"), ep, bad))
+	if refusal.GetClass() != tsujiv1.RefusalClass_REFUSAL_CLASS_CONTENT || len(refusal.GetResources()) != 1 || refusal.GetResources()[0].GetResource() != "route/ns/bad" {
+		t.Errorf("refusal: %v", refusal)
+	}
+
+	// Without the culprit the rest is taken.
+	r.put(append(resources[:2:2], resources[2:5]...)...)
+	if got := w.get("new0.test"); got != "new0" {
+		t.Errorf("after that: %s", got)
+	}
+}
+
+// A first snapshot that HAProxy cannot serve here is a local matter; it is taken when it can.
+func TestPortTaken(t *testing.T) {
+	w := newWorld(t)
+	r := w.router(options{})
+	l, err := net.Listen("tcp", w.http)
+	must(t, err)
+	first := w.snapshot(route("a"), endpoints("a", serve(t, "a")))
+	refusal := r.try(first)
+	if refusal.GetClass() != tsujiv1.RefusalClass_REFUSAL_CLASS_LOCAL || len(refusal.GetResources()) > 0 {
+		t.Errorf("refusal: %v", refusal)
+	}
+	if _, ok := r.InForce(); ok {
+		t.Error("it is in force")
+	}
+	if err := r.Start(t.Context(), first); err == nil {
+		t.Error("started on a port that is taken")
+	}
+	l.Close()
+	eventually(t, "Run has tried again", func() bool { _, ok := r.InForce(); return ok })
+	if got := w.get("a.test"); got != "a" {
+		t.Errorf("then: %s", got)
+	}
+}
+
+// A worker or master that is killed comes back with what was in force, run-time changes included.
+func TestKilled(t *testing.T) {
+	w := newWorld(t)
+	r := w.router(options{})
+	r.put(route("a"), endpoints("a", serve(t, "one")))
+	r.put(route("a"), endpoints("a", serve(t, "two"))) // not in the files yet
+	for _, who := range []string{"worker", "master"} {
+		p := r.pids()
+		victim := p.Worker
+		if who == "master" {
+			victim = p.Master
+		}
+		begun := time.Now()
+		must(t, unix.Kill(victim, unix.SIGKILL))
+		eventually(t, who+" is back", func() bool {
+			s, err := w.tryGet("a.test")
+			now, perr := r.process.Processes(t.Context())
+			return err == nil && s == "two" && perr == nil && now.Master != p.Master
+		})
+		if d := time.Since(begun); d > 3*time.Second {
+			t.Errorf("%s: back after %s", who, d)
+		} else {
+			t.Logf("%s: back after %s", who, d)
+		}
+		r.put(route("a"), endpoints("a", serve(t, "two"), serve(t, "three")))
+		r.put(route("a"), endpoints("a", serve(t, "two")))
+	}
+	eventually(t, "both restarts are counted", func() bool { return testutil.ToFloat64(r.metrics.Restarts) >= 2 })
+}
+
+// A router that died finds HAProxy as it left it, and takes it over: as it is if that serves what the
+// store says, with a reload if not.
+func TestAdopt(t *testing.T) {
+	w := newWorld(t)
+	r := w.router(options{})
+	one, two := serve(t, "one"), serve(t, "two")
+	r.put(route("a"), endpoints("a", one))
+	current := r.put(route("a"), endpoints("a", two))
+	before := r.pids()
+	r.die()
+
+	next := w.router(options{})
+	must(t, next.Start(t.Context(), current))
+	if p := next.pids(); p.Worker != before.Worker || testutil.ToFloat64(next.metrics.Reloads) != 0 || testutil.ToFloat64(next.metrics.Adoptions) != 1 {
+		t.Errorf("taken over: %+v became %+v", before, p)
+	}
+	eventually(t, "what the first had left to delete is deleted", func() bool {
+		rt, err := next.process.Connect(t.Context())
+		must(t, err)
+		defer rt.Close()
+		states, err := rt.BackendsState(t.Context(), "be_http:ns:a")
+		must(t, err)
+		return len(states[0]) == 1
+	})
+	next.put(route("a"), endpoints("a", one))
+	if got := w.get("a.test"); got != "one" || next.pids().Worker != before.Worker {
+		t.Errorf("it goes on: %s, %+v", got, next.pids())
+	}
+	next.die()
+
+	// The store is behind what runs: the last record did not reach the disk.
+	third := w.router(options{})
+	must(t, third.Start(t.Context(), current))
+	p := third.pids()
+	if got := w.get("a.test"); got != "two" || p.Worker == before.Worker || p.Master != before.Master || testutil.ToFloat64(third.metrics.Reloads) != 1 {
+		t.Errorf("another version: %s, %+v", got, p)
+	}
+	third.die()
+
+	// Other flags: the same version is not the same program.
+	fourth := w.router(options{render: func(o *render.Options) { o.HTTP = append(o.HTTP, freePort(t)) }})
+	must(t, fourth.Start(t.Context(), current))
+	if q := fourth.pids(); q.Worker == p.Worker || q.Master != before.Master {
+		t.Errorf("other flags: %+v, %+v", p, q)
+	}
+	fourth.die()
+
+	// No store, but a control plane: what runs serves until there is something else.
+	fifth := w.router(options{})
+	fifth.put(route("a"), endpoints("a", one))
+	if got := w.get("a.test"); got != "one" || fifth.pids().Master != before.Master {
+		t.Errorf("without a store: %s, %+v", got, fifth.pids())
+	}
+}
+
+// A connection that dies in the middle of a change costs a reload, and nothing else.
+func TestBrokenSocket(t *testing.T) {
+	for _, cut := range []string{"applying", "add server", "state maint", "show servers state"} {
+		t.Run(cut, func(t *testing.T) {
+			w := newWorld(t)
+			r := w.router(options{idle: true})
+			one, two := serve(t, "one"), serve(t, "two")
+			r.put(route("a"), endpoints("a", one))
+			must(t, os.Rename(filepath.Join(w.dir, haproxy.AdminSocket), filepath.Join(w.dir, "run/real.sock")))
+			cutter(t, w.dir, cut)
+			worker := r.pids().Worker
+			// The connection that is there leads to the worker; behind the cutter the next one will.
+			r.forget(t)
+			r.put(route("a"), endpoints("a", two))
+			if got := w.get("a.test"); got != "two" || r.pids().Worker == worker {
+				t.Errorf("%s, %+v", got, r.pids())
+			}
+			if n := testutil.ToFloat64(r.metrics.Fallbacks); n != 1 {
+				t.Errorf("%v fallbacks", n)
+			}
+			r.put(route("a"), endpoints("a", one))
+			if got := w.get("a.test"); got != "one" || testutil.ToFloat64(r.metrics.Fallbacks) != 1 {
+				t.Errorf("after that: %s", got)
+			}
+		})
+	}
+}
+
+// forget makes the Applier connect again, as after its routerd was restarted.
+func (r *router) forget(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	must(t, r.Run(ctx))
+}
+
+// cutter stands in for the admin socket, and breaks a connection, once, at the command that holds the text.
+func cutter(t *testing.T, dir, text string) {
+	t.Helper()
+	l, err := net.Listen("unix", filepath.Join(dir, haproxy.AdminSocket))
+	must(t, err)
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	t.Cleanup(func() { l.Close() })
+	var done atomic.Bool
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			real, err := net.Dial("unix", filepath.Join(dir, "run/real.sock"))
+			if err != nil {
+				c.Close()
+				return
+			}
+			go func() { _, _ = io.Copy(c, real); c.Close() }()
+			go func() {
+				defer real.Close()
+				defer c.Close()
+				buf := make([]byte, 64<<10)
+				for {
+					n, err := c.Read(buf)
+					if i := strings.Index(string(buf[:n]), text); i >= 0 && done.CompareAndSwap(false, true) {
+						_, _ = real.Write(buf[:i])
+						return
+					}
+					if _, werr := real.Write(buf[:n]); err != nil || werr != nil {
+						return
+					}
+				}
+			}()
+		}
+	}()
+}
+
+// A reload that somebody else made is noticed, and undone if it lost something.
+func TestReloadedBehindOurBack(t *testing.T) {
+	w := newWorld(t)
+	r := w.router(options{})
+	r.put(route("a"), endpoints("a", serve(t, "one")))
+	two := endpoints("a", serve(t, "two"))
+	r.put(route("a"), two)
+	_, err := r.process.Reload(t.Context())
+	must(t, err)
+	// The next change finds out, whatever it is.
+	r.put(route("a"), two, endpoints("b", serve(t, "b")))
+	if got := w.get("a.test"); got != "two" {
+		t.Errorf("after the next change: %s", got)
+	}
+}
+
+// Readiness fails first, while everything is served and changes are made; then what is open may finish.
+func TestStop(t *testing.T) {
+	w := newWorld(t)
+	r := w.router(options{delay: time.Minute, drain: time.Minute})
+	begun, finish := make(chan struct{}), make(chan struct{})
+	slow := serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, "be")
+		w.(http.Flusher).Flush()
+		close(begun)
+		<-finish
+		fmt.Fprint(w, "gun")
+	}))
+	ep := endpoints("a", serve(t, "a"))
+	r.put(route("a"), route("slow"), ep, endpoints("slow", slow))
+	ready := func() int {
+		res, err := w.client.Get("http://" + w.stats + "/healthz/ready")
+		if err != nil {
+			return 0
+		}
+		res.Body.Close()
+		return res.StatusCode
+	}
+	if got := ready(); got != http.StatusOK {
+		t.Errorf("ready: %d", got)
+	}
+	must(t, r.Ready(t.Context(), false))
+	if got := ready(); got == http.StatusOK {
+		t.Errorf("not ready: %d", got)
+	}
+	must(t, r.Ready(t.Context(), true))
+	answer := make(chan string, 1)
+	go func() {
+		s, err := w.tryGet("slow.test")
+		answer <- fmt.Sprint(s, err)
+	}()
+	<-begun
+
+	first := make(chan error, 1)
+	go func() { first <- r.Stop(t.Context()) }()
+	eventually(t, "readiness fails", func() bool { return ready() != http.StatusOK })
+	if got := w.get("a.test"); got != "a" {
+		t.Errorf("during the delay: %s", got)
+	}
+	r.put(route("a"), route("slow"), endpoints("a", serve(t, "b")), endpoints("slow", slow))
+	if got := w.get("a.test"); got != "b" {
+		t.Errorf("changed during the delay: %s", got)
+	}
+	second := make(chan error, 1)
+	p := r.process
+	go func() { second <- r.Stop(t.Context()) }()
+	select {
+	case <-first:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the second call did not hasten")
+	}
+	must(t, <-second)
+	<-p.Exited()
+	close(finish)
+	<-answer // hastened: it may have been cut
+	if refusal := r.try(w.snapshot(route("a"))); refusal.GetClass() != tsujiv1.RefusalClass_REFUSAL_CLASS_LOCAL {
+		t.Errorf("after the end: %v", refusal)
+	}
+}
+
+// Connections have time to finish when HAProxy stops listening.
+func TestStopDrains(t *testing.T) {
+	w := newWorld(t)
+	r := w.router(options{drain: time.Minute})
+	begun, finish := make(chan struct{}), make(chan struct{})
+	r.put(route("a"), endpoints("a", serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, "be")
+		w.(http.Flusher).Flush()
+		close(begun)
+		<-finish
+		fmt.Fprint(w, "gun")
+	}))))
+	answer := make(chan string, 1)
+	go func() {
+		s, err := w.tryGet("a.test")
+		answer <- fmt.Sprint(s, err)
+	}()
+	<-begun
+	stopped := make(chan error, 1)
+	go func() { stopped <- r.Stop(t.Context()) }()
+	eventually(t, "it stops listening", func() bool {
+		c, err := net.Dial("tcp", w.http)
+		if err == nil {
+			c.Close()
+		}
+		return err != nil
+	})
+	close(finish)
+	if got := <-answer; got != "begun<nil>" {
+		t.Errorf("the answer was cut: %s", got)
+	}
+	must(t, <-stopped)
+	if n := testutil.ToFloat64(r.metrics.Restarts); n != 0 {
+		t.Errorf("it was started again %v times", n)
+	}
+}

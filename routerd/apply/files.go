@@ -1,0 +1,99 @@
+package apply
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/tsuji-dev/tsuji/routerd/render"
+)
+
+// The maps that apply itself reads and writes in HAProxy.
+const (
+	stampMap   = "maps/stamp.map" // "version": what serves; "program": digest of what is around it
+	readyMap   = "maps/ready.map" // "ready": 1 or 0
+	versionKey = "version"
+	programKey = "program"
+	readyKey   = "ready"
+)
+
+// derived are the directories that hold nothing but rendered files.
+var derived = []string{"maps", "certs", "ca", "errors"}
+
+// programDigest returns a digest of what is rendered for the empty snapshot: addresses, the program, the
+// router's own certificate. A routerd with other flags, or another release, has another.
+func programDigest(r *render.Renderer) string {
+	h := sha256.New()
+	for _, f := range r.Dirty() {
+		fmt.Fprintf(h, "%s %d\n", f.Path, len(f.Content))
+		h.Write(f.Content)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// writeFiles brings the files on disk up to date with the renderer.
+func (a *Applier) writeFiles() error {
+	files := a.cfg.Renderer.Dirty()
+	for i, f := range files {
+		if f.Path == stampMap && !f.Remove {
+			f.Content = append([]byte(programKey+" "+a.program+"\n"), f.Content...)
+		}
+		if err := a.writeFile(f); err != nil {
+			a.cfg.Renderer.Written(files[:i])
+			return fmt.Errorf("write HAProxy's files: %w", err)
+		}
+	}
+	a.cfg.Renderer.Written(files)
+	a.stale = time.Time{}
+	return nil
+}
+
+// writeFile puts one file into place in one step. It is not synced: it can be derived again.
+func (a *Applier) writeFile(f render.File) error {
+	path := filepath.Join(a.cfg.HAProxy.Dir(), filepath.FromSlash(f.Path))
+	if f.Remove {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	tmp := path + ".tmp"
+	// A file of that name is left from a death in the middle; it may have another mode.
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.WriteFile(tmp, f.Content, f.Mode); err != nil {
+		os.Remove(tmp)
+		return err
+	}
+	return os.Rename(tmp, path)
+}
+
+// sweepFiles removes rendered files of an earlier life: certificates of routes that are gone, as a rule.
+func (a *Applier) sweepFiles() {
+	root := a.cfg.HAProxy.Dir()
+	for _, dir := range derived {
+		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, e fs.DirEntry, err error) error {
+			if err != nil || e.IsDir() {
+				return err
+			}
+			name, err := filepath.Rel(root, path)
+			if err != nil || a.cfg.Renderer.Has(filepath.ToSlash(name)) && !strings.HasSuffix(name, ".tmp") {
+				return err
+			}
+			return os.Remove(path)
+		})
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			a.cfg.Log.Warn("files of an earlier life could not be removed", "directory", dir, "error", err)
+		}
+	}
+}

@@ -1,0 +1,206 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tsuji-dev/tsuji/routerd/haproxy"
+	"github.com/tsuji-dev/tsuji/snapshot"
+)
+
+// Start puts the store's snapshot into force when the program starts, with no help from a control plane. A
+// HAProxy that runs already goes on as it is if it says that it serves exactly this, and else gets a
+// hitless reload; if none runs one is started. When that fails Run tries again, until Apply has brought
+// something else.
+func (a *Applier) Start(ctx context.Context, s snapshot.Snapshot) error {
+	if err := a.take(ctx); err != nil {
+		return fmt.Errorf("start with %s: %w", s.Version().Short(), err)
+	}
+	defer a.give()
+	if _, ok := a.InForce(); ok {
+		return fmt.Errorf("start with %s: a snapshot is in force already", s.Version().Short())
+	}
+	if err := a.begin(ctx, s); err != nil {
+		a.wanted = &s
+		return fmt.Errorf("start with %s: %w", s.Version().Short(), err)
+	}
+	return nil
+}
+
+func (a *Applier) begin(ctx context.Context, s snapshot.Snapshot) error {
+	begun := time.Now()
+	var none snapshot.Snapshot
+	if _, err := a.cfg.Renderer.Apply(snapshot.Diff(none, s)); err != nil {
+		return err //nolint:wrapcheck // names the resource
+	}
+	a.cfg.Renderer.SetStamp(s.Version())
+	m := byNothing
+	err := a.adopt(ctx)
+	if err == nil && !(a.up && a.agrees(ctx, s.Version())) {
+		m, err = a.serve(ctx, s.Version())
+	}
+	a.cfg.Metrics.applied(m, err, time.Since(begun))
+	if err != nil {
+		return errors.Join(err, a.undo(ctx, none, snapshot.Diff(s, none), false))
+	}
+	if m == byNothing {
+		a.cfg.Metrics.Adoptions.Inc()
+		a.stale, a.unswept = begun, true
+	}
+	a.commit(s)
+	a.cfg.Log.Info("snapshot in force again", "version", s.Version().Short(), "method", string(m), "duration", time.Since(begun))
+	return nil
+}
+
+// adopt takes over a HAProxy that runs in the directory, if there is one and none is known yet.
+func (a *Applier) adopt(ctx context.Context) error {
+	if a.up {
+		return nil
+	}
+	ok, err := a.cfg.HAProxy.Adopt(ctx)
+	if err != nil {
+		return err //nolint:wrapcheck // says what it tried
+	}
+	a.up = ok
+	return nil
+}
+
+// agrees tells whether the worker says that it serves this version, in this program. It connects to it.
+func (a *Applier) agrees(ctx context.Context, v snapshot.Version) bool {
+	err := a.connect(ctx)
+	if err == nil {
+		err = a.verifyStamp(ctx, v.String())
+	}
+	if err != nil {
+		a.cfg.Log.Info("HAProxy runs something else", "want", v.Short(), "error", err)
+	}
+	return err == nil
+}
+
+// serve writes the files of what the renderer holds, has HAProxy check them, and makes it run them: by a
+// reload, or by a start if none runs. It returns when the worker's stamp says so.
+func (a *Applier) serve(ctx context.Context, v snapshot.Version) (method, error) {
+	m := byReload
+	if err := a.adopt(ctx); err != nil {
+		return m, err
+	}
+	if !a.alive() {
+		m = byStart
+	}
+	if err := a.writeFiles(); err != nil {
+		return m, err
+	}
+	if err := a.cfg.HAProxy.Check(ctx); err != nil {
+		return m, &checkFailed{err}
+	}
+	first := !a.up
+	err := a.run(ctx, &m)
+	if err == nil {
+		err = a.connect(ctx)
+	}
+	if err == nil {
+		err = a.verifyStamp(ctx, v.String())
+	}
+	if err != nil {
+		if first { // nothing is bound before a snapshot is in force
+			a.disconnect()
+			a.cfg.HAProxy.Kill()
+			a.up = false
+		}
+		return m, err
+	}
+	a.suspect, a.unswept = false, false
+	clear(a.leaving)
+	a.cfg.Metrics.Leaving.Set(0)
+	a.sweepFiles()
+	return m, nil
+}
+
+// checkFailed says that the check of the files failed, before anything was done with them. What fails
+// later, an address that is taken for one, is not the content's fault.
+type checkFailed struct{ error }
+
+func (e *checkFailed) Unwrap() error { return e.error }
+
+// run makes HAProxy run the files. It sets suspect when it is not known afterwards what runs.
+func (a *Applier) run(ctx context.Context, m *method) error {
+	if a.alive() {
+		*m = byReload
+		_, err := a.cfg.HAProxy.Reload(ctx)
+		// The old worker would wait for this connection to end.
+		a.disconnect()
+		var refused *haproxy.CheckError
+		if err == nil || errors.As(err, &refused) {
+			a.cfg.Metrics.Reloads.Inc()
+			return err //nolint:wrapcheck // says what it tried
+		}
+		a.suspect = true
+		if a.alive() {
+			return err //nolint:wrapcheck // says what it tried
+		}
+		a.cfg.Log.Warn("HAProxy ended during a reload; starting it", "error", err)
+	}
+	*m = byStart
+	a.disconnect()
+	if a.stopping {
+		return errStopped
+	}
+	if err := a.cfg.HAProxy.Start(ctx); err != nil {
+		a.suspect = a.up
+		return err //nolint:wrapcheck // says what it tried
+	}
+	a.up = true
+	return nil
+}
+
+// alive tells whether HAProxy should be running, and is.
+func (a *Applier) alive() bool {
+	if !a.up {
+		return false
+	}
+	select {
+	case <-a.cfg.HAProxy.Exited():
+		return false
+	default:
+		return true
+	}
+}
+
+// connect makes sure that there is a connection to the worker that serves now, and no older one.
+func (a *Applier) connect(ctx context.Context) error {
+	if a.worker != nil {
+		if i, err := a.worker.Info(ctx); err == nil && !i.Stopping {
+			return nil
+		}
+		a.disconnect()
+	}
+	w, err := a.cfg.HAProxy.Connect(ctx)
+	if err != nil {
+		return err //nolint:wrapcheck // says what it tried
+	}
+	a.worker = w
+	return nil
+}
+
+func (a *Applier) disconnect() {
+	if a.worker != nil {
+		a.worker.Close()
+		a.worker = nil
+	}
+}
+
+// verifyStamp checks what the worker that connect found says of itself.
+func (a *Applier) verifyStamp(ctx context.Context, version string) error {
+	for _, want := range [][2]string{{versionKey, version}, {programKey, a.program}} {
+		got, _, err := a.worker.GetMap(ctx, stampMap, want[0])
+		if err != nil {
+			return fmt.Errorf("read the stamp: %w", err)
+		}
+		if got != want[1] {
+			return fmt.Errorf("the stamp's %s is %.200q, not %q", want[0], got, want[1])
+		}
+	}
+	return nil
+}

@@ -1,0 +1,335 @@
+package apply_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/big"
+	mrand "math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+	"github.com/tsuji-dev/tsuji/routerd/apply"
+	"github.com/tsuji-dev/tsuji/routerd/haproxy"
+	"github.com/tsuji-dev/tsuji/routerd/render"
+	"github.com/tsuji-dev/tsuji/snapshot"
+	"github.com/tsuji-dev/tsuji/test/haproxytest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// world is the place of one HAProxy: a directory, and addresses.
+type world struct {
+	t                  testing.TB
+	dir                string
+	http, https, stats string
+	revision           uint64
+	client             *http.Client
+}
+
+func newWorld(t testing.TB) *world {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "tj")
+	must(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	transport := &http.Transport{DisableKeepAlives: true}
+	return &world{
+		t: t, dir: dir, http: freePort(t), https: freePort(t), stats: freePort(t),
+		client: &http.Client{Transport: transport, Timeout: 10 * time.Second},
+	}
+}
+
+// router is an Applier with its HAProxy, whose Run goes on until the test ends or die is called.
+type router struct {
+	*apply.Applier
+	w       *world
+	process *haproxy.Process
+	metrics *apply.Metrics
+	die     func() // ends the routerd, not HAProxy
+}
+
+type options struct {
+	render       func(*render.Options)
+	delay, drain time.Duration
+	idle         bool // do not Run
+}
+
+func (w *world) router(o options) *router {
+	t := w.t
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	if testing.Verbose() {
+		log = slog.New(slog.NewTextHandler(logWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	process, err := haproxy.New(haproxy.Config{Binary: haproxytest.Binary(t), Dir: w.dir, Log: log, StartTimeout: 30 * time.Second, TieToParent: true})
+	must(t, err)
+	ro := render.Options{
+		HTTP: []string{w.http}, HTTPS: []string{w.https}, Stats: []string{w.stats},
+		DefaultCertificate: ownCertificate(), FileDescriptors: 2000,
+	}
+	if os.Geteuid() == 0 {
+		ro.Jail, ro.User, ro.Group = true, 65534, 65534
+	}
+	if o.render != nil {
+		o.render(&ro)
+	}
+	renderer, err := render.New(ro)
+	must(t, err)
+	r := &router{w: w, process: process, metrics: apply.NewMetrics(nil)}
+	r.Applier = apply.New(apply.Config{
+		Renderer: renderer, HAProxy: process, Log: log, Metrics: r.metrics, ShutdownDelay: o.delay, DrainTimeout: o.drain,
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if !o.idle {
+			if err := r.Run(ctx); err != nil {
+				t.Errorf("Run: %v", err)
+			}
+		}
+	}()
+	r.die = sync.OnceFunc(func() { cancel(); <-done })
+	t.Cleanup(func() {
+		r.die()
+		process.Kill()
+		process.Close()
+	})
+	return r
+}
+
+type logWriter struct{ t testing.TB }
+
+func (w logWriter) Write(b []byte) (int, error) {
+	w.t.Log(strings.TrimSpace(string(b)))
+	return len(b), nil
+}
+
+// snapshot makes a snapshot of resources.
+func (w *world) snapshot(resources ...*tsujiv1.Resource) snapshot.Snapshot {
+	w.t.Helper()
+	var config, facts snapshot.Set
+	for _, r := range resources {
+		i, err := tsujiv1.Encode(r)
+		must(w.t, err)
+		if snapshot.PartOf(r.GetName()) == snapshot.Config {
+			config = config.With(i)
+		} else {
+			facts = facts.With(i)
+		}
+	}
+	w.revision++
+	return snapshot.New(w.revision, config, facts)
+}
+
+// put applies a snapshot that must come into force.
+func (r *router) put(resources ...*tsujiv1.Resource) snapshot.Snapshot {
+	r.w.t.Helper()
+	next := r.w.snapshot(resources...)
+	if refusal := r.try(next); refusal != nil {
+		r.w.t.Fatalf("refused: %v", refusal)
+	}
+	return next
+}
+
+func (r *router) try(next snapshot.Snapshot) *tsujiv1.Refusal {
+	base, _ := r.InForce()
+	return r.Apply(r.w.t.Context(), next, snapshot.Diff(base, next))
+}
+
+// pids are the processes that the master names.
+func (r *router) pids() haproxy.Processes {
+	r.w.t.Helper()
+	p, err := r.process.Processes(r.w.t.Context())
+	must(r.w.t, err)
+	return p
+}
+
+// get asks the router for a host, and returns status and body.
+func (w *world) get(host string) string {
+	w.t.Helper()
+	s, err := w.tryGet(host)
+	must(w.t, err)
+	return s
+}
+
+func (w *world) tryGet(host string) (string, error) {
+	req, err := http.NewRequest(http.MethodGet, "http://"+w.http+"/", nil)
+	if err != nil {
+		return "", err
+	}
+	req.Host = host
+	res, err := w.client.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if res.StatusCode != http.StatusOK {
+		return fmt.Sprint(res.StatusCode), err
+	}
+	return string(body), err
+}
+
+// count asks n times and counts the answers.
+func (w *world) count(host string, n int) map[string]int {
+	w.t.Helper()
+	m := map[string]int{}
+	for range n {
+		m[w.get(host)]++
+	}
+	return m
+}
+
+// certificate returns the serial number of the certificate that is served for a host.
+func (w *world) certificate(host string) string {
+	w.t.Helper()
+	d := &tls.Dialer{Config: &tls.Config{ServerName: host, InsecureSkipVerify: true}}
+	c, err := d.DialContext(w.t.Context(), "tcp", w.https)
+	must(w.t, err)
+	defer c.Close()
+	return c.(*tls.Conn).ConnectionState().PeerCertificates[0].SerialNumber.String()
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// eventually waits until f is true.
+func eventually(t testing.TB, what string, f func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(15 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+// freePort finds a port below those that the system hands out to clients, so that nobody takes it by chance.
+func freePort(t testing.TB) string {
+	t.Helper()
+	for range 1000 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+mrand.N(22_000)))
+		if err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
+	}
+	t.Fatal("there is no free port")
+	return ""
+}
+
+// serve starts a server that answers with its name.
+func serve(t testing.TB, name string) *tsujiv1.Endpoint {
+	t.Helper()
+	return serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, name) }))
+}
+
+func serveHandler(t testing.TB, h http.Handler) *tsujiv1.Endpoint {
+	t.Helper()
+	s := httptest.NewServer(h)
+	t.Cleanup(s.Close)
+	a := netip.MustParseAddrPort(s.Listener.Addr().String())
+	return &tsujiv1.Endpoint{
+		Address: a.Addr().String(), Port: uint32(a.Port()), PortName: "http", Ready: true, Serving: true,
+		TargetKind: "Pod", TargetName: fmt.Sprintf("pod-%d", a.Port()),
+	}
+}
+
+func route(name string, services ...*tsujiv1.BackendRef) *tsujiv1.Resource {
+	if len(services) == 0 {
+		services = []*tsujiv1.BackendRef{service(name, 1)}
+	}
+	return &tsujiv1.Resource{Name: tsujiv1.RouteName("ns", name), Kind: &tsujiv1.Resource_Route{Route: &tsujiv1.Route{
+		Namespace: "ns", Name: name, Host: name + ".test", Path: "/", Termination: tsujiv1.Termination_TERMINATION_INSECURE,
+		Backends: services,
+	}}}
+}
+
+func edge(name string) *tsujiv1.Resource {
+	r := route(name)
+	r.GetRoute().Termination = tsujiv1.Termination_TERMINATION_EDGE
+	r.GetRoute().InsecurePolicy = tsujiv1.InsecurePolicy_INSECURE_POLICY_ALLOW
+	r.GetRoute().Certificate = tsujiv1.CertificateName("ns", tsujiv1.FromRoute, name)
+	return r
+}
+
+func service(name string, weight uint32) *tsujiv1.BackendRef {
+	return &tsujiv1.BackendRef{Endpoints: tsujiv1.EndpointsName("ns", name, "http"), Service: name, Weight: weight}
+}
+
+func endpoints(service string, list ...*tsujiv1.Endpoint) *tsujiv1.Resource {
+	return &tsujiv1.Resource{Name: tsujiv1.EndpointsName("ns", service, "http"), Kind: &tsujiv1.Resource_Endpoints{
+		Endpoints: &tsujiv1.Endpoints{Namespace: "ns", Service: service, Port: "http", Endpoints: list},
+	}}
+}
+
+// certificate makes a certificate of its own for the route's host. With weak, an intermediate comes along
+// whose key is shorter than OpenSSL allows.
+func certificate(name string, weak bool) (*tsujiv1.Resource, string) {
+	chain, key, serial := issue(name + ".test")
+	if weak {
+		k, err := rsa.GenerateKey(rand.Reader, 1024)
+		if err != nil {
+			panic(err)
+		}
+		t := &x509.Certificate{
+			SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: "weak"}, IsCA: true, BasicConstraintsValid: true,
+			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		}
+		der, err := x509.CreateCertificate(rand.Reader, t, t, &k.PublicKey, k)
+		if err != nil {
+			panic(err)
+		}
+		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	}
+	return &tsujiv1.Resource{Name: tsujiv1.CertificateName("ns", tsujiv1.FromRoute, name), Kind: &tsujiv1.Resource_Certificate{
+		Certificate: &tsujiv1.Certificate{ChainPem: chain, PrivateKey: &tsujiv1.PrivateKey{Pem: key}},
+	}}, serial
+}
+
+var ownCertificate = sync.OnceValue(func() []byte {
+	chain, key, _ := issue("router.invalid")
+	return append(chain, key...)
+})
+
+func issue(host string) (chain, key []byte, serial string) {
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	n, err2 := rand.Int(rand.Reader, big.NewInt(1<<62))
+	if err := errors.Join(err, err2); err != nil {
+		panic(err)
+	}
+	t := &x509.Certificate{
+		SerialNumber: n, Subject: pkix.Name{CommonName: host}, DNSNames: []string{host},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, t, t, &k.PublicKey, k)
+	kd, err2 := x509.MarshalPKCS8PrivateKey(k)
+	if err := errors.Join(err, err2); err != nil {
+		panic(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: kd}), n.String()
+}
