@@ -204,3 +204,6 @@ func check(t testing.TB, dir string) (output string, ok bool) {
 	out, err := cmd.CombinedOutput()
 	return string(bytes.TrimSpace(out)), err == nil
 }
+
+// fixedPair returns one certificate and its key, always the same in one run.
+var fixedPair = sync.OnceValues(func() ([]byte, []byte) { return theAuthority().issue("edge.example") })

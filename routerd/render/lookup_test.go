@@ -55,7 +55,9 @@ func (o oracle) first(base string, wanted func(*tsujiv1.Route) bool) *tsujiv1.Ro
 	})
 }
 
-func terminated(r *tsujiv1.Route) bool { return r.GetTermination() == edge || r.GetTermination() == reencrypt }
+func terminated(r *tsujiv1.Route) bool {
+	return r.GetTermination() == edge || r.GetTermination() == reencrypt
+}
 
 func (o oracle) http(base string) string {
 	if r := o.first(base, func(*tsujiv1.Route) bool { return true }); r != nil && r.GetInsecurePolicy() == redirect {
