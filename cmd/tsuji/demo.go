@@ -205,13 +205,19 @@ func (d *demo) await(ctx context.Context, ask func(context.Context) (missing str
 
 // stop ends the routers together and then the control plane, so that no router misses it, and waits for them.
 func (d *demo) stop() {
+	var live []*child
 	for _, c := range slices.Backward(d.children) {
 		c.quiet()
+		if !c.ended() {
+			live = append(live, c)
+		}
+	}
+	for _, c := range live {
 		if c != d.children[0] {
 			c.terminate()
 		}
 	}
-	for _, c := range slices.Backward(d.children) {
+	for _, c := range live {
 		c.terminate()
 		<-c.done
 		if c.killed() {

@@ -45,6 +45,7 @@ type child struct {
 	again   string // what to type to start it again
 	cmd     *exec.Cmd
 
+	log       *childLog
 	terminate context.CancelFunc // sends SIGTERM, and SIGKILL after childGrace
 	stopping  atomic.Bool        // its end was asked for
 	done      chan struct{}      // closed when it has ended and its log is whole
@@ -74,7 +75,7 @@ func startChild(ctx context.Context, name, program string, args []string, dir st
 	cmd.WaitDelay = childGrace
 	c := &child{
 		name: name, logFile: logFile, again: "sh " + quote(script), cmd: cmd,
-		terminate: cancel, done: make(chan struct{}), reported: make(chan struct{}),
+		log: out, terminate: cancel, done: make(chan struct{}), reported: make(chan struct{}),
 	}
 	if err := cmd.Start(); err != nil {
 		cancel()
@@ -99,8 +100,11 @@ func startChild(ctx context.Context, name, program string, args []string, dir st
 	return c, nil
 }
 
-// quiet says that the child's end is asked for, so that it is no news.
-func (c *child) quiet() { c.stopping.Store(true) }
+// quiet says that the child's end is asked for: neither it, nor what the child says of it, is news.
+func (c *child) quiet() {
+	c.stopping.Store(true)
+	c.log.quiet.Store(true)
+}
 
 func (c *child) ended() bool {
 	select {
@@ -144,6 +148,7 @@ func commandLine(program string, args []string) string {
 type childLog struct {
 	name     string
 	terminal *terminal
+	quiet    atomic.Bool // nothing goes to the terminal any more
 
 	mu      sync.Mutex
 	file    *os.File // guarded by mu, as is all below
@@ -172,6 +177,9 @@ func (l *childLog) line(s string) {
 	l.lines = append(l.lines, s)
 	if len(l.lines) > lastLines {
 		l.lines = l.lines[1:]
+	}
+	if l.quiet.Load() || strings.Contains(s, "level=WARN ") && strings.Contains(s, " from=haproxy ") {
+		return // HAProxy warns of each of its parts that it stops in a reload
 	}
 	for _, level := range []string{"WARN", "ERROR"} {
 		if _, message, ok := strings.Cut(s, "level="+level+" "); ok {

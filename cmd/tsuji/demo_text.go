@@ -68,7 +68,7 @@ func (d *demo) whatToTry(source string, c credentialsOf, version string) string 
 	line("  %s -cacert %s -cert %s -key %s %s list", grpcurl(), quote(c.operator.CA), quote(c.operator.Cert), quote(c.operator.Key), d.ports.grpc())
 	line("\nThe processes, their logs, and how to start one again that you ended:")
 	for _, ch := range d.children {
-		line("  %-12s  pid %-7d  %s  %s", ch.name, ch.cmd.Process.Pid, ch.logFile, ch.again)
+		line("  %-12s  pid %-7d  %-*s  %s", ch.name, ch.cmd.Process.Pid, len(d.children[0].logFile), ch.logFile, ch.again)
 	}
 	line("\nexamples/demo/README.md is a walk through all of it. Ctrl-C ends everything.")
 	return b.String()
