@@ -104,11 +104,11 @@ func Run(ctx context.Context, c Config) error {
 	healthv1.RegisterHealthServer(server, healthServer)
 	reflection.Register(server)
 
-	listener, err := listen(c.Listen)
+	listener, err := listen(ctx, c.Listen)
 	if err != nil {
 		return err
 	}
-	adminListener, err := listen(c.Admin)
+	adminListener, err := listen(ctx, c.Admin)
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
@@ -163,10 +163,10 @@ func serve(server *grpc.Server, l net.Listener) error {
 }
 
 // listen opens HOST:PORT, or unix:PATH for its owner only, in the place of a socket that a predecessor left.
-func listen(address string) (net.Listener, error) {
+func listen(ctx context.Context, address string) (net.Listener, error) {
 	path, ok := strings.CutPrefix(address, "unix:")
 	if !ok {
-		l, err := net.Listen("tcp", address)
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 		if err != nil {
 			return nil, fmt.Errorf("listen on %s: %w", address, err)
 		}
@@ -175,7 +175,7 @@ func listen(address string) (net.Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("listen on %s: remove the old socket: %w", address, err)
 	}
-	l, err := net.Listen("unix", path)
+	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", address, err)
 	}

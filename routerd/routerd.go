@@ -56,7 +56,7 @@ func Run(ctx context.Context, c Config) error {
 		Name: c.Name, IngressController: c.IngressController, Zone: c.Zone, RouterdVersion: c.Version, HAProxyVersion: version,
 		Applier: recorded{applier, record, c.Log}, Log: c.Log, Metrics: subscribe.NewMetrics(metrics),
 	})
-	adminListener, err := net.Listen("tcp", c.Admin)
+	adminListener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Admin)
 	if err != nil {
 		return errors.Join(fmt.Errorf("listen on --admin %s: %w", c.Admin, err), record.Close())
 	}
@@ -124,7 +124,7 @@ func newApplier(ctx context.Context, c Config, metrics prometheus.Registerer) (*
 		HTTP: c.HTTP, HTTPS: c.HTTPS, Stats: c.Stats,
 		Version:            render.Version{Major: version.Major, Minor: version.Minor},
 		DefaultCertificate: certificate,
-		FileDescriptors:    int(min(files.Max, maxFileDescriptors)), //nolint:gosec // bounded
+		FileDescriptors:    int(min(files.Max, maxFileDescriptors)),
 	}
 	if os.Geteuid() == 0 {
 		options.Jail, options.User, options.Group = true, nobody, nobody
