@@ -13,6 +13,7 @@
 package compile
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 
@@ -20,6 +21,7 @@ import (
 	routev1 "github.com/openshift/api/route/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/tsuji-dev/tsuji/controlplane/cluster"
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
@@ -29,10 +31,20 @@ import (
 // Config is what a Compiler is made of.
 type Config struct {
 	// IngressController is the name of the IngressController to compile for; empty: "default". The
-	// object itself may be absent: then every setting has its default.
+	// object itself may be absent: then every setting has its default. It goes into resources as it
+	// is: call Validate on a name that comes from outside.
 	IngressController string
 	// AllowLoopbackEndpoints lets endpoints have loopback addresses: for a source on the same machine.
 	AllowLoopbackEndpoints bool
+}
+
+// Validate reports what is wrong with the configuration.
+func (c Config) Validate() error {
+	if c.IngressController != "" && len(validation.IsDNS1123Subdomain(c.IngressController)) > 0 {
+		return fmt.Errorf("ingress controller %s: want the name of an IngressController: lower-case letters, digits, - and .",
+			quoted(c.IngressController))
+	}
+	return nil
 }
 
 // Result is the whole state after Apply, and what is new in it.

@@ -17,9 +17,12 @@ import (
 )
 
 const (
-	cachedCertificates = 32768     // parsed and verified, by digest of what they were made from
+	cachedCertificates = 16384     // parsed and verified, by digest of what they were made from
 	maxPEM             = 512 << 10 // bytes in one field
-	minRSABits         = 2048      // less is refused by OpenSSL's default security level
+	maxKey             = 16 << 10  // bytes of a private key
+
+	// OpenSSL's default security level refuses shorter RSA keys, and its RSA does not take longer ones.
+	minRSABits, maxRSABits = 2048, 16384
 )
 
 // crypto parses and verifies certificates, each once: what it returns is a function of its input, and is
@@ -217,7 +220,9 @@ func privateKey(block *pem.Block) (*pem.Block, error) {
 	if len(block.Headers) > 0 {
 		return nil, fmt.Errorf("block %s is not valid: store the key unencrypted", block.Type)
 	}
-	var key any
+	if len(block.Bytes) > maxKey {
+		return nil, fmt.Errorf("block %s is longer than %d bytes", block.Type, maxKey)
+	}
 	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
 		if key, err = x509.ParsePKCS1PrivateKey(block.Bytes); err != nil {
@@ -243,8 +248,12 @@ func privateKey(block *pem.Block) (*pem.Block, error) {
 // chainFault tells why a router could not load these certificates; empty: it could.
 func chainFault(certs []*x509.Certificate) string {
 	for _, c := range certs {
-		if k, ok := c.PublicKey.(*rsa.PublicKey); ok && k.N.BitLen() < minRSABits {
+		k, ok := c.PublicKey.(*rsa.PublicKey)
+		switch {
+		case ok && k.N.BitLen() < minRSABits:
 			return fmt.Sprintf("an RSA key of %d bits is too short: use %d or more", k.N.BitLen(), minRSABits)
+		case ok && k.N.BitLen() > maxRSABits:
+			return fmt.Sprintf("an RSA key of %d bits is too long: use %d or less", k.N.BitLen(), maxRSABits)
 		}
 	}
 	return signatureFault(certs)

@@ -55,8 +55,15 @@ var safe = func() map[string]*regexp.Regexp {
 	return m
 }()
 
+// failer is a test, or a property's.
+type failer interface {
+	Helper()
+	Errorf(format string, args ...any)
+	Fatal(args ...any)
+}
+
 // checkSafe walks through everything that is in a message.
-func checkSafe(t testing.TB, m protoreflect.Message) {
+func checkSafe(t failer, m protoreflect.Message) {
 	t.Helper()
 	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		each := func(v protoreflect.Value) {
@@ -86,7 +93,7 @@ func checkSafe(t testing.TB, m protoreflect.Message) {
 
 var pemOnly = regexp.MustCompile(`-----BEGIN [A-Z ]+-----\n[A-Za-z0-9+/=\n]+-----END [A-Z ]+-----\n`)
 
-func checkSafeResult(t testing.TB, r compile.Result) {
+func checkSafeResult(t failer, r compile.Result) {
 	t.Helper()
 	for _, i := range snapshot.New(0, r.Config, r.Facts).Sorted() {
 		res, err := tsujiv1.Decode(i)
@@ -109,16 +116,20 @@ func checkSafeResult(t testing.TB, r compile.Result) {
 // Whatever is written into a Route and what it refers to: no panic, a verdict, and nothing in what was
 // admitted but safe strings. Its neighbour stays as it is.
 func FuzzRoute(f *testing.F) {
-	leaf, key, ca := readCert(f, "leaf.crt"), readCert(f, "leaf.key"), readCert(f, "ca.crt")
+	fixtures := map[string]string{}
+	for _, n := range []string{"leaf.crt", "leaf.key", "leaf-with-key.crt", "ca.crt", "sha1.crt", "ed25519.key"} {
+		fixtures[n] = readCert(f, n)
+	}
+	pem := func(s string) string { return fixtures[s] + s } // text after PEM does not count
 	add := func(host, path, service, port, termination, policy, annotation, value, header, set, cert, key, ca string) {
 		f.Add(host, path, service, port, termination, policy, annotation, value, header, set, cert, key, ca)
 	}
-	add("a.example.com", "/a", "web", "http", "edge", "Redirect", "haproxy.router.openshift.io/timeout", "5s", "X-A", "%[req.hdr(Host)]", leaf, key, ca)
+	add("a.example.com", "/a", "web", "http", "edge", "Redirect", "haproxy.router.openshift.io/timeout", "5s", "X-A", "%[req.hdr(Host)]", "leaf.crt", "leaf.key", "ca.crt")
 	add("a.example.com", "/foo(", "web", "8080", "", "", "haproxy.router.openshift.io/rewrite-target", "/", "X-A", "'%%'", "", "", "")
-	add("a.example.com", "/a[b", "web", "", "reencrypt", "Allow", "haproxy.router.openshift.io/hsts_header", "max-age=1;\nincludeSubDomains", "X\n", "a\r\nb", leaf+key, "", "")
+	add("a.example.com", "/a[b", "web", "", "reencrypt", "Allow", "haproxy.router.openshift.io/hsts_header", "max-age=1;\nincludeSubDomains", "X\n", "a\r\nb", "leaf-with-key.crt", "", "ca.crt")
 	add("a.example.com", "", "web", "", "passthrough", "None", "haproxy.router.openshift.io/ip_allowlist", "10.0.0.0/8 ::1 x", "", "", "", "", "")
 	add("*.example.com", "/a b", "a/b", "*", "Edge", "x", "router.openshift.io/cookie_name", "a;b", "Cookie", "%", "x", "x", "x")
-	add("a.example.com", "/", "web", "0", "edge", "", "router.openshift.io/cookie-same-site", "Lax", "X-B", "%[ssl_c_der,base64]", leaf, key, "")
+	add("a.example.com", "/", "web", "0", "edge", "", "router.openshift.io/cookie-same-site", "Lax", "X-B", "%[ssl_c_der,base64]", "leaf.crt", "leaf.key", "")
 	add("a.example.com", "/", "web", "-1", "", "", "haproxy.router.openshift.io/rate-limit-connections", "true", "X-B", "%{+Q}[x]", "", "", "")
 	neighbour := &routev1.Route{ObjectMeta: metav1.ObjectMeta{Namespace: "ns1", Name: "neighbour"}}
 	neighbour.Spec.Host, neighbour.Spec.To.Name = "neighbour.example.com", "web"
@@ -133,13 +144,13 @@ func FuzzRoute(f *testing.F) {
 		}
 		r.Spec.TLS = &routev1.TLSConfig{
 			Termination: routev1.TLSTerminationType(termination), InsecureEdgeTerminationPolicy: routev1.InsecureEdgeTerminationPolicyType(policy),
-			Certificate: cert, Key: key, CACertificate: ca,
+			Certificate: pem(cert), Key: pem(key), CACertificate: pem(ca),
 		}
 		switch {
 		case termination == "":
 			r.Spec.TLS = nil
 		case termination == "reencrypt":
-			r.Spec.TLS.DestinationCACertificate = ca
+			r.Spec.TLS.DestinationCACertificate = pem(ca)
 		}
 		if header != "" {
 			actions := []routev1.RouteHTTPHeader{{Name: header, Action: routev1.RouteHTTPHeaderActionUnion{

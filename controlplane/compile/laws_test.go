@@ -70,6 +70,8 @@ func TestIncrementalEqualsFromNothing(t *testing.T) {
 			}
 			w.apply(changes...)
 			checkReferences(t, w.last)
+			checkClaims(t, w)
+			checkSafeResult(t, w.last)
 		}
 		fresh := newWorld()
 		var all []cluster.Change
@@ -146,6 +148,45 @@ func checkReferences(t *rapid.T, r compile.Result) {
 		if !used[i.Name()] {
 			t.Errorf("%s is not referred to", i.Name())
 		}
+	}
+}
+
+// No two Routes have one host and path, no host is of two namespaces unless it may be, none has passthrough
+// and other TLS at once.
+func checkClaims(t *rapid.T, w *world) {
+	t.Helper()
+	strict := true
+	for _, o := range w.objects {
+		if ic, ok := o.(*operatorv1.IngressController); ok && ic.Spec.RouteAdmission != nil {
+			strict = strict && ic.Spec.RouteAdmission.NamespaceOwnership != operatorv1.InterNamespaceAllowedOwnershipCheck
+		}
+	}
+	byHost := map[string][]*tsujiv1.Route{}
+	for i := range w.last.Config.All() {
+		res, err := tsujiv1.Decode(i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := res.GetRoute()
+		if r == nil {
+			continue
+		}
+		host := r.GetHost()
+		if r.GetWildcard() {
+			host = "*." + host[2:] // the hosts of the universe have first labels of one letter
+		}
+		for _, o := range byHost[host] {
+			passthrough := tsujiv1.Termination_TERMINATION_PASSTHROUGH
+			switch a, b := o.GetTermination(), r.GetTermination(); {
+			case o.GetPath() == r.GetPath():
+				t.Errorf("%v and %v have one path", o, r)
+			case strict && o.GetNamespace() != r.GetNamespace():
+				t.Errorf("%v and %v have one host", o, r)
+			case a != b && (a == passthrough && b != tsujiv1.Termination_TERMINATION_INSECURE || b == passthrough && a != tsujiv1.Termination_TERMINATION_INSECURE):
+				t.Errorf("%v and %v mix passthrough with other TLS", o, r)
+			}
+		}
+		byHost[host] = append(byHost[host], r)
 	}
 }
 

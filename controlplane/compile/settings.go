@@ -2,6 +2,7 @@ package compile
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -34,7 +35,7 @@ func (c *Compiler) compileSettings(d *dirty, out *output) {
 		IngressController: c.ingressController,
 		Timeouts:          timeoutsOf(&ic.Spec.TuningOptions),
 		Tls:               tlsProfileOf(ic.Spec.TLSSecurityProfile),
-		Http2:             ic.Annotations[annHTTP2] == "true",
+		Http2:             isTrue(ic.Annotations[annHTTP2]),
 		Headers:           &tsujiv1.HeaderPolicy{Forwarded: forwardedOf(ic.Spec.HTTPHeaders)},
 		Tuning:            tuningOf(&ic.Spec.TuningOptions),
 	}
@@ -52,6 +53,11 @@ func (c *Compiler) compileSettings(d *dirty, out *output) {
 	c.moveSecret(c.refs.settings, shared, d)
 	c.refs.settings = shared
 	out.config.add(&tsujiv1.Resource{Name: tsujiv1.SettingsName, Kind: &tsujiv1.Resource_Settings{Settings: s}})
+}
+
+func isTrue(s string) bool {
+	v, err := strconv.ParseBool(s)
+	return err == nil && v
 }
 
 func timeoutsOf(t *operatorv1.IngressControllerTuningOptions) *tsujiv1.Timeouts {
