@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -60,16 +61,17 @@ type Applier struct {
 	// waiting for it can be cancelled.
 	turn chan struct{}
 	// The renderer holds the snapshot in force whenever turn is free, the empty one while there is none.
-	worker   *haproxy.Runtime    // to the worker that serves; nil: connect first
-	up       bool                // HAProxy was started or adopted, and should be running
-	suspect  bool                // HAProxy may run something else than the snapshot in force
-	unswept  bool                // HAProxy may hold servers of an earlier life
-	wanted   *snapshot.Snapshot  // what Start could not put into force yet
-	leaving  map[server]*leaver  // servers in maintenance that are to be deleted
-	stale    time.Time           // since when the files are not up to date; zero: they are
-	touched  time.Time           // when the last change was made at run time
-	stopping bool                // Stop was called: HAProxy is not started any more
-	stopped  bool                // and has stopped listening
+	worker   *haproxy.Runtime   // to the worker that serves; nil: connect first
+	up       bool               // HAProxy was started or adopted, and should be running
+	suspect  bool               // HAProxy may run something else than the snapshot in force
+	unswept  bool               // HAProxy may hold servers of an earlier life
+	swept    bool               // there are no files of an earlier life
+	wanted   *snapshot.Snapshot // what Start could not put into force yet
+	leaving  map[server]*leaver // servers in maintenance that are to be deleted
+	stale    time.Time          // since when the files are not up to date; zero: they are
+	touched  time.Time          // when the last change was made at run time
+	stopping bool               // Stop was called: HAProxy is not started any more
+	stopped  bool               // and has stopped listening
 
 	changed chan struct{} // wakes Run up; holds one
 	hasten  chan struct{} // closed by the second Stop
@@ -185,10 +187,15 @@ func (a *Applier) apply(ctx context.Context, next snapshot.Snapshot, d snapshot.
 			a.commit(next)
 			return byRuntime, nil
 		}
-		a.cfg.Metrics.Fallbacks.Inc()
-		a.cfg.Log.Warn("the change could not be made at run time; reloading", "version", next.Version().Short(), "error", err)
-	} else if serving && len(change.Reload) > 0 {
-		a.cfg.Log.Info("the change needs a reload", "version", next.Version().Short(), "why", change.Reload)
+		var not *notOnline
+		if errors.As(err, &not) {
+			a.cfg.Log.Info("the change needs a reload", "version", next.Version().Short(), "why", err)
+		} else {
+			a.cfg.Metrics.Fallbacks.Inc()
+			a.cfg.Log.Warn("the change could not be made at run time; reloading", "version", next.Version().Short(), "error", err)
+		}
+	} else if serving {
+		a.cfg.Log.Info("the change needs a reload", "version", next.Version().Short(), "why", change.Reload, "ca_certificates", len(change.CAs))
 	}
 	m, err := a.serve(ctx, next.Version())
 	if err == nil {
@@ -227,14 +234,21 @@ func (a *Applier) undo(ctx context.Context, base snapshot.Snapshot, back snapsho
 	return nil
 }
 
+// maxRefused is how many resources a refusal names.
+const maxRefused = 20
+
 // refusal says why next is refused, and whose fault that is.
 func refusal(next snapshot.Snapshot, err error) *tsujiv1.Refusal {
+	first, _, _ := strings.Cut(err.Error(), "\n")
 	r := &tsujiv1.Refusal{
 		Class:   tsujiv1.RefusalClass_REFUSAL_CLASS_LOCAL,
 		Version: next.Version().String(),
-		Message: limit(err.Error()),
+		Message: limit(first),
 	}
 	each(err, func(e *render.ResourceError) {
+		if len(r.Resources) == maxRefused {
+			return
+		}
 		refused := &tsujiv1.RefusedResource{Resource: e.Resource, Message: limit(e.Err.Error())}
 		if i, ok := next.Get(e.Resource); ok {
 			d := i.Digest()
@@ -260,11 +274,11 @@ func each(err error, f func(*render.ResourceError)) {
 	}
 }
 
-// limit keeps a message within what a trailer may carry.
+// limit keeps a message within what a trailer may carry, and what protobuf calls a string.
 func limit(s string) string {
 	const most = 1000
 	if len(s) > most {
 		s = s[:most] + "…"
 	}
-	return s
+	return strings.ToValidUTF8(s, "")
 }

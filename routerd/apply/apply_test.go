@@ -82,7 +82,7 @@ func TestDrain(t *testing.T) {
 	begun, finish := make(chan struct{}), make(chan struct{})
 	slow := serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprint(w, "be")
-		w.(http.Flusher).Flush()
+		w.(http.Flusher).Flush() //nolint:errcheck // it is one
 		close(begun)
 		<-finish
 		fmt.Fprint(w, "gun")
@@ -235,7 +235,6 @@ func TestRefused(t *testing.T) {
 			refusal.GetVersion() != next.Version().String() {
 			t.Fatalf("refusal: %v", refusal)
 		}
-		t.Log(refusal)
 		if got := w.get("a.test"); got != "a" {
 			t.Errorf("what served: %s", got)
 		}
@@ -244,6 +243,18 @@ func TestRefused(t *testing.T) {
 		}
 	}
 	must(t, r.process.Check(t.Context()))
+
+	// A certificate is refused at run time in the same way.
+	cert, serial := certificate("a", false)
+	r.put(edge("a"), ep, cert)
+	weak, _ := certificate("a", true)
+	if refusal := r.try(w.snapshot(edge("a"), endpoints("a"), weak)); len(refusal.GetResources()) != 1 || refusal.GetResources()[0].GetResource() != weak.GetName() {
+		t.Errorf("renewed: %v", refusal)
+	}
+	if got := w.certificate("a.test"); got != serial || w.get("a.test") != "a" {
+		t.Errorf("after a renewal that is refused: served %s, want %s", got, serial)
+	}
+	r.put(route("a"), ep)
 
 	// What the renderer refuses is named too.
 	bad := route("bad")
@@ -410,7 +421,7 @@ func cutter(t *testing.T, dir, text string) {
 	t.Helper()
 	l, err := net.Listen("unix", filepath.Join(dir, haproxy.AdminSocket))
 	must(t, err)
-	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	l.(*net.UnixListener).SetUnlinkOnClose(false) //nolint:errcheck // it is one
 	t.Cleanup(func() { l.Close() })
 	var done atomic.Bool
 	go func() {
@@ -419,23 +430,23 @@ func cutter(t *testing.T, dir, text string) {
 			if err != nil {
 				return
 			}
-			real, err := net.Dial("unix", filepath.Join(dir, "run/real.sock"))
+			to, err := net.Dial("unix", filepath.Join(dir, "run/real.sock"))
 			if err != nil {
 				c.Close()
 				return
 			}
-			go func() { _, _ = io.Copy(c, real); c.Close() }()
+			go func() { _, _ = io.Copy(c, to); c.Close() }()
 			go func() {
-				defer real.Close()
+				defer to.Close()
 				defer c.Close()
 				buf := make([]byte, 64<<10)
 				for {
 					n, err := c.Read(buf)
 					if i := strings.Index(string(buf[:n]), text); i >= 0 && done.CompareAndSwap(false, true) {
-						_, _ = real.Write(buf[:i])
+						_, _ = to.Write(buf[:i])
 						return
 					}
-					if _, werr := real.Write(buf[:n]); err != nil || werr != nil {
+					if _, werr := to.Write(buf[:n]); err != nil || werr != nil {
 						return
 					}
 				}
@@ -467,7 +478,7 @@ func TestStop(t *testing.T) {
 	begun, finish := make(chan struct{}), make(chan struct{})
 	slow := serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprint(w, "be")
-		w.(http.Flusher).Flush()
+		w.(http.Flusher).Flush() //nolint:errcheck // it is one
 		close(begun)
 		<-finish
 		fmt.Fprint(w, "gun")
@@ -511,7 +522,8 @@ func TestStop(t *testing.T) {
 	p := r.process
 	go func() { second <- r.Stop(t.Context()) }()
 	select {
-	case <-first:
+	case err := <-first:
+		must(t, err)
 	case <-time.After(10 * time.Second):
 		t.Fatal("the second call did not hasten")
 	}
@@ -531,7 +543,7 @@ func TestStopDrains(t *testing.T) {
 	begun, finish := make(chan struct{}), make(chan struct{})
 	r.put(route("a"), endpoints("a", serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprint(w, "be")
-		w.(http.Flusher).Flush()
+		w.(http.Flusher).Flush() //nolint:errcheck // it is one
 		close(begun)
 		<-finish
 		fmt.Fprint(w, "gun")

@@ -78,8 +78,13 @@ func (a *Applier) writeFile(f render.File) error {
 	return os.Rename(tmp, path)
 }
 
-// sweepFiles removes rendered files of an earlier life: certificates of routes that are gone, as a rule.
+// sweepFiles removes rendered files of an earlier life: certificates of routes that are gone, as a rule. What
+// is not rendered any more in this life is removed by writeFiles.
 func (a *Applier) sweepFiles() {
+	if a.swept {
+		return
+	}
+	a.swept = true
 	root := a.cfg.HAProxy.Dir()
 	for _, dir := range derived {
 		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, e fs.DirEntry, err error) error {

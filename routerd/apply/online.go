@@ -114,6 +114,9 @@ func sameButWeight(a, b render.Server) bool {
 	return a.Line() == b.Line()
 }
 
+// notOnline says that a change is not to be made by commands. Nothing was begun.
+type notOnline struct{ error }
+
 // online makes a change by commands, and reads back what it touched. After an error it is not known what
 // HAProxy runs, unless nothing was begun.
 func (a *Applier) online(ctx context.Context, c render.Change, v snapshot.Version) error {
@@ -123,7 +126,7 @@ func (a *Applier) online(ctx context.Context, c render.Change, v snapshot.Versio
 	w := a.worker
 	p, err := newPlan(c, w.Version().Capabilities(), a.leaving)
 	if err != nil {
-		return err
+		return &notOnline{err}
 	}
 	a.suspect = true
 	// A revived server is not the janitor's any more, whatever comes.
@@ -242,7 +245,7 @@ func fingerprints(content []byte) ([]string, error) {
 			break
 		}
 		if b.Type == "CERTIFICATE" {
-			sum := sha1.Sum(b.Bytes) //nolint:gosec // see the import
+			sum := sha1.Sum(b.Bytes)
 			prints = append(prints, strings.ToUpper(hex.EncodeToString(sum[:])))
 		}
 	}

@@ -37,7 +37,7 @@ func (a *Applier) Run(ctx context.Context) error {
 	var retry, look time.Time // not before; the zero time is long ago
 	for {
 		if a.take(ctx) != nil {
-			return nil //nolint:nilerr // to be ended is what Run is for
+			return nil // to be ended is what Run is for
 		}
 		now := time.Now()
 		if a.broken() {

@@ -38,7 +38,7 @@ func (a *Applier) begin(ctx context.Context, s snapshot.Snapshot) error {
 	a.cfg.Renderer.SetStamp(s.Version())
 	m := byNothing
 	err := a.adopt(ctx)
-	if err == nil && !(a.up && a.agrees(ctx, s.Version())) {
+	if err == nil && (!a.up || !a.agrees(ctx, s.Version())) {
 		m, err = a.serve(ctx, s.Version())
 	}
 	a.cfg.Metrics.applied(m, err, time.Since(begun))

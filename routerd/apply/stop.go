@@ -64,7 +64,8 @@ func (a *Applier) stop(ctx context.Context) error {
 		return fmt.Errorf("stop HAProxy: %w", err)
 	}
 	a.stopping = true
-	err := a.setReady(work, false)
+	err := a.adopt(work) // one of an earlier life, if nothing came into force in this one
+	err = errors.Join(err, a.setReady(work, false))
 	up, exited := a.up, a.cfg.HAProxy.Exited()
 	a.give()
 	if !up {

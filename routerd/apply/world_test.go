@@ -208,7 +208,7 @@ func (w *world) certificate(host string) string {
 	c, err := d.DialContext(w.t.Context(), "tcp", w.https)
 	must(w.t, err)
 	defer c.Close()
-	return c.(*tls.Conn).ConnectionState().PeerCertificates[0].SerialNumber.String()
+	return c.(*tls.Conn).ConnectionState().PeerCertificates[0].SerialNumber.String() //nolint:errcheck // it is one
 }
 
 func must(t testing.TB, err error) {
@@ -234,7 +234,7 @@ func freePort(t testing.TB) string {
 	for range 1000 {
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+mrand.N(22_000)))
 		if err == nil {
-			defer l.Close()
+			l.Close()
 			return l.Addr().String()
 		}
 	}

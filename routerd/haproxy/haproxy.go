@@ -106,7 +106,7 @@ func New(cfg Config) (*Process, error) {
 	}
 	// Who has no rights anywhere else has to pass through the jail to the sockets in it.
 	jail := filepath.Join(cfg.Dir, JailDir)
-	if err := errors.Join(os.MkdirAll(jail, 0o711), os.Chmod(jail, 0o711)); err != nil {
+	if err := errors.Join(os.MkdirAll(jail, 0o711), os.Chmod(jail, 0o711)); err != nil { //nolint:gosec // it has to
 		return nil, fmt.Errorf("make HAProxy's jail: %w", err)
 	}
 	dir, err := os.Open(cfg.Dir)

@@ -1,6 +1,7 @@
 package haproxy
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -20,7 +22,22 @@ import (
 	"github.com/tsuji-dev/tsuji/test/haproxytest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv("TSUJI_TEST_STARTER"); dir != "" {
+		starter(dir)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// starter is a program that starts HAProxy, says so, and waits to be killed.
+func starter(dir string) {
+	p, err := New(Config{Binary: os.Getenv("TSUJI_TEST_HAPROXY"), Dir: dir, TieToParent: os.Getenv("TSUJI_TEST_TIED") != ""})
+	if err == nil {
+		err = p.Start(context.Background())
+	}
+	fmt.Println("started:", err)
+	select {}
+}
 
 const base = `global
   stats socket unix@run/admin.sock mode 600 level admin expose-fd listeners
@@ -215,6 +232,62 @@ func TestAdopt(t *testing.T) {
 	awaitExit(t, next)
 	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(worker), Events: unix.POLLIN}}, 5000); n != 1 || err != nil {
 		t.Errorf("the worker has not ended: %d, %v", n, err)
+	}
+}
+
+// HAProxy outlives a program that is killed, and goes on when what it says fills the FIFO that nobody reads;
+// unless it is tied to that program.
+func TestOutlive(t *testing.T) {
+	for _, tied := range []string{"", "yes"} {
+		t.Run("tied="+tied, func(t *testing.T) {
+			p, dir := setup(t, nil)
+			cmd := exec.CommandContext(t.Context(), os.Args[0])
+			cmd.Env = append(os.Environ(), "TSUJI_TEST_STARTER="+dir, "TSUJI_TEST_HAPROXY="+haproxytest.Binary(t), "TSUJI_TEST_TIED="+tied)
+			out, err := cmd.StdoutPipe()
+			must(t, err)
+			must(t, cmd.Start())
+			line, err := bufio.NewReader(out).ReadString('\n')
+			if line != "started: <nil>\n" {
+				t.Fatal(line, err)
+			}
+			procs, err := p.Processes(t.Context())
+			must(t, err)
+			pidfd, err := unix.PidfdOpen(procs.Master, 0)
+			must(t, err)
+			defer unix.Close(pidfd)
+			must(t, cmd.Process.Kill())
+			_ = cmd.Wait()
+			if tied != "" {
+				if n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 10_000); n != 1 || err != nil {
+					t.Errorf("HAProxy has not ended: %d, %v", n, err)
+				}
+				return
+			}
+			r := connect(t, p)
+			for range 10 {
+				var ops []Op
+				for i := range 200 { // each of these is a line in HAProxy's output
+					name := fmt.Sprint("s", i+2)
+					ops = append(ops, AddServer("b", name, "127.0.0.1:1"), DelServer("b", name))
+				}
+				must(t, r.Do(t.Context(), ops...))
+			}
+			if ok, err := p.Adopt(t.Context()); !ok || err != nil {
+				t.Fatalf("adopted %v, %v", ok, err)
+			}
+			_, err = p.Reload(t.Context())
+			must(t, err)
+			var limits unix.Rlimit
+			must(t, unix.Prlimit(procs.Master, unix.RLIMIT_CORE, nil, &limits))
+			if limits != (unix.Rlimit{}) {
+				t.Errorf("core dumps: %+v", limits)
+			}
+			r.Close()
+			p.Kill()
+			if tail := p.output.drain(); !strings.Contains(tail, "Loading success") {
+				t.Errorf("what HAProxy said: %s", tail)
+			}
+		})
 	}
 }
 

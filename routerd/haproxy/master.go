@@ -211,12 +211,17 @@ type Processes struct {
 func (p *Process) Processes(ctx context.Context) (Processes, error) { return p.processes(ctx) }
 
 func (p *Process) processes(ctx context.Context) (Processes, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
 	out, err := p.ask(ctx, "show proc")
 	if err != nil {
 		return Processes{}, err
 	}
 	return parseProcesses(out)
 }
+
+// askTimeout is more than the master ever takes for what it knows.
+const askTimeout = 10 * time.Second
 
 // maxMasterAnswer is more than the master ever says: a reload repeats all warnings.
 const maxMasterAnswer = 16 << 20
