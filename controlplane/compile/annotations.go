@@ -119,7 +119,7 @@ func (b *builder) count(name string, least int64) uint32 {
 		b.notUnderstood(name, "a number from "+strconv.FormatInt(least, 10)+" to 2147483647", "no limit is set")
 		return 0
 	}
-	return uint32(n) //nolint:gosec // between 0 and 2^31-1
+	return uint32(n) // between 0 and 2^31-1
 }
 
 // timeOption reads a TimeSpec; nil if it is absent or not one.

@@ -41,7 +41,7 @@ type Config struct {
 // Validate reports what is wrong with the configuration.
 func (c Config) Validate() error {
 	if c.IngressController != "" && len(validation.IsDNS1123Subdomain(c.IngressController)) > 0 {
-		return fmt.Errorf("ingress controller %s: want the name of an IngressController: lower-case letters, digits, - and .",
+		return fmt.Errorf("ingress controller %s: want lower-case letters, digits, '-' and '.', as in an object's name",
 			quoted(c.IngressController))
 	}
 	return nil

@@ -98,7 +98,7 @@ func makeBundle(text string) bundle {
 		err = errNoCertificate
 	}
 	if err != nil {
-		return bundle{fault: fmt.Sprintf("failed to parse destination CA certificate: %v", err)}
+		return bundle{fault: fmt.Sprintf("failed to parse CA certificate: %v", err)}
 	}
 	if f := signatureFault(p.certificates); f != "" {
 		return bundle{fault: f}

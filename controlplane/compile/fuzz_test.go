@@ -146,10 +146,10 @@ func FuzzRoute(f *testing.F) {
 			Termination: routev1.TLSTerminationType(termination), InsecureEdgeTerminationPolicy: routev1.InsecureEdgeTerminationPolicyType(policy),
 			Certificate: pem(cert), Key: pem(key), CACertificate: pem(ca),
 		}
-		switch {
-		case termination == "":
+		switch termination {
+		case "":
 			r.Spec.TLS = nil
-		case termination == "reencrypt":
+		case "reencrypt":
 			r.Spec.TLS.DestinationCACertificate = pem(ca)
 		}
 		if header != "" {

@@ -150,7 +150,7 @@ func parseFetch(expr, fetch string) (*tsujiv1.HeaderValuePart, string) {
 		}}, ""
 	}
 	m := fetchedHeader.FindStringSubmatch(words[0])
-	if m == nil || m[1] != fetch {
+	if len(m) != 3 || m[1] != fetch {
 		return nil, fmt.Sprintf("%s is not supported here: use %s(NAME) or ssl_c_der", quoted(words[0]), fetch)
 	}
 	return &tsujiv1.HeaderValuePart{Part: &tsujiv1.HeaderValuePart_Header{

@@ -78,7 +78,7 @@ func TestIncrementalEqualsFromNothing(t *testing.T) {
 		for _, o := range w.objects {
 			all = append(all, put(o))
 		}
-		order := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "order"), 0)) //nolint:gosec // a test
+		order := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "order"), 0))
 		slices.SortFunc(all, func(a, b cluster.Change) int { return a.Key.Compare(b.Key) })
 		order.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 		portion := rapid.IntRange(1, 40).Draw(t, "portion")

@@ -91,11 +91,11 @@ func (c *Compiler) compileSharedFacts(d *dirty, out *output) {
 	}
 	for s := range d.secrets {
 		name := tsujiv1.CertificateName(s.Namespace, tsujiv1.FromSecret, s.Name)
-		p := c.secretPair(c.objects.secrets[s], "")
-		if c.refs.secrets[s] == 0 || len(p.faults) > 0 {
+		if c.refs.secrets[s] == 0 {
 			out.facts.remove = append(out.facts.remove, name)
 			continue
 		}
-		out.facts.add(p.resource(name))
+		// Whoever refers to a Secret has found it good, and was asked again if it is another now.
+		out.facts.add(c.secretPair(c.objects.secrets[s], "").resource(name))
 	}
 }

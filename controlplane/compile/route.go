@@ -128,7 +128,7 @@ func (b *builder) backend(field string, t routev1.RouteTargetReference, port str
 	}
 	weight := uint32(1)
 	if t.Weight != nil {
-		weight = uint32(min(max(*t.Weight, 0), 256)) //nolint:gosec // clamped
+		weight = uint32(min(max(*t.Weight, 0), 256)) // clamped
 		if int64(weight) != int64(*t.Weight) {
 			b.warn("%s.weight: %d is not between 0 and 256; %d is used", field, *t.Weight, weight)
 		}
@@ -181,6 +181,6 @@ func (b *builder) port() string {
 // cookieOf returns the default name of a route's cookie. OpenShift's router means to put the termination
 // in front, but does so before it is known: what is left of it is a space.
 func cookieOf(k id) string {
-	sum := md5.Sum([]byte(" " + k.Namespace + ":" + k.Name)) //nolint:gosec // see the import
+	sum := md5.Sum([]byte(" " + k.Namespace + ":" + k.Name))
 	return hex.EncodeToString(sum[:])
 }

@@ -86,7 +86,7 @@ func tuningOf(t *operatorv1.IngressControllerTuningOptions) *tsujiv1.Tuning {
 		if n < low || n > high {
 			return otherwise
 		}
-		return uint32(n) //nolint:gosec // low is above zero
+		return uint32(n) // low is above zero
 	}
 	tuning := &tsujiv1.Tuning{
 		MaxConnections:              within(t.MaxConnections, 2000, 2000000, 50000),
@@ -168,8 +168,10 @@ func tlsProfileOf(p *configv1.TLSSecurityProfile) *tsujiv1.TLSProfile {
 		if p.Custom != nil {
 			return customProfile(&p.Custom.TLSProfileSpec, intermediate)
 		}
+		return intermediate
+	default:
+		return intermediate
 	}
-	return intermediate
 }
 
 // customProfile takes of a custom profile what a router can use, and the rest from the default.

@@ -165,5 +165,8 @@ func parseTime(s string) (*durationpb.Duration, bool) {
 // wholeMilliseconds rounds up, and clips to maxTimeout.
 func wholeMilliseconds(d time.Duration) time.Duration {
 	d = min(d, maxTimeout)
-	return (d + time.Millisecond - 1) / time.Millisecond * time.Millisecond
+	if part := d % time.Millisecond; part > 0 {
+		d += time.Millisecond - part
+	}
+	return d
 }
