@@ -215,7 +215,10 @@ func shapeOf(config string) (shape, error) {
 		if len(w) > 64 {
 			return s, fmt.Errorf("%d words in %q", len(w), line)
 		}
-		for _, x := range w {
+		for i, x := range w {
+			if i == 2 && strings.HasSuffix(keyword, "-header") {
+				continue // a header's name is no log-format
+			}
 			for _, f := range fetches(x) {
 				s.fetches[f] = struct{}{}
 			}

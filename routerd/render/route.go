@@ -252,6 +252,10 @@ func writeAllowList(b *strings.Builder, list []string) error {
 
 func (r *route) writeTimeouts(b *strings.Builder) error {
 	t := r.spec.GetTimeouts()
+	tunnel := t.GetTunnel()
+	if r.passthrough() && tunnel == nil {
+		tunnel = t.GetServer() // OpenShift's router: there is only one timeout
+	}
 	if t.GetServer() != nil && !r.passthrough() {
 		v, err := millis("server timeout", t.GetServer(), 0)
 		if err != nil {
@@ -259,8 +263,8 @@ func (r *route) writeTimeouts(b *strings.Builder) error {
 		}
 		fmt.Fprintf(b, "  timeout server %s\n", v)
 	}
-	if t.GetTunnel() != nil {
-		v, err := millis("tunnel timeout", t.GetTunnel(), 0)
+	if tunnel != nil {
+		v, err := millis("tunnel timeout", tunnel, 0)
 		if err != nil {
 			return err
 		}

@@ -196,7 +196,7 @@ func (r *Renderer) commit(s *staged) Change {
 	for _, name := range sortedKeys(s.certificates) {
 		r.commitCertificate(name, s.certificates[name], c)
 	}
-	if after, names := r.defaultPair(); !bytes.Equal(before, after) {
+	if after, names := r.defaultPair(); len(r.options.HTTPS) > 0 && !bytes.Equal(before, after) {
 		c.Certificates = append(c.Certificates, FileChange{Path: defaultPairPath, Old: before, New: after})
 		r.touch(defaultPairPath)
 		if names != namesBefore {
@@ -234,7 +234,7 @@ func (r *Renderer) commitSettings(s *staged, c *changes) {
 
 func (r *Renderer) commitCertificate(name string, now *certificate, c *changes) {
 	before := r.certificates[name]
-	used := len(r.users[name]) > 0 || r.settings.GetClientTls().GetCa() == name
+	used := len(r.users[name]) > 0 || r.settings.GetClientTls() != nil && r.settings.GetClientTls().GetCa() == name
 	for _, x := range []*certificate{before, now} {
 		if x != nil {
 			r.touch(x.path)
@@ -251,6 +251,9 @@ func (r *Renderer) commitCertificate(name string, now *certificate, c *changes) 
 	}
 	if before == nil && now == nil || !used {
 		return
+	}
+	if len(r.options.HTTPS) == 0 && (before == nil || before.ca == nil) && (now == nil || now.ca == nil) {
+		return // HAProxy reads no certificates with keys
 	}
 	switch {
 	case before == nil, now == nil, before.path != now.path:
