@@ -119,7 +119,7 @@ func (s *Store) recoverJournal(r *recovery) error {
 	if err != nil {
 		return err
 	}
-	r.usable, r.size = true, headerSize
+	r.usable, r.size = epoch == snapshot.Epoch, headerSize
 	var last snapshot.Version // where the records passed over lead
 	for first := true; ; first = false {
 		t, payload, err := records.next()
