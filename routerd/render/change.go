@@ -34,7 +34,7 @@ func (c *changes) route(before, now *route) bool {
 		one = before
 	}
 	c.touchedRoutes[one.resource] = true
-	why := ""
+	var why string
 	switch {
 	case before == nil:
 		why = "added"

@@ -165,7 +165,7 @@ func filesOf(r *render.Renderer) map[string]string {
 func write(t testing.TB, dir string, r *render.Renderer) {
 	t.Helper()
 	for _, d := range []string{"maps", "certs", "ca", "errors", "run", "run/jail"} {
-		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil { //nolint:gosec // a test's directory
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -189,7 +189,7 @@ func shortDir(t testing.TB) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // the jailed HAProxy must enter it
+	if err := os.Chmod(dir, 0o755); err != nil { // the jailed HAProxy must enter it
 		t.Fatal(err)
 	}
 	return dir

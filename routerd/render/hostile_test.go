@@ -216,8 +216,8 @@ func shapeOf(config string) (shape, error) {
 			return s, fmt.Errorf("%d words in %q", len(w), line)
 		}
 		for i, x := range w {
-			if i == 2 && strings.HasSuffix(keyword, "-header") {
-				continue // a header's name is no log-format
+			if i == 2 && strings.HasSuffix(keyword, "-header") || keyword == "acl client_allowed" {
+				continue // a header's name or an expression is no log-format
 			}
 			for _, f := range fetches(x) {
 				s.fetches[f] = struct{}{}
@@ -293,7 +293,7 @@ func FuzzRender(f *testing.F) {
 	fields := places(base)
 	for i, s := range hostile {
 		for k := range fields {
-			if (i+k)%7 == 0 {
+			if (i+k)%23 == 0 {
 				f.Add(uint(k), s)
 			}
 		}
@@ -339,7 +339,7 @@ func TestHAProxyAcceptsWhatIsRendered(t *testing.T) {
 	t.Parallel()
 	base := everything()
 	fields := places(base)
-	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a test's dice
+	random := rand.New(rand.NewPCG(1, 2))
 	rounds := 6
 	if testing.Short() {
 		rounds = 1

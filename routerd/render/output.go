@@ -22,7 +22,7 @@ const (
 	page404Path     = "errors/404.http"
 
 	mapHTTP          = "maps/http.map"           // host/path/ → backend, for plain HTTP
-	mapHTTPWildcard  = "maps/http_wildcard.map"  // parent domain/path/ → backend|backend
+	mapHTTPWildcard  = "maps/http_wildcard.map"  //nolint:gosec // no credential: parent domain/path/ → backend|backend
 	mapHTTPS         = "maps/https.map"          // host/path/ → backend, for TLS that ends here
 	mapHTTPSWildcard = "maps/https_wildcard.map" // parent domain/path/ → backend
 	mapTCP           = "maps/passthrough.map"    // server name → backend, for TLS that ends at the endpoint

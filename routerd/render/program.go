@@ -46,9 +46,9 @@ func (r *Renderer) maxConnections() uint32 {
 	}
 	fit := max((r.options.FileDescriptors-descriptorReserve-r.checked)/2, minConnections)
 	if r.program.maxConnections == 0 {
-		return uint32(fit) //nolint:gosec // at least minConnections, and no limit on files is that high
+		return uint32(fit)
 	}
-	return min(r.program.maxConnections, uint32(fit)) //nolint:gosec // as above
+	return min(r.program.maxConnections, uint32(fit))
 }
 
 // Defaults where the Settings have none: there are none yet, or a value is 0.

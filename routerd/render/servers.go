@@ -130,7 +130,7 @@ func readEndpoints(e *tsujiv1.Endpoints) ([]endpoint, error) {
 			continue
 		}
 		seen[name] = true
-		sum := md5.Sum([]byte(name)) //nolint:gosec // see the import
+		sum := md5.Sum([]byte(name))
 		list = append(list, endpoint{
 			name: name, cookie: hex.EncodeToString(sum[:]), id: binary.BigEndian.Uint32(sum[:])%maxServerID + 1,
 			address: a.String(), port: x.GetPort(), draining: draining, idled: x.GetIdled(),
@@ -195,3 +195,124 @@ func weights(parts []part) []int {
 	}
 	return w
 }
+
+// facts are what a route's servers depend on besides its spec.
+type facts struct {
+	endpoints func(resource string) []endpoint
+	ca        func(resource string) (path string, ok bool)
+	http2     bool
+	version   Version
+}
+
+// makeServers returns the backend's servers: by Service, and there as the Endpoints resource has them. A
+// route whose endpoints must be verified but whose CA certificates are not there has none: it answers 503.
+func (r *route) makeServers(f facts) []Server {
+	tls, ok := r.tlsParams(f)
+	if !ok {
+		return nil
+	}
+	parts := r.parts(f)
+	w := weights(parts)
+	var servers []Server
+	names, ids := map[string]bool{}, map[uint32]bool{}
+	for i, p := range parts {
+		if r.passthrough() && p.weight == 0 {
+			continue // no cookie leads there
+		}
+		for _, e := range p.endpoints {
+			if names[e.name] {
+				continue
+			}
+			names[e.name] = true
+			s := Server{Name: e.name, ID: e.id, Address: e.address, Port: e.port, Weight: w[i]}
+			for ids[s.ID] {
+				s.ID = s.ID%maxServerID + 1
+			}
+			ids[s.ID] = true
+			if e.draining {
+				s.Weight = 0
+			}
+			if !r.passthrough() {
+				s.Cookie = e.cookie
+			}
+			s.Params = r.serverParams(tls, p, e)
+			servers = append(servers, s)
+		}
+	}
+	return servers
+}
+
+// parts returns the Services by name. One that is named twice has the weight that came last.
+func (r *route) parts(f facts) []part {
+	var parts []part
+	for _, ref := range r.spec.GetBackends() {
+		p := part{service: ref.GetService(), weight: ref.GetWeight(), endpoints: f.endpoints(ref.GetEndpoints())}
+		i := slices.IndexFunc(parts, func(o part) bool { return o.service == p.service })
+		if i >= 0 {
+			parts[i] = p
+			continue
+		}
+		parts = append(parts, p)
+	}
+	slices.SortFunc(parts, func(a, b part) int { return strings.Compare(a.service, b.service) })
+	return parts
+}
+
+// tlsParams returns what every server of a reencrypt route says of TLS; not ok if it cannot be verified.
+//
+// As in OpenShift's router no server name is sent, and the certificate's name matters only where the
+// Route has no CA of its own. HAProxy 3.3 and later would take both from the Host header: no-sni-auto.
+func (r *route) tlsParams(f facts) (params []string, ok bool) {
+	if r.spec.GetTermination() != tsujiv1.Termination_TERMINATION_REENCRYPT {
+		return nil, true
+	}
+	params = []string{"ssl"}
+	if f.version.AtLeast(3, 3) {
+		params = append(params, "no-sni-auto", "no-check-sni-auto")
+	}
+	if f.http2 {
+		params = append(params, "alpn", "h2,http/1.1")
+	}
+	if !r.spec.GetDestinationTls().GetVerify() {
+		return append(params, "verify", "none"), true
+	}
+	path, ok := f.ca(r.spec.GetDestinationTls().GetCa())
+	return append(params, "verify", "required", "ca-file", path), ok
+}
+
+func (r *route) serverParams(tls []string, p part, e endpoint) []string {
+	params := slices.Clone(tls)
+	if len(tls) > 0 && r.spec.GetDestinationTls().GetVerify() && r.spec.GetDestinationTls().GetVerifyServiceHost() {
+		params = append(params, "verifyhost", p.service+"."+r.spec.GetNamespace()+".svc")
+	}
+	if e.h2c && len(tls) == 0 && !r.passthrough() {
+		params = append(params, "proto", "h2")
+	}
+	if len(r.limits) > 0 && !e.idled {
+		params = append(params, r.limits...)
+	}
+	return params
+}
+
+// serverLimits returns what the route's servers say of health checks and connections. There are checks only
+// where the Route asks for them: a standing check of every server costs more than it tells.
+func (r *route) serverLimits() ([]string, error) {
+	var params []string
+	if d := r.spec.GetHealthCheckInterval(); d != nil {
+		v, err := millis("health check interval", d, 0)
+		if err != nil {
+			return nil, err
+		}
+		params = append(params, "check", "inter", v)
+		if r.spec.GetTermination() == tsujiv1.Termination_TERMINATION_REENCRYPT {
+			params = append(params, "check-ssl")
+		}
+	}
+	if n := r.spec.GetMaxConnectionsPerEndpoint(); n > 0 {
+		params = append(params, "maxconn", fmt.Sprint(min(n, maxServerConnections)))
+	}
+	return params, nil
+}
+
+// maxServerConnections is the largest limit that is worth telling HAProxy.
+const maxServerConnections = 1_000_000

@@ -6,9 +6,11 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -31,6 +33,7 @@ type seen struct {
 	Path     string
 	Header   http.Header
 	Host     string
+	Proto    string
 }
 
 // serve starts an endpoint that answers with what it saw.
@@ -38,10 +41,13 @@ func serve(t *testing.T, name string, pair []byte) *tsujiv1.Endpoint {
 	t.Helper()
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-From-Endpoint", name)
-		_ = json.NewEncoder(w).Encode(seen{Endpoint: name, Path: r.URL.RequestURI(), Header: r.Header, Host: r.Host})
+		_ = json.NewEncoder(w).Encode(seen{Endpoint: name, Path: r.URL.RequestURI(), Header: r.Header, Host: r.Host, Proto: r.Proto})
 	}))
-	s.Config.ErrorLog = nil
+	s.Config.ErrorLog = log.New(io.Discard, "", 0) // of handshakes that are meant to fail
 	if pair == nil {
+		s.Config.Protocols = new(http.Protocols)
+		s.Config.Protocols.SetHTTP1(true)
+		s.Config.Protocols.SetUnencryptedHTTP2(true)
 		s.Start()
 	} else {
 		c, err := tls.X509KeyPair(pair, pair)
@@ -61,6 +67,7 @@ func serve(t *testing.T, name string, pair []byte) *tsujiv1.Endpoint {
 type router struct {
 	t                  *testing.T
 	http, https, stats string
+	client             []tls.Certificate // that it shows
 }
 
 // freePort finds a port that nobody listens on.
@@ -147,7 +154,7 @@ func (rt *router) do(url, host string, header http.Header, alpn ...string) answe
 	}
 	tr := &http.Transport{
 		DialContext: dial, DisableKeepAlives: true,
-		TLSClientConfig: &tls.Config{InsecureSkipVerify: true, NextProtos: alpn}, //nolint:gosec // the test looks at the certificate itself
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true, NextProtos: alpn, Certificates: rt.client}, // the test looks at the certificate itself
 	}
 	if len(alpn) > 0 && alpn[0] == "h2" {
 		tr.ForceAttemptHTTP2 = true
@@ -529,6 +536,74 @@ func TestOptionsOfRoutes(t *testing.T) {
 	}
 	if fmt.Sprint(codes) != "[200 200 429 429]" {
 		t.Errorf("limited to 3 in 10 s: %v", codes)
+	}
+}
+
+// An endpoint that does not answer costs no request; one that speaks HTTP/2 without TLS is spoken to so.
+func TestEndpoints(t *testing.T) {
+	t.Parallel()
+	address := netip.MustParseAddrPort(freePort(t))
+	dead := endpoint(address.Addr().String(), uint32(address.Port()))
+	h2c := serve(t, "h2c", nil)
+	h2c.AppProtocol = tsujiv1.AppProtocol_APP_PROTOCOL_H2C
+	rt := start(t, jailed(options()),
+		routeOf(simple("half", "half.example", "/", insecure, unset)), endpointsOf("ns", "half", dead, serve(t, "alive", nil)),
+		routeOf(simple("h2c", "h2c.example", "/", insecure, unset)), endpointsOf("ns", "h2c", h2c),
+		routeOf(simple("empty", "empty.example", "/", insecure, unset)),
+	)
+	began := time.Now()
+	for range 10 {
+		if got := rt.do("http://half.example/", "", nil).short(); got != "alive /" {
+			t.Errorf("one of two endpoints is dead: %s", got)
+		}
+	}
+	if d := time.Since(began); d > 5*time.Second {
+		t.Errorf("ten requests took %v", d)
+	}
+	if got := rt.do("http://h2c.example/", "", nil); got.seen.Proto != "HTTP/2.0" {
+		t.Errorf("h2c: %s by %q", got.short(), got.seen.Proto)
+	}
+	if got := rt.do("http://empty.example/", "", nil).short(); got != "503" {
+		t.Errorf("no endpoints: %s", got)
+	}
+}
+
+// Clients show certificates where the Settings ask for them, and endpoints are told whose.
+func TestClientCertificates(t *testing.T) {
+	t.Parallel()
+	ca := theAuthority()
+	headers := simple("edge", "edge.example", "/", edge, none)
+	headers.RequestHeaders = []*tsujiv1.HeaderAction{{Name: "X-Der", Value: []*tsujiv1.HeaderValuePart{
+		{Part: &tsujiv1.HeaderValuePart_ClientCertificate{ClientCertificate: &tsujiv1.ClientCertificateFetch{}}},
+	}}}
+	rt := start(t, jailed(options()),
+		&tsujiv1.Resource{Name: "settings", Kind: &tsujiv1.Resource_Settings{Settings: &tsujiv1.Settings{ClientTls: &tsujiv1.ClientTLS{
+			Ca: tsujiv1.CertificateName("ns", tsujiv1.FromConfigMap, "clients"), AllowedSubjectPatterns: []string{"^/CN=ann$", "^/CN=bob"},
+		}}}},
+		&tsujiv1.Resource{Name: tsujiv1.CertificateName("ns", tsujiv1.FromConfigMap, "clients"), Kind: &tsujiv1.Resource_Certificate{
+			Certificate: &tsujiv1.Certificate{CaBundlePem: ca.pem},
+		}},
+		routeOf(headers), endpointsOf("ns", "edge", serve(t, "edge", nil)))
+	for _, c := range []struct{ client, want string }{{"ann", "edge /"}, {"anna", "403"}, {"", "403"}} {
+		rt.client = nil
+		if c.client != "" {
+			pair := ca.pair(c.client)
+			cert, err := tls.X509KeyPair(pair, pair)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rt.client = []tls.Certificate{cert}
+		}
+		got := rt.do("https://edge.example/", "", http.Header{"X-Ssl-Client-Cn": {"forged"}})
+		if got.short() != c.want {
+			t.Errorf("client %q: %s, want %s", c.client, got.short(), c.want)
+		}
+		if c.want != "403" {
+			der := base64.StdEncoding.EncodeToString(rt.client[0].Certificate[0])
+			if h := got.seen.Header; h.Get("X-Ssl-Client-Cn") != "ann" || h.Get("X-Ssl-Client-Verify") != "0" || h.Get("X-Der") != der {
+				t.Errorf("client %q: endpoint saw %v", c.client, h)
+			}
+		}
 	}
 }
 

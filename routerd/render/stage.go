@@ -1,0 +1,159 @@
+package render
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+	"github.com/tsuji-dev/tsuji/snapshot"
+)
+
+// staged is a difference, validated and rendered, that nothing has seen yet.
+type staged struct {
+	settings     *tsujiv1.Settings // nil: unchanged
+	program      program
+	routes       map[string]*route // nil: gone
+	endpoints    map[string][]endpoint
+	certificates map[string]*certificate // nil: gone
+}
+
+// stage renders what the difference touches. It changes nothing.
+func (r *Renderer) stage(d snapshot.Delta) (*staged, error) {
+	s := &staged{
+		routes:       map[string]*route{},
+		endpoints:    map[string][]endpoint{},
+		certificates: map[string]*certificate{},
+	}
+	var errs []error
+	for _, i := range d.Put {
+		if err := r.stageItem(s, i); err != nil {
+			errs = append(errs, &ResourceError{Resource: i.Name(), Err: err})
+		}
+	}
+	for _, name := range d.Removed {
+		switch {
+		case name == tsujiv1.SettingsName:
+			if err := r.stageSettings(s, &tsujiv1.Settings{}); err != nil {
+				errs = append(errs, &ResourceError{Resource: name, Err: err})
+			}
+		case strings.HasPrefix(name, "route/"):
+			s.routes[name] = nil
+		case strings.HasPrefix(name, "endpoints/"):
+			s.endpoints[name] = nil
+		case strings.HasPrefix(name, "cert/"):
+			s.certificates[name] = nil
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	if err := r.stageClientCA(s); err != nil {
+		return nil, &ResourceError{Resource: tsujiv1.SettingsName, Err: err}
+	}
+	r.stageServers(s)
+	return s, nil
+}
+
+func (r *Renderer) stageItem(s *staged, i snapshot.Item) error {
+	res, err := tsujiv1.Decode(i)
+	if err != nil {
+		return err //nolint:wrapcheck // Decode says what it tried
+	}
+	switch k := res.GetKind().(type) {
+	case *tsujiv1.Resource_Settings:
+		return r.stageSettings(s, k.Settings)
+	case *tsujiv1.Resource_Route:
+		s.routes[i.Name()], err = newRoute(i.Name(), k.Route)
+	case *tsujiv1.Resource_Endpoints:
+		s.endpoints[i.Name()], err = readEndpoints(k.Endpoints)
+	case *tsujiv1.Resource_Certificate:
+		s.certificates[i.Name()], err = newCertificate(i.Name(), k.Certificate)
+	default:
+		err = fmt.Errorf("a %s does not belong into a snapshot", res.KindName())
+	}
+	return err
+}
+
+func (r *Renderer) stageSettings(s *staged, spec *tsujiv1.Settings) (err error) {
+	s.settings = spec
+	s.program, err = r.options.renderProgram(spec)
+	return err
+}
+
+// stageClientCA refuses Settings that ask clients for certificates of a CA that is not there: HAProxy
+// could verify none, and letting everybody in is not what was meant.
+func (r *Renderer) stageClientCA(s *staged) error {
+	now := r.wantedSettings(s)
+	if now.GetClientTls() == nil {
+		return nil
+	}
+	if c := r.wantedCertificate(s, now.GetClientTls().GetCa()); c == nil || c.ca == nil {
+		return fmt.Errorf("client certificates: no CA certificates %.80q", now.GetClientTls().GetCa())
+	}
+	return nil
+}
+
+// stageServers makes the servers of every route that the difference touches, by itself or through what it
+// refers to.
+func (r *Renderer) stageServers(s *staged) {
+	f := facts{
+		http2:   r.wantedSettings(s).GetHttp2(),
+		version: r.options.version(),
+		endpoints: func(name string) []endpoint {
+			if e, ok := s.endpoints[name]; ok {
+				return e
+			}
+			return r.endpoints[name]
+		},
+		ca: func(name string) (string, bool) {
+			c := r.wantedCertificate(s, name)
+			if c == nil || c.ca == nil {
+				return "", false
+			}
+			return c.path, true
+		},
+	}
+	for _, rt := range s.routes {
+		if rt != nil {
+			rt.servers = rt.makeServers(f)
+		}
+	}
+	remake := func(name string) {
+		if _, ok := s.routes[name]; ok {
+			return
+		}
+		rt := *r.routes[name]
+		rt.servers = rt.makeServers(f)
+		s.routes[name] = &rt
+	}
+	if f.http2 != r.settings.GetHttp2() {
+		for name := range r.routes {
+			remake(name)
+		}
+	}
+	for name := range s.endpoints {
+		for user := range r.users[name] {
+			remake(user)
+		}
+	}
+	for name := range s.certificates {
+		for user := range r.users[name] {
+			remake(user)
+		}
+	}
+}
+
+func (r *Renderer) wantedSettings(s *staged) *tsujiv1.Settings {
+	if s.settings != nil {
+		return s.settings
+	}
+	return r.settings
+}
+
+func (r *Renderer) wantedCertificate(s *staged, name string) *certificate {
+	if c, ok := s.certificates[name]; ok {
+		return c
+	}
+	return r.certificates[name]
+}
