@@ -3,6 +3,7 @@ package controlplane
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -35,19 +36,21 @@ type pipeline struct {
 
 	objects   map[cluster.Key]cluster.Change // what there is now: a new IngressController's compiler begins from it
 	compilers map[string]*compile.Compiler   // by IngressController; nil: to be made
+	held      map[string]*release.Held       // by IngressController; nil: nothing is
 }
 
 // run follows the source until ctx ends.
 func (p *pipeline) run(ctx context.Context) error {
 	p.objects = map[cluster.Key]cluster.Change{}
+	p.held = map[string]*release.Held{}
 	p.compilers = map[string]*compile.Compiler{defaultIngressController: nil}
 	for {
 		changed := p.source.Changed()
 		batch, synced := p.source.Take()
-		p.inspect.SetFaults(batch.Faults)
 		if synced {
 			p.handle(batch)
 		}
+		p.inspect.SetFaults(append(slices.Clone(batch.Faults), p.alarms()...))
 		if err := wait(ctx, changed); err != nil {
 			return ignoreCanceled(err)
 		}
@@ -91,7 +94,7 @@ func (p *pipeline) handle(batch cluster.Batch) {
 			changes = slices.Collect(maps.Values(p.objects))
 		}
 		result := c.Apply(changes)
-		s := snapshot.New(batch.Revision, result.Config, result.Facts)
+		s := p.guard(name, snapshot.New(batch.Revision, result.Config, result.Facts))
 		p.board.Publish(name, release.Target{Snapshot: s, Observed: batch.Observed}, p.now())
 		p.inspect.Observe(name, result)
 		for _, v := range result.Verdicts {
@@ -105,6 +108,51 @@ func (p *pipeline) handle(batch cluster.Batch) {
 		p.synced()
 		p.synced = nil
 	}
+}
+
+// allowAnnotation on an IngressController allows a drop that is held: its value is what the alarm tells.
+const allowAnnotation = "tsuji.dev/allow-route-drop"
+
+// guard returns what may be published of an IngressController when s was compiled: see [release.Guard].
+func (p *pipeline) guard(name string, s snapshot.Snapshot) snapshot.Snapshot {
+	current, ok, _ := p.board.Target(release.View{IngressController: name})
+	if !ok {
+		return s
+	}
+	var allow string
+	if o, ok := p.objects[ingressControllerKey(name)]; ok {
+		allow = o.Object.GetAnnotations()[allowAnnotation]
+	}
+	s, held := release.Guard(current.Snapshot, s, allow)
+	before := p.held[name]
+	switch {
+	case held == nil && before != nil:
+		p.log.Info("the drop of routes is no longer held", "ingress_controller", name)
+	case held != nil && (before == nil || *held != *before):
+		p.log.Error("most routes would be dropped: held", "ingress_controller", name, "routes", held.Before, "left", held.After, "allow_with", allowAnnotation+"="+held.Allow())
+	}
+	p.held[name] = held
+	return s
+}
+
+// alarms tells what is held, as faults.
+func (p *pipeline) alarms() []cluster.Fault {
+	var all []cluster.Fault
+	for _, name := range slices.Sorted(maps.Keys(p.held)) {
+		if h := p.held[name]; h != nil {
+			all = append(all, cluster.Fault{
+				Place:   ingressControllerKey(name).String(),
+				Message: h.String() + "; what was served still is",
+				Remedy:  fmt.Sprintf("bring the Routes back, or allow it by the annotation %s: %q on the IngressController", allowAnnotation, h.Allow()),
+			})
+		}
+	}
+	return all
+}
+
+// ingressControllerKey is where OpenShift has its IngressControllers.
+func ingressControllerKey(name string) cluster.Key {
+	return cluster.Key{Kind: cluster.IngressController, Namespace: "openshift-ingress-operator", Name: name}
 }
 
 func ignoreCanceled(err error) error {
