@@ -34,7 +34,8 @@ func (k hostKey) String() string { return "host " + k.sni() }
 // entry is one line of a map.
 type entry struct{ key, value string }
 
-// certLine says that a certificate is for a host.
+// certLine says that a certificate is for a host. While there is no such certificate the line is left out,
+// and the host is served with the default one: a Route may arrive before its Secret.
 type certLine struct {
 	certificate string // the resource's name
 	host        hostKey

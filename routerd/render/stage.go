@@ -137,7 +137,10 @@ func (r *Renderer) stageServers(s *staged) {
 			remake(user)
 		}
 	}
-	for name := range s.certificates {
+	for name, now := range s.certificates {
+		if before := r.certificates[name]; (before == nil || before.ca == nil) && (now == nil || now.ca == nil) {
+			continue // servers depend on CA certificates only
+		}
 		for user := range r.users[name] {
 			remake(user)
 		}

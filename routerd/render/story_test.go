@@ -550,6 +550,8 @@ func TestEndpoints(t *testing.T) {
 		routeOf(simple("half", "half.example", "/", insecure, unset)), endpointsOf("ns", "half", dead, serve(t, "alive", nil)),
 		routeOf(simple("h2c", "h2c.example", "/", insecure, unset)), endpointsOf("ns", "h2c", h2c),
 		routeOf(simple("empty", "empty.example", "/", insecure, unset)),
+		routeOf(simple("pass", "pass.example", "/", passthrough, none)),
+		endpointsOf("ns", "pass", dead, serve(t, "pass", theAuthority().pair("pass.own"))),
 	)
 	began := time.Now()
 	for range 10 {
@@ -566,6 +568,9 @@ func TestEndpoints(t *testing.T) {
 	if got := rt.do("http://empty.example/", "", nil).short(); got != "503" {
 		t.Errorf("no endpoints: %s", got)
 	}
+	if got := rt.do("https://pass.example/", "", nil).short(); got != "pass /" {
+		t.Errorf("passed through with one of two endpoints dead: %s", got)
+	}
 }
 
 // Clients show certificates where the Settings ask for them, and endpoints are told whose.
@@ -576,7 +581,7 @@ func TestClientCertificates(t *testing.T) {
 	headers.RequestHeaders = []*tsujiv1.HeaderAction{{Name: "X-Der", Value: []*tsujiv1.HeaderValuePart{
 		{Part: &tsujiv1.HeaderValuePart_ClientCertificate{ClientCertificate: &tsujiv1.ClientCertificateFetch{}}},
 	}}}
-	rt := start(t, jailed(options()),
+	rt := start(t, options(), // not in a jail: the other way through the socket for TLS
 		&tsujiv1.Resource{Name: "settings", Kind: &tsujiv1.Resource_Settings{Settings: &tsujiv1.Settings{ClientTls: &tsujiv1.ClientTLS{
 			Ca: tsujiv1.CertificateName("ns", tsujiv1.FromConfigMap, "clients"), AllowedSubjectPatterns: []string{"^/CN=ann$", "^/CN=bob"},
 		}}}},

@@ -1,0 +1,159 @@
+package render_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+	"github.com/tsuji-dev/tsuji/routerd/render"
+	"github.com/tsuji-dev/tsuji/snapshot"
+)
+
+// transcript tells a Change in words.
+func transcript(c render.Change) string {
+	var lines []string
+	for _, r := range c.Reload {
+		lines = append(lines, "reload, "+r)
+	}
+	for _, b := range c.Servers {
+		for _, side := range []struct {
+			sign    string
+			servers []render.Server
+		}{{"-", b.Old}, {"+", b.New}} {
+			for _, s := range side.servers {
+				lines = append(lines, fmt.Sprintf("%s %s %s weight %d", b.Backend, side.sign, s.HostPort(), s.Weight))
+			}
+		}
+	}
+	for _, f := range append(c.Certificates, c.CAs...) {
+		lines = append(lines, fmt.Sprint(f))
+	}
+	return strings.Join(lines, "\n")
+}
+
+// A Change tells apart what commands can do from what needs a reload.
+func TestChange(t *testing.T) {
+	t.Parallel()
+	ca := theAuthority()
+	chain, key := ca.issue("a.example")
+	renewedChain, renewedKey := ca.issue("a.example")
+	otherChain, otherKey := ca.issue("b.example")
+	route := simple("a", "a.example", "/", reencrypt, none)
+	route.Certificate = tsujiv1.CertificateName("ns", tsujiv1.FromRoute, "a")
+	route.DestinationTls = &tsujiv1.DestinationTLS{Verify: true, Ca: tsujiv1.CertificateName("ns", tsujiv1.FromDestinationCA, "a")}
+	slower := simple("a", "a.example", "/", reencrypt, none)
+	slower.Certificate, slower.DestinationTls, slower.Cookie = route.Certificate, route.DestinationTls, &tsujiv1.Cookie{Name: "c"}
+	elsewhere := simple("a", "a.example", "/path", reencrypt, none)
+	elsewhere.Certificate, elsewhere.DestinationTls, elsewhere.Cookie = slower.Certificate, slower.DestinationTls, slower.Cookie
+
+	r := renderer(t, options())
+	for _, step := range []struct {
+		what     string
+		resource *tsujiv1.Resource
+		want     string
+	}{
+		{"a route arrives before everything else", routeOf(route), "reload, route ns/a: added"},
+		{"its endpoints, that cannot be verified yet", endpointsOf("ns", "a", endpoint("10.0.0.1", 80)), ""},
+		{"its CA", bundleOf("ns", "a", ca.pem),
+			"reload, certificate cert/ns/destination-ca:a: comes or goes\nbe_secure:ns:a + 10.0.0.1:80 weight 1"},
+		{"its certificate", certificateOf("ns", "a", chain, key), "reload, certificate cert/ns/route:a: comes or goes"},
+		{"an endpoint more", endpointsOf("ns", "a", endpoint("10.0.0.1", 80), endpoint("10.0.0.2", 80)),
+			"be_secure:ns:a - 10.0.0.1:80 weight 1\nbe_secure:ns:a + 10.0.0.1:80 weight 1\nbe_secure:ns:a + 10.0.0.2:80 weight 1"},
+		{"the same again", endpointsOf("ns", "a", endpoint("10.0.0.1", 80), endpoint("10.0.0.2", 80)), ""},
+		{"none any more", endpointsOf("ns", "a"), "be_secure:ns:a - 10.0.0.1:80 weight 1\nbe_secure:ns:a - 10.0.0.2:80 weight 1"},
+		{"a renewed certificate", certificateOf("ns", "a", renewedChain, renewedKey), "certs/ns_route_a.pem [redacted]"},
+		{"one for another name", certificateOf("ns", "a", otherChain, otherKey), "reload, certificate cert/ns/route:a: is for other names"},
+		{"another CA", bundleOf("ns", "a", newAuthority().pem), "ca/ns_destination-ca_a.pem [redacted]"},
+		{"an option", routeOf(slower), "reload, route ns/a: changed"},
+		{"another path", routeOf(elsewhere), "reload, host a.example: requests go elsewhere"},
+		{"Settings", &tsujiv1.Resource{Name: "settings", Kind: &tsujiv1.Resource_Settings{Settings: &tsujiv1.Settings{AbortOnClose: true}}},
+			"reload, settings: changed"},
+		{"a certificate that nothing uses", certificateOf("ns", "unused", chain, key), ""},
+	} {
+		if d := cmp.Diff(step.want, transcript(apply(t, r, step.resource))); d != "" {
+			t.Errorf("%s: want (-), got (+):\n%s", step.what, d)
+		}
+	}
+	c, err := r.Apply(snapshot.Delta{Removed: []string{routeOf(route).GetName()}})
+	if err != nil || transcript(c) != "reload, route ns/a: removed" {
+		t.Errorf("removed: %v %v", c, err)
+	}
+	var many []*tsujiv1.Resource
+	for i := range 100 {
+		many = append(many, routeOf(simple(fmt.Sprintf("r%03d", i), "many.example", fmt.Sprintf("/%d", i), insecure, unset)))
+	}
+	if c := apply(t, r, many...); len(c.Reload) != 17 || c.Reload[16] != "and 84 more" {
+		t.Errorf("reasons for a hundred routes: %q", c.Reload)
+	}
+}
+
+// What cannot be rendered is named, every resource of it, and the renderer is as it was. A line of
+// haproxy.cfg is traced to its resource.
+func TestFaults(t *testing.T) {
+	t.Parallel()
+	r := renderer(t, options())
+	good := simple("good", "good.example", "/", insecure, unset)
+	apply(t, r, routeOf(good))
+	before := filesOf(r)
+	badHost := simple("bad-host", "bad host", "/", insecure, unset)
+	badPath := simple("bad-path", "bad.example", "/\n", insecure, unset)
+	_, err := r.Apply(delta(t, routeOf(simple("fine", "fine.example", "/", insecure, unset)), routeOf(badHost), routeOf(badPath),
+		certificateOf("ns", "c", []byte("no certificate"), []byte("no key"))))
+	want := `render route/ns/bad-host: host "bad host": want a lower-case DNS name
+render route/ns/bad-path: path "/\n": want a path that begins with / and has no blank or #
+render cert/ns/route:c: no certificate`
+	if err == nil || err.Error() != want {
+		t.Errorf("error:\n%v\nwant:\n%s", err, want)
+	}
+	if first, ok := errors.AsType[*render.ResourceError](err); !ok || first.Resource != "route/ns/bad-host" {
+		t.Errorf("first: %v", first)
+	}
+	if d := cmp.Diff(before, filesOf(r)); d != "" {
+		t.Errorf("the files changed:\n%s", d)
+	}
+	for i, line := range strings.Split(before["haproxy.cfg"], "\n") {
+		resource, ok := r.Locate(i + 1)
+		switch {
+		case strings.HasPrefix(line, "backend be_http:ns:good"):
+			if !ok || resource != "route/ns/good" {
+				t.Errorf("line %d is %q's", i+1, resource)
+			}
+		case strings.HasPrefix(line, "frontend "):
+			if !ok || resource != "settings" {
+				t.Errorf("line %d is %q's", i+1, resource)
+			}
+		}
+	}
+}
+
+// Options are refused with every fault at once; HAProxy listens on every kind of address.
+func TestOptions(t *testing.T) {
+	t.Parallel()
+	_, err := render.New(render.Options{
+		HTTP: []string{"80", "host:80", ":0"}, HTTPS: []string{"unix:", "[fe80::1%eth0]:443"}, Version: render.Version{Major: 2, Minor: 4}, Jail: true, FileDescriptors: -1,
+	})
+	if n := strings.Count(fmt.Sprint(err), "\n") + 1; n != 10 {
+		t.Errorf("%d faults, want 10:\n%v", n, err)
+	}
+	for _, o := range []render.Options{
+		{HTTP: []string{":8080", "[::]:8080", "127.0.0.1:8081", "[::1]:8081", "unix:run/http.sock"}, Stats: []string{"127.0.0.1:8082"}},
+		{HTTPS: []string{":8443"}, Stats: []string{"127.0.0.1:8082"}, DefaultCertificate: ownPair()},
+	} {
+		o.Jail, o.User, o.Group, o.FileDescriptors = true, 65534, 65534, 4096
+		r := renderer(t, o)
+		chain, key := fixedPair()
+		c := apply(t, r, routeOf(simple("a", "a.example", "/", edge, allow)), certificateOf("ns", "edge", chain, key))
+		if len(c.Certificates) > 0 {
+			t.Errorf("certificates that nothing reads: %v", c)
+		}
+		dir := shortDir(t)
+		write(t, dir, r)
+		if out, ok := check(t, dir); !ok || strings.Contains(out, "WARNING") {
+			t.Errorf("HAProxy says:\n%s", out)
+		}
+	}
+}
