@@ -233,3 +233,27 @@ func FuzzRecover(f *testing.F) {
 		}
 	})
 }
+
+// Records whose checksum is right and whose content is nonsense end recovery as well.
+func TestNonsense(t *testing.T) {
+	t.Parallel()
+	w, p := small(t), damagedPlace(t)
+	sound := change{from: w.states[5].Version(), to: w.states[5].Version(), count: w.states[5].Len()}.append(nil)
+	huge := append(bytes.Clone(sound[:len(sound)-2]), 0xff, 0xff, 0xff, 0xff, 0x7f) // puts a great many
+	for what, record := range map[string][]byte{
+		"empty":          frame(recordChange, func(b []byte) []byte { return b }),
+		"another type":   frame(recordItems, func(b []byte) []byte { return append(b, sound...) }),
+		"cut short":      frame(recordChange, func(b []byte) []byte { return append(b, sound[:100]...) }),
+		"too long":       frame(recordChange, func(b []byte) []byte { return append(append(b, sound...), 0) }),
+		"a huge number":  frame(recordChange, func(b []byte) []byte { return append(b, huge...) }),
+		"another result": frame(recordChange, change{from: w.states[5].Version(), to: w.states[1].Version(), count: w.states[5].Len()}.append),
+	} {
+		p.write(checkpointName, w.checkpoint)
+		p.write(journalName, append(bytes.Clone(w.journal), record...))
+		got, ok := p.reopened()
+		check(t, what, got, ok, w.states[5])
+		if n := len(p.read(journalName)); n != len(w.journal) {
+			t.Errorf("%s: the journal was left with %d bytes, want %d", what, n, len(w.journal))
+		}
+	}
+}

@@ -380,3 +380,73 @@ func TestUnfinishedStays(t *testing.T) {
 	got, ok := p.reopened()
 	check(t, "reopened", got, ok, first)
 }
+
+// A sync that fails may have lost what it should have kept: all is written anew.
+func TestSyncFails(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	s := p.open()
+	p.append(s, first)
+	s.journal.Close() // as good as a broken disk
+	s.sync()
+	if !s.compactionDue() {
+		t.Error("the journal is gone on with")
+	}
+	p.close(s)
+	if len(p.read(checkpointName)) < len(secret) {
+		t.Error("there is no checkpoint")
+	}
+	got, ok := p.reopened()
+	check(t, "reopened", got, ok, first)
+}
+
+// While the disk takes nothing, what is in force is remembered, it is said once, and it is written as soon as
+// the disk takes it again, at the latest by Close.
+func TestDiskFull(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	s := p.open()
+	p.append(s, first)
+	obstacle := filepath.Join(p.dir, checkpointName+temporary, "x")
+	if err := os.MkdirAll(obstacle, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s.journal.Close()
+	stop := p.run(s)
+	if err := s.Append(second, snapshot.Diff(first, second)); err == nil {
+		t.Error("appended to a broken journal")
+	}
+	eventually(t, "it is said", func() bool { return strings.Contains(p.log.String(), "cannot be written to disk") })
+	if err := s.Append(third, snapshot.Diff(second, third)); err == nil {
+		t.Error("appended to a broken journal")
+	}
+	stop()
+	if n := strings.Count(p.log.String(), "cannot be written to disk"); n != 1 {
+		t.Errorf("it is said %d times", n)
+	}
+	if err := os.RemoveAll(filepath.Dir(obstacle)); err != nil {
+		t.Fatal(err)
+	}
+	p.close(s)
+	got, ok := p.reopened()
+	check(t, "reopened", got, ok, third)
+}
+
+// A store that cannot write at its end says so.
+func TestCloseOnFullDisk(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	s := p.open()
+	p.append(s, first)
+	if err := os.MkdirAll(filepath.Join(p.dir, checkpointName+temporary, "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s.journal.Close()
+	_ = s.Append(second, snapshot.Diff(first, second))
+	if err := s.Close(); err == nil || !strings.Contains(err.Error(), checkpointName) {
+		t.Errorf("closed with %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Errorf("closed again: %v", err)
+	}
+}
