@@ -78,8 +78,9 @@ func (c *router) follow(version string, acked *sync.WaitGroup) (stop func()) {
 func BenchmarkOneChange(b *testing.B) {
 	for _, streams := range []int{1, 100} {
 		b.Run(fmt.Sprintf("streams=%d", streams), func(b *testing.B) {
-			r := newReplica(b)
 			s := large(benchResources)
+			perStream := sessionHeap(s)
+			r := newReplica(b)
 			r.board.Publish("default", release.Target{Snapshot: s}, time.Now())
 			var acked sync.WaitGroup
 			for i := range streams {
@@ -96,14 +97,14 @@ func BenchmarkOneChange(b *testing.B) {
 			used := cpu() - before
 			b.ReportMetric(float64(used.Microseconds())/float64(b.N), "cpu-µs/op")
 			b.ReportMetric(float64(used.Microseconds())/float64(b.N*streams), "cpu-µs/stream")
-			b.ReportMetric(float64(sessionHeap(s)), "heap-B/stream")
+			b.ReportMetric(perStream, "heap-B/stream")
 		})
 	}
 }
 
 // sessionHeap measures the heap and stacks of a stream that has acked, at the server's end and without gRPC's;
 // the test's own end, a goroutine and two channels, is in it.
-func sessionHeap(s snapshot.Snapshot) uint64 {
+func sessionHeap(s snapshot.Snapshot) float64 {
 	const streams = 500
 	board, routers := release.NewBoard(1), fleet.New(fleet.Config{})
 	board.Publish("default", release.Target{Snapshot: s}, time.Now())
@@ -119,7 +120,7 @@ func sessionHeap(s snapshot.Snapshot) uint64 {
 	used := heap() - before
 	server.Drain()
 	runtime.KeepAlive(pipes)
-	return used / streams
+	return float64(used) / streams
 }
 
 // A router that has nothing gets 10,000 resources: those of a version that others have got before (the

@@ -21,6 +21,7 @@ func (s *session) run(ctx context.Context) {
 		return
 	}
 	s.catchUp(ctx)
+	entered := false // it has waited for its turn to be sent a whole snapshot
 	for ctx.Err() == nil {
 		target, ok, changed := s.server.config.Board.Target(s.view)
 		now := s.server.config.Now()
@@ -33,9 +34,12 @@ func (s *session) run(ctx context.Context) {
 		s.mu.Unlock()
 		switch step.do {
 		case begin:
-			if !base.known {
+			if !base.known && !entered {
 				s.enter(ctx)
+				entered = true
+				continue // the target may be another by now
 			}
+			entered = false
 			parts := s.server.frames.between(!base.known, base.snapshot, target.Snapshot)
 			s.mu.Lock()
 			s.state.start(target, parts)
