@@ -1,5 +1,6 @@
 # Everything is built from source into bin/ and .tools/; nothing is installed. It takes Go, make, git
-# and apt. HAPROXY=/path/to/haproxy uses that one instead of the one that `make tools` fetches.
+# and apt. HAPROXY=/path/to/haproxy uses that one instead of the one that `make tools` fetches; so do
+# KUBE_APISERVER, ETCD and KUBECTL for those that it builds.
 
 SHELL       := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -13,6 +14,11 @@ RACE    := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 TOOLS   := $(CURDIR)/.tools/bin
 HAPROXY ?= $(TOOLS)/haproxy
 export HAPROXY
+# The API server that tests run, and what goes with it.
+KUBE_APISERVER ?= $(TOOLS)/kube-apiserver
+ETCD           ?= $(TOOLS)/etcd
+KUBECTL        ?= $(TOOLS)/kubectl
+export KUBE_APISERVER ETCD KUBECTL
 export GRPCURL := $(TOOLS)/grpcurl
 
 .PHONY: help
@@ -28,7 +34,7 @@ build: ## build bin/controlplane, bin/routerd and bin/tsuji
 	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/controlplane ./cmd/routerd ./cmd/tsuji
 
 .PHONY: test
-test: haproxy grpcurl ## run every test, with the race detector and a real HAProxy
+test: haproxy kubeapi grpcurl ## run every test, with the race detector, real HAProxy, a real API server
 	@$(if $(RACE),,echo 'test: no C compiler here, so the race detector is off' >&2)
 	go test $(RACE) -timeout 15m ./...
 
@@ -65,6 +71,7 @@ verify-protos: buf protoc-gen-go protoc-gen-go-grpc
 verify-modules:
 	go mod tidy -diff
 	cd tools && go mod tidy -diff
+	cd test/kubeapi && go mod tidy -diff
 
 .PHONY: verify-deploy
 verify-deploy: kustomize
@@ -86,11 +93,14 @@ verify-vulnerabilities: govulncheck
 GO_TOOLS  := buf golangci-lint govulncheck grpcurl kustomize protoc-gen-go protoc-gen-go-grpc
 TOOLS_KEY := $(firstword $(shell { go env GOVERSION; cat tools/go.mod tools/go.sum; } | cksum))
 
-.PHONY: tools haproxy $(GO_TOOLS)
-tools: haproxy $(GO_TOOLS) ## put HAProxy 3.4 and the Go tools into .tools/bin
+.PHONY: tools haproxy kubeapi $(GO_TOOLS)
+tools: haproxy kubeapi $(GO_TOOLS) ## put HAProxy 3.4, the API server and the Go tools into .tools/bin
 
 haproxy:
 	@tools/haproxy.sh
+
+kubeapi: # takes minutes the first time, so only what runs an API server asks for it
+	@tools/kubeapi.sh
 
 $(GO_TOOLS): %: .tools/built/%-$(TOOLS_KEY)
 
