@@ -30,7 +30,9 @@ func parent(host string) string {
 	return p
 }
 
-// claims decides which Route has which host. Its decisions are a function of the set of claims.
+// claims decides which Route has which host. Its decisions are a function of the set of claims. A claim
+// that changes costs as much as there are claims on its host; below a wildcard, as there are below its
+// parent domain, because there one may displace any other.
 type claims struct {
 	byHost   map[string]map[id]*route       // exact claims
 	hosts    map[string]map[string]struct{} // hosts that have exact claims, by parent

@@ -54,3 +54,13 @@ func TestHSTSGrammar(t *testing.T) {
 		}
 	}
 }
+
+// A name that could not be an IngressController's is refused.
+func TestConfig(t *testing.T) {
+	t.Parallel()
+	for name, ok := range map[string]bool{"": true, "default": true, "shard-1.internal": true, "A": false, "a/b": false, "a\n": false} {
+		if err := (Config{IngressController: name}).Validate(); (err == nil) != ok {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
