@@ -264,7 +264,11 @@ func harmless(files, base map[string]string) error {
 			}
 			continue
 		}
-		if strings.Count(content, "\n") > strings.Count(base[path], "\n") {
+		most := strings.Count(base[path], "\n")
+		if path == "crt-list.txt" {
+			most = 2 // a route may name another's certificate: the control plane says which it may
+		}
+		if strings.Count(content, "\n") > most {
 			return fmt.Errorf("%s has more lines: %q", path, content)
 		}
 		for line := range strings.Lines(content) {

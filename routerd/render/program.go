@@ -133,8 +133,9 @@ func (w *writer) global() {
 	w.line("  stats timeout 1h")
 	w.buffer = cmp.Or(t.GetHeaderBufferBytes(), defaultBufferSize)
 	w.rewrite = cmp.Or(t.GetHeaderBufferMaxRewriteBytes(), defaultMaxRewrite)
-	if w.buffer < 16_384 || w.buffer > 1<<20 || w.rewrite < 1_024 || w.rewrite > w.buffer/2 {
-		w.check(fmt.Errorf("header buffer of %d bytes with %d for changes: want 16384 to 1048576, and at most half of it",
+	w.rewrite = min(w.rewrite, w.buffer/2) // HAProxy's rule
+	if w.buffer < 16_384 || w.buffer > 16<<20 || w.rewrite < 1_024 {
+		w.check(fmt.Errorf("header buffer of %d bytes with %d for changes: want 16384 to 16777216 with at least 1024",
 			w.buffer, w.rewrite))
 	}
 	w.line("  tune.bufsize %d\n  tune.maxrewrite %d", w.buffer, w.rewrite)
