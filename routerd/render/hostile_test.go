@@ -164,6 +164,12 @@ func words(line string) ([]string, error) {
 	return list, nil
 }
 
+// logFormats are the directives that HAProxy reads log-formats in, and the first word of which it does.
+var logFormats = map[string]int{
+	"http-request set-header": 3, "http-request add-header": 3, "http-response set-header": 3, "http-request set-path": 2,
+	"http-request redirect": 2, "http-request return": 2, "log-format": 1, "unique-id-format": 1, "use_backend": 1,
+}
+
 // fetches returns what a word reads when HAProxy takes it for a log-format.
 func fetches(word string) []string {
 	var list []string
@@ -216,8 +222,8 @@ func shapeOf(config string) (shape, error) {
 			return s, fmt.Errorf("%d words in %q", len(w), line)
 		}
 		for i, x := range w {
-			if i == 2 && strings.HasSuffix(keyword, "-header") || keyword == "acl client_allowed" {
-				continue // a header's name or an expression is no log-format
+			if first, ok := logFormats[keyword]; !ok || i < first {
+				continue
 			}
 			for _, f := range fetches(x) {
 				s.fetches[f] = struct{}{}
