@@ -79,14 +79,7 @@ func TestEndpoints(t *testing.T) {
 func TestDrain(t *testing.T) {
 	w := newWorld(t)
 	r := w.router(options{})
-	begun, finish := make(chan struct{}), make(chan struct{})
-	slow := serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprint(w, "be")
-		w.(http.Flusher).Flush() //nolint:errcheck // it is one
-		close(begun)
-		<-finish
-		fmt.Fprint(w, "gun")
-	}))
+	slow, begun, finish := serveSlowly(t)
 	r.put(route("a"), endpoints("a", slow))
 	answer := make(chan string, 1)
 	go func() {
@@ -110,7 +103,7 @@ func TestDrain(t *testing.T) {
 	if n := servers(); n != 2 || testutil.ToFloat64(r.metrics.Leaving) != 1 {
 		t.Errorf("%d servers while one drains", n)
 	}
-	close(finish)
+	finish()
 	if got := <-answer; got != "begun<nil>" {
 		t.Errorf("the answer was cut: %s", got)
 	}
@@ -202,6 +195,24 @@ func TestReloadUnderLoad(t *testing.T) {
 		}
 		before := done.Load()
 		eventually(t, "load after the reload", func() bool { return done.Load() > before+100 })
+	}
+	// And endpoints move at run time meanwhile.
+	ends := []*tsujiv1.Endpoint{serve(t, "x"), serve(t, "y"), serve(t, "z")}
+	worker := r.pids().Worker
+	current, _ := r.InForce()
+	for i := range 60 {
+		item, err := tsujiv1.Encode(endpoints("a", ends[i%3], ends[i/3%3]))
+		must(t, err)
+		d := snapshot.Delta{Put: []snapshot.Item{item}}
+		current = current.Apply(current.Version().Revision+1, d)
+		if refusal := r.Apply(t.Context(), current, d); refusal != nil {
+			t.Fatal(refusal)
+		}
+		before := done.Load()
+		eventually(t, "load after a move", func() bool { return done.Load() > before+10 })
+	}
+	if p := r.pids(); p.Worker != worker {
+		t.Errorf("moves cost a reload: %d, %+v", worker, p)
 	}
 	close(stop)
 	load.Wait()
@@ -380,6 +391,67 @@ func TestAdopt(t *testing.T) {
 	}
 }
 
+// A HAProxy that stops, or cannot be reached any more, is taken back or replaced, and what is open there
+// may finish.
+func TestStopping(t *testing.T) {
+	for _, how := range []string{"its router was killed while it drained", "its socket was removed"} {
+		t.Run(how, func(t *testing.T) {
+			w := newWorld(t)
+			r := w.router(options{})
+			slow, begun, finish := serveSlowly(t)
+			ep, slowly := endpoints("a", serve(t, "a")), endpoints("slow", slow)
+			current := r.put(route("a"), route("slow"), ep, slowly)
+			answer := make(chan string, 1)
+			go func() {
+				s, err := w.tryGet("slow.test")
+				answer <- fmt.Sprint(s, err)
+			}()
+			<-begun
+			if strings.Contains(how, "drained") {
+				r.die()
+				must(t, r.process.SoftStop())
+				must(t, w.router(options{}).Start(t.Context(), current))
+			} else {
+				must(t, os.Remove(filepath.Join(w.dir, haproxy.MasterSocket)))
+				r.put(route("a"), route("slow"), route("b"), ep, slowly)
+			}
+			eventually(t, "it serves", func() bool { s, err := w.tryGet("a.test"); return err == nil && s == "a" })
+			finish()
+			if got := <-answer; got != "begun<nil>" {
+				t.Errorf("the answer was cut: %s", got)
+			}
+			for range 20 {
+				if got := w.get("a.test"); got != "a" {
+					t.Fatalf("at last: %s", got)
+				}
+			}
+		})
+	}
+}
+
+// Files that cannot be written are a local matter, and only a reload needs them.
+func TestDiskFull(t *testing.T) {
+	w := newWorld(t)
+	r := w.router(options{})
+	one, two := serve(t, "one"), serve(t, "two")
+	r.put(route("a"), endpoints("a", one))
+	obstacle := filepath.Join(w.dir, "haproxy.cfg.tmp")
+	must(t, os.MkdirAll(filepath.Join(obstacle, "x"), 0o700))
+	refusal := r.try(w.snapshot(route("a"), route("b"), endpoints("a", one)))
+	if refusal.GetClass() != tsujiv1.RefusalClass_REFUSAL_CLASS_LOCAL {
+		t.Errorf("refusal: %v", refusal)
+	}
+	r.put(route("a"), endpoints("a", two))
+	if got := w.get("a.test"); got != "two" {
+		t.Errorf("at run time: %s", got)
+	}
+	must(t, os.RemoveAll(obstacle))
+	r.put(route("a"), route("b", service("a", 1)), endpoints("a", two))
+	if got := w.get("b.test"); got != "two" {
+		t.Errorf("after that: %s", got)
+	}
+}
+
 // A connection that dies in the middle of a change costs a reload, and nothing else.
 func TestBrokenSocket(t *testing.T) {
 	for _, cut := range []string{"applying", "add server", "state maint", "show servers state"} {
@@ -475,14 +547,7 @@ func TestReloadedBehindOurBack(t *testing.T) {
 func TestStop(t *testing.T) {
 	w := newWorld(t)
 	r := w.router(options{delay: time.Minute, drain: time.Minute})
-	begun, finish := make(chan struct{}), make(chan struct{})
-	slow := serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprint(w, "be")
-		w.(http.Flusher).Flush() //nolint:errcheck // it is one
-		close(begun)
-		<-finish
-		fmt.Fprint(w, "gun")
-	}))
+	slow, begun, finish := serveSlowly(t)
 	ep := endpoints("a", serve(t, "a"))
 	r.put(route("a"), route("slow"), ep, endpoints("slow", slow))
 	ready := func() int {
@@ -529,7 +594,7 @@ func TestStop(t *testing.T) {
 	}
 	must(t, <-second)
 	<-p.Exited()
-	close(finish)
+	finish()
 	<-answer // hastened: it may have been cut
 	if refusal := r.try(w.snapshot(route("a"))); refusal.GetClass() != tsujiv1.RefusalClass_REFUSAL_CLASS_LOCAL {
 		t.Errorf("after the end: %v", refusal)
@@ -540,14 +605,8 @@ func TestStop(t *testing.T) {
 func TestStopDrains(t *testing.T) {
 	w := newWorld(t)
 	r := w.router(options{drain: time.Minute})
-	begun, finish := make(chan struct{}), make(chan struct{})
-	r.put(route("a"), endpoints("a", serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprint(w, "be")
-		w.(http.Flusher).Flush() //nolint:errcheck // it is one
-		close(begun)
-		<-finish
-		fmt.Fprint(w, "gun")
-	}))))
+	slow, begun, finish := serveSlowly(t)
+	r.put(route("a"), endpoints("a", slow))
 	answer := make(chan string, 1)
 	go func() {
 		s, err := w.tryGet("a.test")
@@ -563,7 +622,7 @@ func TestStopDrains(t *testing.T) {
 		}
 		return err != nil
 	})
-	close(finish)
+	finish()
 	if got := <-answer; got != "begun<nil>" {
 		t.Errorf("the answer was cut: %s", got)
 	}

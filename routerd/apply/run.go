@@ -122,10 +122,10 @@ func (a *Applier) mend(ctx context.Context) error {
 	return nil
 }
 
-// look finds out whether HAProxy was reloaded behind our back.
+// look finds out whether HAProxy was reloaded or told to stop behind our back.
 func (a *Applier) look(ctx context.Context) {
 	s, ok := a.InForce()
-	if !ok || !a.up || !a.alive() {
+	if !ok || a.stopping || !a.alive() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -133,6 +133,8 @@ func (a *Applier) look(ctx context.Context) {
 	known := a.worker
 	if err := a.connect(ctx); err != nil {
 		a.cfg.Log.Warn("HAProxy's worker does not answer", "error", err)
+		// One that is only slow is left alone.
+		a.suspect = errors.Is(err, haproxy.ErrGone) || errors.Is(err, errStopping)
 		return
 	}
 	if a.worker == known {

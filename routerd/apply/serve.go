@@ -54,16 +54,19 @@ func (a *Applier) begin(ctx context.Context, s snapshot.Snapshot) error {
 	return nil
 }
 
-// adopt takes over a HAProxy that runs in the directory, if there is one and none is known yet.
+// adopt takes over a HAProxy that runs in the directory, if there is one and it is not ours yet.
 func (a *Applier) adopt(ctx context.Context) error {
-	if a.up {
+	if a.alive() {
 		return nil
 	}
 	ok, err := a.cfg.HAProxy.Adopt(ctx)
 	if err != nil {
 		return err //nolint:wrapcheck // says what it tried
 	}
-	a.up = ok
+	if ok {
+		a.disconnect()
+		a.up = true
+	}
 	return nil
 }
 
@@ -137,10 +140,11 @@ func (a *Applier) run(ctx context.Context, m *method) error {
 			return err //nolint:wrapcheck // says what it tried
 		}
 		a.suspect = true
-		if a.alive() {
+		if a.alive() && !errors.Is(err, haproxy.ErrGone) {
 			return err //nolint:wrapcheck // says what it tried
 		}
-		a.cfg.Log.Warn("HAProxy ended during a reload; starting it", "error", err)
+		a.cfg.Log.Warn("HAProxy cannot be reloaded any more; starting another", "error", err)
+		a.cfg.HAProxy.Leave()
 	}
 	*m = byStart
 	a.disconnect()
@@ -180,9 +184,15 @@ func (a *Applier) connect(ctx context.Context) error {
 	if err != nil {
 		return err //nolint:wrapcheck // says what it tried
 	}
+	if w.Stopping() {
+		w.Close()
+		return errStopping
+	}
 	a.worker = w
 	return nil
 }
+
+var errStopping = errors.New("HAProxy's worker is stopping")
 
 func (a *Applier) disconnect() {
 	if a.worker != nil {

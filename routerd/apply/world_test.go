@@ -259,6 +259,23 @@ func serveHandler(t testing.TB, h http.Handler) *tsujiv1.Endpoint {
 	}
 }
 
+// serveSlowly starts a server that answers one request in two halves. The first is sent when begun is closed, the
+// second when finish is called.
+func serveSlowly(t testing.TB) (e *tsujiv1.Endpoint, begun chan struct{}, finish func()) {
+	t.Helper()
+	begun, end := make(chan struct{}), make(chan struct{})
+	e = serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, "be")
+		w.(http.Flusher).Flush() //nolint:errcheck // it is one
+		close(begun)
+		<-end
+		fmt.Fprint(w, "gun")
+	}))
+	finish = sync.OnceFunc(func() { close(end) })
+	t.Cleanup(finish)
+	return e, begun, finish
+}
+
 func route(name string, services ...*tsujiv1.BackendRef) *tsujiv1.Resource {
 	if len(services) == 0 {
 		services = []*tsujiv1.BackendRef{service(name, 1)}

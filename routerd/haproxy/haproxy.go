@@ -171,7 +171,7 @@ func (p *Process) Adopt(ctx context.Context) (bool, error) {
 	defer p.mu.Unlock()
 	conn, err := p.dial(ctx, MasterSocket)
 	switch {
-	case errors.Is(err, os.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
+	case errors.Is(err, ErrGone):
 		return false, nil
 	case err != nil:
 		return false, fmt.Errorf("adopt HAProxy: %w", err)
@@ -234,7 +234,8 @@ func (p *Process) owner(conn net.Conn) (int, error) {
 
 // Reload makes the master start a new worker from the files, and waits until that one answers on the
 // admin socket. It returns its pid. The old worker goes on until its connections have ended. When HAProxy
-// refuses its configuration the error is a *CheckError, and the old worker serves as before.
+// refuses its configuration the error is a *CheckError, and the old worker serves as before. When there is
+// nobody to ask it is ErrGone.
 //
 // It needs HAProxy 2.7, where reload became synchronous.
 func (p *Process) Reload(ctx context.Context) (int, error) {
@@ -341,6 +342,19 @@ func (p *Process) SoftStop() error {
 	return nil
 }
 
+// Leave tells HAProxy to finish what it has, and gives it up: another one may be started beside it. It is
+// for a master that is stopping already, so that it cannot be reloaded any more.
+func (p *Process) Leave() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.master == nil || !p.master.alive() {
+		return
+	}
+	_ = p.master.signal(unix.SIGUSR1) // if it fails the process has ended
+	p.master.detach()
+	p.master = nil
+}
+
 // killGrace is how long HAProxy may take to end when it is told to end at once.
 const killGrace = 2 * time.Second
 
@@ -354,12 +368,18 @@ func (p *Process) Kill() {
 	}
 }
 
-// dial connects to a socket in the directory. The way leads over the open directory, because the address
+// ErrGone says that nobody listens on a socket any more: HAProxy has ended, or is stopping.
+var ErrGone = errors.New("nobody listens")
+
+// dial connects to a socket in the directory. The error is ErrGone when nobody listens there. The way leads over the open directory, because the address
 // of a socket may have 107 bytes only.
 func (p *Process) dial(ctx context.Context, socket string) (net.Conn, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", fmt.Sprintf("/proc/self/fd/%d/%s", p.dir.Fd(), socket))
-	if err != nil {
+	switch {
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
+		return nil, fmt.Errorf("connect to %s: %w: %w", filepath.Join(p.cfg.Dir, socket), ErrGone, err)
+	case err != nil:
 		return nil, fmt.Errorf("connect to %s: %w", filepath.Join(p.cfg.Dir, socket), err)
 	}
 	return conn, nil

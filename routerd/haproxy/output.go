@@ -125,6 +125,7 @@ func (o *output) line(s string) {
 		return
 	}
 	o.keep(s)
+	level := levelOf(m[1], m[3])
 	if now := time.Now(); now.Sub(o.second) >= time.Second {
 		if o.hushed > 0 {
 			o.log.Warn("HAProxy said more than is logged", "lines", o.hushed)
@@ -135,16 +136,22 @@ func (o *output) line(s string) {
 		o.hushed++
 		return
 	}
-	level := slog.LevelInfo
-	switch m[1] {
-	case "ALERT", "EMERG":
-		level = slog.LevelError
-	case "WARNING":
-		level = slog.LevelWarn
-	case "NOTICE", "DEBUG":
-		level = slog.LevelDebug
-	}
 	o.log.Log(context.Background(), level, m[3], "from", "haproxy", "pid", m[2])
+}
+
+// ordinary matches warnings about what routerd does all day: reloads, and endpoints that come and go.
+var ordinary = regexp.MustCompile(`^(Proxy \S+ stopped|Server \S+ is (UP/READY \(leaving forced|going DOWN for maintenance)|Former worker \([0-9]+\) exited with code 0 )`)
+
+// levelOf returns the level of what HAProxy says of itself.
+func levelOf(level, message string) slog.Level {
+	switch {
+	case level == "ALERT" || level == "EMERG":
+		return slog.LevelError
+	case level == "WARNING" && !ordinary.MatchString(message):
+		return slog.LevelWarn
+	default:
+		return slog.LevelDebug
+	}
 }
 
 func (o *output) keep(s string) {

@@ -156,6 +156,9 @@ func (r *Runtime) greet(ctx context.Context) error {
 // PID returns the worker's process.
 func (r *Runtime) PID() int { return r.info.PID }
 
+// Stopping tells whether the worker was stopping already when it was connected to.
+func (r *Runtime) Stopping() bool { return r.info.Stopping }
+
 // Version returns the worker's version.
 func (r *Runtime) Version() Version { return r.info.Version }
 
