@@ -173,7 +173,7 @@ func (d *Dir) publish(dirty map[Key]bool, faults []Fault, synced bool) {
 		news = true
 	}
 	if !slices.Equal(d.faults, faults) {
-		d.report(d.faults, faults)
+		report(d.log, d.String(), d.faults, faults)
 		d.faults, news = faults, true
 	}
 	if news && !d.fresh {
@@ -186,7 +186,7 @@ func (d *Dir) publish(dirty map[Key]bool, faults []Fault, synced bool) {
 const logged = 100
 
 // report logs the faults that are new, and those that are no more.
-func (d *Dir) report(before, now []Fault) {
+func report(log *slog.Logger, source string, before, now []Fault) {
 	had, has := map[Fault]bool{}, map[Fault]bool{} // wherever in its file the fault stands
 	for _, f := range before {
 		f.Line = 0
@@ -201,11 +201,11 @@ func (d *Dir) report(before, now []Fault) {
 			continue
 		}
 		if n++; n <= logged {
-			d.log.Warn("fault in the source", "source", d.String(), "place", f.Place, "line", f.Line, "message", f.Message, "remedy", f.Remedy)
+			log.Warn("fault in the source", "source", source, "place", f.Place, "line", f.Line, "message", f.Message, "remedy", f.Remedy)
 		}
 	}
 	if n > logged {
-		d.log.Warn("more faults in the source", "source", d.String(), "faults", n-logged)
+		log.Warn("more faults in the source", "source", source, "faults", n-logged)
 	}
 	n = 0
 	for _, f := range before {
@@ -215,7 +215,7 @@ func (d *Dir) report(before, now []Fault) {
 			continue
 		}
 		if n++; n <= logged {
-			d.log.Info("fault in the source is mended", "source", d.String(), "place", f.Place, "line", f.Line, "message", f.Message)
+			log.Info("fault in the source is mended", "source", source, "place", f.Place, "line", f.Line, "message", f.Message)
 		}
 	}
 }

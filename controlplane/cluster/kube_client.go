@@ -1,0 +1,220 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/go-logr/logr"
+	operatorv1 "github.com/openshift/api/operator/v1"
+	routev1 "github.com/openshift/api/route/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	apiwatch "k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/flowcontrol"
+	"k8s.io/klog/v2"
+)
+
+// node is a kind that is followed and not handed out: EndpointSlices get their zones from it.
+const node Kind = "Node"
+
+// How many requests a source may make, in all, of which a watch is one: what a thousand Secrets that are
+// referred to need in a few seconds, and what an API server that has just come back can take.
+const (
+	requestsPerSecond = 200
+	requestsAtOnce    = 400
+)
+
+// probeTimeout is how long the API server has to tell about its storage.
+const probeTimeout = 10 * time.Second
+
+// A client is a way to the API server.
+type client struct {
+	http      *http.Client
+	host      string // as a person knows the API server
+	namespace string
+	resources map[Kind]resource
+}
+
+// A resource is how to list and watch the objects of a kind.
+type resource struct {
+	api      string         // its name in full, for a person
+	example  runtime.Object // of what it consists of
+	optional bool           // the API need not be there
+	core     bool           // it is in the same storage as the namespaces, for sure
+	list     func(ctx context.Context, namespace string, o metav1.ListOptions) (runtime.Object, error)
+	watch    func(ctx context.Context, namespace string, o metav1.ListOptions) (apiwatch.Interface, error)
+}
+
+const (
+	protobufOrJSON = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+	kubeSystem     = metav1.NamespaceSystem // as old as the cluster, and cannot be deleted
+	byName         = metav1.ObjectNameField
+)
+
+func newClient(c KubeConfig) (*client, error) {
+	config := rest.CopyConfig(c.REST)
+	version := c.Version
+	if version == "" {
+		version = "unknown"
+	}
+	config.UserAgent = "tsuji-controlplane/" + version
+	config.RateLimiter = flowcontrol.NewTokenBucketRateLimiter(requestsPerSecond, requestsAtOnce)
+	config.WarningHandler = rest.NoWarnings{}
+	h, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return nil, fmt.Errorf("make an HTTP client: %w", err)
+	}
+	out := &client{http: h, host: config.Host, namespace: c.Namespace, resources: map[Kind]resource{}}
+
+	scheme := runtime.NewScheme()
+	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Service{}, &corev1.ServiceList{}, &corev1.Secret{}, &corev1.SecretList{},
+		&corev1.ConfigMap{}, &corev1.ConfigMapList{}, &corev1.Namespace{}, &corev1.NamespaceList{})
+	scheme.AddKnownTypes(discoveryv1.SchemeGroupVersion, &discoveryv1.EndpointSlice{}, &discoveryv1.EndpointSliceList{})
+	addLenient[routev1.Route](scheme, Route)
+	addLenient[operatorv1.IngressController](scheme, IngressController)
+	addLenient[Zone](scheme, ZoneKind)
+	for kind, r := range map[Kind]struct {
+		plural   string
+		example  runtime.Object
+		accept   string
+		optional bool
+	}{
+		Route:             {"routes", &lenient[routev1.Route, *routev1.Route]{}, runtime.ContentTypeJSON, false},
+		IngressController: {"ingresscontrollers", &lenient[operatorv1.IngressController, *operatorv1.IngressController]{}, runtime.ContentTypeJSON, true},
+		ZoneKind:          {"zones", &lenient[Zone, *Zone]{}, runtime.ContentTypeJSON, true},
+		Service:           {"services", &corev1.Service{}, protobufOrJSON, false},
+		EndpointSlice:     {"endpointslices", &discoveryv1.EndpointSlice{}, protobufOrJSON, false},
+		Secret:            {"secrets", &corev1.Secret{}, protobufOrJSON, false},
+		ConfigMap:         {"configmaps", &corev1.ConfigMap{}, protobufOrJSON, false},
+		Namespace:         {"namespaces", &corev1.Namespace{}, protobufOrJSON, false},
+	} {
+		gv := gvks[kind].GroupVersion()
+		metav1.AddToGroupVersion(scheme, gv)
+		rc := rest.CopyConfig(config)
+		rc.GroupVersion, rc.APIPath = &gv, "/apis"
+		if gv.Group == "" {
+			rc.APIPath = "/api"
+		}
+		rc.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+		rc.AcceptContentTypes, rc.ContentType = r.accept, runtime.ContentTypeJSON
+		api, err := rest.RESTClientForConfigAndClient(rc, h)
+		if err != nil {
+			return nil, fmt.Errorf("make a client for %s: %w", r.plural, err)
+		}
+		res := typed(api, r.plural, runtime.NewParameterCodec(scheme))
+		res.api, res.example, res.optional = gv.WithResource(r.plural).GroupResource().String(), r.example, r.optional
+		res.core = r.accept == protobufOrJSON
+		out.resources[kind] = res
+	}
+	m, err := metadata.NewForConfigAndClient(metadata.ConfigFor(config), h)
+	if err != nil {
+		return nil, fmt.Errorf("make a client for metadata: %w", err)
+	}
+	nodes := m.Resource(schema.GroupVersionResource{Version: "v1", Resource: "nodes"})
+	out.resources[node] = resource{
+		api: "nodes", example: &metav1.PartialObjectMetadata{}, core: true,
+		list: func(ctx context.Context, _ string, o metav1.ListOptions) (runtime.Object, error) {
+			return nodes.List(ctx, o)
+		},
+		watch: func(ctx context.Context, _ string, o metav1.ListOptions) (apiwatch.Interface, error) {
+			return nodes.Watch(ctx, o)
+		},
+	}
+	return out, nil
+}
+
+// typed returns a resource of which every object is decoded into its own type.
+func typed(api *rest.RESTClient, plural string, codec runtime.ParameterCodec) resource {
+	return resource{
+		list: func(ctx context.Context, namespace string, o metav1.ListOptions) (runtime.Object, error) {
+			return api.Get().Namespace(namespace).Resource(plural).VersionedParams(&o, codec).Do(ctx).Get()
+		},
+		watch: func(ctx context.Context, namespace string, o metav1.ListOptions) (apiwatch.Interface, error) {
+			o.Watch = true
+			return api.Get().Namespace(namespace).Resource(plural).VersionedParams(&o, codec).Watch(ctx)
+		},
+	}
+}
+
+// scope returns where to look for the objects of a kind: a namespace (empty: all), and a selector of fields
+// (empty: none).
+func (c *client) scope(kind Kind) (namespace, selector string) {
+	switch kind {
+	case IngressController:
+		return controllerNamespace, ""
+	case Namespace:
+		if c.namespace != "" {
+			return "", fields.OneTermEqualSelector(byName, c.namespace).String()
+		}
+	case Route, Service, EndpointSlice:
+		return c.namespace, ""
+	}
+	return "", ""
+}
+
+// storage tells which cluster's storage the API server has, and its revision.
+func (c *client) storage(ctx context.Context) (uid string, revision uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	// A list without a resourceVersion is as new as the storage, and tells its revision.
+	o := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(byName, kubeSystem).String()}
+	obj, err := c.resources[Namespace].list(ctx, "", o)
+	if err != nil {
+		return "", 0, fmt.Errorf("read namespace %s: %w", kubeSystem, err)
+	}
+	list, ok := obj.(*corev1.NamespaceList)
+	if !ok || len(list.Items) != 1 {
+		return "", 0, errNoSystem
+	}
+	return string(list.Items[0].UID), parseRevision(list.ResourceVersion), nil
+}
+
+// errNoSystem says that the API server has only begun to fill its storage.
+var errNoSystem = errors.New("there is no namespace " + kubeSystem + " yet")
+
+// parseRevision reads a resourceVersion, which is a number that grows with each change in the storage.
+func parseRevision(s string) uint64 {
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// logTo has client-go log to log. What a person should know is a [Fault], so it is for debugging only.
+func (c *client) logTo(ctx context.Context, log *slog.Logger) context.Context {
+	return klog.NewContext(ctx, logr.New(quiet{log.With("from", "client-go")}))
+}
+
+// quiet is a log of which nothing is more than debugging.
+type quiet struct{ log *slog.Logger }
+
+func (quiet) Init(logr.RuntimeInfo) {}
+
+func (q quiet) Enabled(level int) bool {
+	return level < 3 && q.log.Enabled(context.Background(), slog.LevelDebug)
+}
+
+func (q quiet) Info(_ int, message string, values ...any) { q.log.Debug(message, values...) }
+
+func (q quiet) Error(err error, message string, values ...any) {
+	q.log.Debug(message, append([]any{"error", err}, values...)...)
+}
+
+func (q quiet) WithValues(values ...any) logr.LogSink { return quiet{q.log.With(values...)} }
+
+func (q quiet) WithName(name string) logr.LogSink { return quiet{q.log.With("logger", name)} }
+
+

@@ -1,0 +1,287 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+)
+
+// A life is what was read of a cluster while its storage was the same. When that is replaced, a new life
+// reads everything anew, and is adopted when it has.
+type life struct {
+	kube   *Kube
+	ctx    context.Context //nolint:containedctx // of the goroutines that callbacks start; ends with run
+	cancel context.CancelFunc
+	epoch  string // uid of namespace kube-system
+	starts chan struct{}
+
+	probing  chan struct{} // held by who asks for the storage; guards verified
+	verified time.Time     // when it was last asked for, and was the same
+
+	work sync.WaitGroup // every goroutine of the life; joined under mu, while not ended
+
+	// Guarded by kube.mu. Objects are as they are handed out.
+	feeds   []*feed
+	system  *feed // of namespaces: failures to look at the storage are its
+	refs    map[Key]*ref
+	objects map[Kind]map[name]metav1.Object
+	zones   *zones
+	bad     map[Key]Fault // objects that cannot be used
+	failing map[*feed]struct{}
+	waiting int // refs that are not settled
+	handled map[Kind]uint64
+	reached map[Kind]uint64
+	began   time.Time
+	read    time.Time // when every kind was read; zero: not yet
+	adopted bool
+	ended   bool
+	pending map[Key]metav1.Object // what was handed out of the objects that are not as they were then; nil: nothing
+	now     map[Key][]Key         // what Routes and IngressControllers refer to
+	taken   map[Key][]Key         // the same, as they were handed out
+}
+
+// startsAtOnce is how many watches of single objects start at the same time.
+const startsAtOnce = 32
+
+func newLife(k *Kube) *life {
+	l := &life{
+		kube: k, starts: make(chan struct{}, startsAtOnce), probing: make(chan struct{}, 1),
+		refs: map[Key]*ref{}, objects: map[Kind]map[name]metav1.Object{}, zones: newZones(), bad: map[Key]Fault{}, failing: map[*feed]struct{}{},
+		handled: map[Kind]uint64{}, reached: map[Kind]uint64{},
+		pending: map[Key]metav1.Object{}, now: map[Key][]Key{}, taken: map[Key][]Key{},
+	}
+	l.system = newFeed(l, Namespace, nil)
+	l.feeds = []*feed{l.system}
+	for _, kind := range []Kind{Route, Service, EndpointSlice, IngressController, ZoneKind, node} {
+		l.feeds = append(l.feeds, newFeed(l, kind, nil))
+	}
+	for _, kind := range Kinds() {
+		l.objects[kind] = map[name]metav1.Object{}
+	}
+	return l
+}
+
+// run follows the cluster until its storage is replaced or ctx ends.
+func (l *life) run(ctx context.Context) {
+	k := l.kube
+	l.ctx, l.cancel = context.WithCancel(ctx)
+	k.mu.Lock()
+	k.reading, l.began = l, k.now()
+	k.mu.Unlock()
+	if l.begin() {
+		k.mu.Lock()
+		for _, f := range l.feeds {
+			l.work.Go(func() { f.run(l.ctx) })
+		}
+		k.mu.Unlock()
+		k.log.Debug("reading the cluster", "source", k.String(), "server", k.client.host, "epoch", l.epoch)
+		<-l.ctx.Done()
+	}
+	l.cancel()
+	k.mu.Lock()
+	l.ended = true
+	k.mu.Unlock()
+	l.work.Wait()
+}
+
+// begin learns which storage it is.
+func (l *life) begin() bool {
+	for n := 0; ; n++ {
+		uid, revision, err := l.kube.client.storage(l.ctx)
+		if l.ctx.Err() != nil {
+			return false
+		}
+		if err == nil {
+			l.epoch, l.verified = uid, time.Now()
+			l.kube.log.Debug("the cluster's storage", "epoch", uid, "revision", revision)
+			return true
+		}
+		l.system.note(err)
+		if !sleep(l.ctx, l.kube.timing.backoff(n)) {
+			return false
+		}
+	}
+}
+
+// errReplaced says that what is asked is not the storage that it was.
+var errReplaced = errors.New("the cluster's storage is another")
+
+// verify returns nil if the API server has the storage that the life is about. It is called with a watch
+// that was just established: watching other storage from a revision that it has not reached yet is no
+// error to the API server, and would lose what happens until then.
+func (l *life) verify(ctx context.Context) error {
+	now := time.Now()
+	select {
+	case l.probing <- struct{}{}:
+		defer func() { <-l.probing }()
+	case <-ctx.Done():
+		return fmt.Errorf("wait for a look at the storage: %w", ctx.Err())
+	}
+	if now.Sub(l.verified) < time.Second { // no API server is back with other storage in less
+		return nil
+	}
+	before := l.revision()
+	uid, revision, err := l.kube.client.storage(ctx)
+	if err != nil {
+		return err
+	}
+	l.kube.mu.Lock()
+	defer l.kube.mu.Unlock()
+	switch {
+	case uid != l.epoch:
+		l.replace("it is another cluster's: namespace " + kubeSystem + " is not the one that it was")
+		return errReplaced
+	case revision < before:
+		l.replace(fmt.Sprintf("it was restored to an earlier state: its revision is %d, and had been %d", revision, before))
+		return errReplaced
+	}
+	l.verified = now
+	return nil
+}
+
+// revision is the highest that is known of the storage.
+func (l *life) revision() uint64 {
+	l.kube.mu.Lock()
+	defer l.kube.mu.Unlock()
+	var out uint64
+	for kind, n := range l.reached {
+		if l.kube.client.resources[kind].core {
+			out = max(out, n)
+		}
+	}
+	return out
+}
+
+// replace ends the life, for another to begin. The caller holds mu.
+func (l *life) replace(why string) {
+	k := l.kube
+	if l.ctx.Err() != nil {
+		return
+	}
+	k.replaced = &Fault{
+		Place: apiServer,
+		Message: fmt.Sprintf("the cluster's storage was replaced, as was found at %s: %s; before all of it is read, what was read before stays in force",
+			k.now().UTC().Format(time.RFC3339), why),
+		Remedy: "if it was not meant to be, restore it; what is missing in it ceases to be served",
+	}
+	k.replacedUntil = time.Time{}
+	k.judge()
+	l.cancel()
+}
+
+// put takes what an object is now, nil if it is gone, as the API has it but stripped. The caller holds mu.
+func (l *life) put(key Key, obj metav1.Object) {
+	n := name{Namespace: key.Namespace, Name: key.Name}
+	delete(l.bad, key)
+	switch key.Kind {
+	case Namespace:
+		if key.Name == kubeSystem && l.kube.client.namespace == "" && (obj == nil || string(obj.GetUID()) != l.epoch) {
+			l.replace("namespace " + kubeSystem + ", which cannot be deleted, is gone")
+			return
+		}
+	case node:
+		for s := range l.zones.putNode(key.Name, obj) {
+			l.set(Key{EndpointSlice, s.Namespace, s.Name}, l.zones.fill(l.zones.lacking[s]))
+		}
+		return
+	case EndpointSlice:
+		s, _ := obj.(*discoveryv1.EndpointSlice) // nil when it is gone
+		if s = l.zones.put(n, s); s == nil {
+			obj = nil
+		} else {
+			obj = s
+		}
+	}
+	l.set(key, obj)
+}
+
+// set makes obj what will be handed out of key. The caller holds mu.
+func (l *life) set(key Key, obj metav1.Object) {
+	n := name{Namespace: key.Namespace, Name: key.Name}
+	objects := l.objects[key.Kind]
+	old := objects[n]
+	if old == nil && obj == nil || old != nil && obj != nil && same(old, obj) {
+		return
+	}
+	if l.adopted {
+		if _, ok := l.pending[key]; !ok {
+			l.pending[key] = old
+		}
+	}
+	if obj == nil {
+		delete(objects, n)
+	} else {
+		objects[n] = obj
+	}
+	if key.Kind == Route || key.Kind == IngressController {
+		l.refer(l.now, key, references(obj))
+	}
+	if l.adopted && !l.held(key) {
+		l.kube.signal()
+	}
+}
+
+// take returns what changed since the last time. The caller holds mu.
+func (l *life) take() Batch {
+	b := Batch{Observed: &tsujiv1.Observed{Epoch: "kube:" + l.epoch}}
+	keys := make([]Key, 0, len(l.pending))
+	for key := range l.pending {
+		if !l.held(key) {
+			keys = append(keys, key)
+		}
+	}
+	for _, key := range keys {
+		if key.Kind == Route || key.Kind == IngressController {
+			l.refer(l.taken, key, l.now[key]) // which may end references, and so add to pending
+		}
+	}
+	rest := map[Key]metav1.Object{} // a new one: clearing the old costs as much as it ever held
+	for key, had := range l.pending {
+		if l.held(key) {
+			rest[key] = had
+			continue
+		}
+		obj := l.objects[key.Kind][name{Namespace: key.Namespace, Name: key.Name}]
+		if obj == nil && had == nil || obj != nil && had != nil && same(had, obj) {
+			continue
+		}
+		b.Changes = append(b.Changes, Change{key, obj})
+	}
+	l.pending = rest
+	slices.SortFunc(b.Changes, func(x, y Change) int { return x.Key.Compare(y.Key) })
+	for _, kind := range append(Kinds(), node) {
+		b.Revision = max(b.Revision, l.handled[kind])
+		b.Observed.Kinds = append(b.Observed.Kinds, &tsujiv1.ObservedKind{Kind: string(kind), Revision: l.handled[kind]})
+	}
+	slices.SortFunc(b.Observed.GetKinds(), func(x, y *tsujiv1.ObservedKind) int {
+		return Key{Kind: Kind(x.GetKind())}.Compare(Key{Kind: Kind(y.GetKind())})
+	})
+	return b
+}
+
+// settle adopts the life if there is nothing more to wait for. The caller holds mu.
+func (l *life) settle() {
+	if l.adopted || l.ctx.Err() != nil {
+		return
+	}
+	for _, f := range l.feeds {
+		if !f.settled {
+			return
+		}
+	}
+	if l.read.IsZero() {
+		l.read = l.kube.now()
+	}
+	if l.waiting > 0 {
+		return
+	}
+	l.kube.adopt(l)
+}

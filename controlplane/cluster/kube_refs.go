@@ -1,0 +1,148 @@
+package cluster
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	operatorv1 "github.com/openshift/api/operator/v1"
+	routev1 "github.com/openshift/api/route/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+// Where OpenShift's IngressControllers look for what they name: the operator's documentation.
+const (
+	certificateNamespace = "openshift-ingress" // of spec.defaultCertificate
+	configNamespace      = "openshift-config"  // of spec.httpErrorCodePages and spec.clientTLS.clientCA
+)
+
+// A ref is an object that others refer to, and that is watched by itself for as long as they do. Its
+// fields are guarded by kube.mu.
+type ref struct {
+	key     Key
+	users   int // references to it, of objects as they are and as they were handed out
+	since   time.Time
+	settled bool // it was read, or cannot be; or it took too long, and nobody waits any more
+	cancel  context.CancelFunc
+	feed    *feed
+}
+
+// references returns what an object refers to; nil: nothing.
+func references(obj metav1.Object) []Key {
+	var out []Key
+	add := func(kind Kind, namespace, name string) {
+		if name != "" && len(validation.IsDNS1123Subdomain(name)) == 0 {
+			out = append(out, Key{kind, namespace, name})
+		}
+	}
+	switch o := obj.(type) {
+	case *routev1.Route:
+		if t := o.Spec.TLS; t != nil && t.ExternalCertificate != nil {
+			add(Secret, o.Namespace, t.ExternalCertificate.Name)
+		}
+	case *operatorv1.IngressController:
+		if c := o.Spec.DefaultCertificate; c != nil {
+			add(Secret, certificateNamespace, c.Name)
+		}
+		add(ConfigMap, configNamespace, o.Spec.HttpErrorCodePages.Name)
+		add(ConfigMap, configNamespace, o.Spec.ClientTLS.ClientCA.Name)
+	}
+	return out
+}
+
+// refer says what the object of key refers to, in one of the life's two indices. The caller holds mu.
+func (l *life) refer(index map[Key][]Key, key Key, to []Key) {
+	old := index[key]
+	if slices.Equal(old, to) {
+		return
+	}
+	if len(to) == 0 {
+		delete(index, key)
+	} else {
+		index[key] = to
+	}
+	for _, k := range to {
+		l.acquire(k)
+	}
+	for _, k := range old {
+		l.release(k)
+	}
+}
+
+// acquire begins to watch an object, if it is not watched yet. The caller holds mu.
+func (l *life) acquire(key Key) {
+	if r := l.refs[key]; r != nil {
+		r.users++
+		return
+	}
+	r := &ref{key: key, users: 1, since: l.kube.now()}
+	l.refs[key] = r
+	l.waiting++
+	if l.ended {
+		return
+	}
+	ctx, cancel := context.WithCancel(l.ctx)
+	r.cancel, r.feed = cancel, newFeed(l, key.Kind, r)
+	l.work.Go(func() { r.feed.run(ctx) })
+}
+
+// release ends a reference to an object, and with the last one the object. The caller holds mu.
+func (l *life) release(key Key) {
+	r := l.refs[key]
+	if r == nil {
+		return
+	}
+	if r.users--; r.users > 0 {
+		return
+	}
+	delete(l.refs, key)
+	if !r.settled {
+		l.waiting--
+	}
+	if r.cancel != nil {
+		r.cancel()
+		delete(l.failing, r.feed)
+	}
+	l.put(key, nil)
+}
+
+// held tells whether the object of key must wait for those that it refers to. The caller holds mu.
+func (l *life) held(key Key) bool {
+	for _, k := range l.now[key] {
+		if r := l.refs[k]; r != nil && !r.settled {
+			return true
+		}
+	}
+	return false
+}
+
+// settleRef says that nobody needs to wait for r any more. The caller holds mu.
+func (l *life) settleRef(r *ref) {
+	if r.settled {
+		return
+	}
+	r.settled = true
+	l.waiting--
+	if l.adopted && len(l.pending) > 0 {
+		l.kube.signal()
+	}
+	l.settle()
+}
+
+// giveUp ends the waiting for objects that have been waited for long enough. The caller holds mu.
+func (l *life) giveUp() {
+	if l.waiting == 0 || l.read.IsZero() {
+		return
+	}
+	now := l.kube.now()
+	for _, r := range l.refs {
+		from := r.since
+		if l.read.After(from) { // many at once take longer
+			from = l.read
+		}
+		if !r.settled && now.Sub(from) > l.kube.timing.hold {
+			l.settleRef(r)
+		}
+	}
+}
