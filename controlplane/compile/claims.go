@@ -100,6 +100,9 @@ func (c *claims) reopen() {
 
 // settle decides what is open, and returns the routes for which the decision is another.
 func (c *claims) settle(strict bool) []*route {
+	if len(c.open) == 0 {
+		return nil
+	}
 	groups := map[string]struct{}{} // hosts that no wildcard is beside; else parents, with a leading "*."
 	for key := range c.open {
 		if !strings.HasPrefix(key, "*.") && len(c.byParent[parent(key)]) > 0 {
@@ -107,7 +110,7 @@ func (c *claims) settle(strict bool) []*route {
 		}
 		groups[key] = struct{}{}
 	}
-	clear(c.open)
+	c.open = map[string]struct{}{} // not cleared: a map that was large once takes as long to walk for ever
 	var changed []*route
 	for key := range groups {
 		var rs []*route
