@@ -40,7 +40,7 @@ func (c *changes) route(before, now *route) bool {
 		why = "added"
 	case now == nil:
 		why = "removed"
-	case before.text != now.text:
+	case before.text != now.text, before.caFile != now.caFile:
 		why = "changed"
 	case slices.EqualFunc(before.servers, now.servers, Server.equal):
 		return false

@@ -59,7 +59,7 @@ func TestChange(t *testing.T) {
 		{"a route arrives before everything else", routeOf(route), "reload, route ns/a: added"},
 		{"its endpoints, that cannot be verified yet", endpointsOf("ns", "a", endpoint("10.0.0.1", 80)), ""},
 		{"its CA", bundleOf("ns", "a", ca.pem),
-			"reload, certificate cert/ns/destination-ca:a: comes or goes\nbe_secure:ns:a + 10.0.0.1:80 weight 1"},
+			"reload, certificate cert/ns/destination-ca:a: comes or goes\nreload, route ns/a: changed"},
 		{"its certificate", certificateOf("ns", "a", chain, key), "reload, certificate cert/ns/route:a: comes or goes"},
 		{"an endpoint more", endpointsOf("ns", "a", endpoint("10.0.0.1", 80), endpoint("10.0.0.2", 80)),
 			"be_secure:ns:a - 10.0.0.1:80 weight 1\nbe_secure:ns:a + 10.0.0.1:80 weight 1\nbe_secure:ns:a + 10.0.0.2:80 weight 1"},

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"os"
 	"os/exec"
@@ -126,11 +127,9 @@ func endpointsOf(namespace, service string, list ...*tsujiv1.Endpoint) *tsujiv1.
 
 func endpoint(address string, port uint32) *tsujiv1.Endpoint {
 	return &tsujiv1.Endpoint{
-		Address: address, Port: port, PortName: "http", TargetKind: "Pod", TargetName: "pod-" + hex(port), Ready: true, Serving: true,
+		Address: address, Port: port, PortName: "http", TargetKind: "Pod", TargetName: fmt.Sprintf("pod-%x", port), Ready: true, Serving: true,
 	}
 }
-
-func hex(n uint32) string { return big.NewInt(int64(n)).Text(16) }
 
 func backend(namespace, service string, weight uint32) *tsujiv1.BackendRef {
 	return &tsujiv1.BackendRef{Endpoints: tsujiv1.EndpointsName(namespace, service, "http"), Service: service, Weight: weight}

@@ -207,6 +207,9 @@ func (r *Renderer) config() []byte {
 	routes := slices.SortedFunc(maps.Values(r.routes), func(a, b *route) int { return cmp.Compare(a.backend, b.backend) })
 	for _, rt := range routes {
 		add(rt.resource, "\n"+rt.text)
+		if rt.caFile != "" { // read while HAProxy can: a server may come when it is in its jail
+			add(rt.resource, "  default-server ca-file "+rt.caFile+"\n")
+		}
 		for _, s := range rt.servers {
 			add(rt.resource, "  "+s.Line()+"\n")
 		}

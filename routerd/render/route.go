@@ -32,7 +32,11 @@ type route struct {
 	backend  string
 	text     string   // the backend's section without its servers; depends on spec alone
 	limits   []string // what every server says of health checks and connections; depends on spec alone
-	servers  []Server
+
+	// What follows depends on facts as well: endpoints and CA certificates.
+
+	caFile  string // that servers are verified with; empty: none is known, or needed
+	servers []Server
 }
 
 // title names the route for people.

@@ -204,16 +204,19 @@ type facts struct {
 	version   Version
 }
 
-// makeServers returns the backend's servers: by Service, and there as the Endpoints resource has them. A
+// makeServers makes the backend's servers: by Service, and there as the Endpoints resource has them. A
 // route whose endpoints must be verified but whose CA certificates are not there has none: it answers 503.
-func (r *route) makeServers(f facts) []Server {
-	tls, ok := r.tlsParams(f)
-	if !ok {
-		return nil
+func (r *route) makeServers(f facts) {
+	r.caFile, r.servers = "", nil
+	if r.verified() {
+		var ok bool
+		if r.caFile, ok = f.ca(r.spec.GetDestinationTls().GetCa()); !ok {
+			return
+		}
 	}
+	tls := r.tlsParams(f)
 	parts := r.parts(f)
 	w := weights(parts)
-	var servers []Server
 	names, ids := map[string]bool{}, map[uint32]bool{}
 	for i, p := range parts {
 		if r.passthrough() && p.weight == 0 {
@@ -236,10 +239,14 @@ func (r *route) makeServers(f facts) []Server {
 				s.Cookie = e.cookie
 			}
 			s.Params = r.serverParams(tls, p, e)
-			servers = append(servers, s)
+			r.servers = append(r.servers, s)
 		}
 	}
-	return servers
+}
+
+// verified tells whether the certificates of endpoints are verified.
+func (r *route) verified() bool {
+	return r.spec.GetTermination() == tsujiv1.Termination_TERMINATION_REENCRYPT && r.spec.GetDestinationTls().GetVerify()
 }
 
 // parts returns the Services by name. One that is named twice has the weight that came last.
@@ -258,31 +265,30 @@ func (r *route) parts(f facts) []part {
 	return parts
 }
 
-// tlsParams returns what every server of a reencrypt route says of TLS; not ok if it cannot be verified.
+// tlsParams returns what every server of a reencrypt route says of TLS.
 //
 // As in OpenShift's router no server name is sent, and the certificate's name matters only where the
 // Route has no CA of its own. HAProxy 3.3 and later would take both from the Host header: no-sni-auto.
-func (r *route) tlsParams(f facts) (params []string, ok bool) {
+func (r *route) tlsParams(f facts) []string {
 	if r.spec.GetTermination() != tsujiv1.Termination_TERMINATION_REENCRYPT {
-		return nil, true
+		return nil
 	}
-	params = []string{"ssl"}
+	params := []string{"ssl"}
 	if f.version.AtLeast(3, 3) {
 		params = append(params, "no-sni-auto", "no-check-sni-auto")
 	}
 	if f.http2 {
 		params = append(params, "alpn", "h2,http/1.1")
 	}
-	if !r.spec.GetDestinationTls().GetVerify() {
-		return append(params, "verify", "none"), true
+	if !r.verified() {
+		return append(params, "verify", "none")
 	}
-	path, ok := f.ca(r.spec.GetDestinationTls().GetCa())
-	return append(params, "verify", "required", "ca-file", path), ok
+	return append(params, "verify", "required", "ca-file", r.caFile)
 }
 
 func (r *route) serverParams(tls []string, p part, e endpoint) []string {
 	params := slices.Clone(tls)
-	if len(tls) > 0 && r.spec.GetDestinationTls().GetVerify() && r.spec.GetDestinationTls().GetVerifyServiceHost() {
+	if r.verified() && r.spec.GetDestinationTls().GetVerifyServiceHost() {
 		params = append(params, "verifyhost", p.service+"."+r.spec.GetNamespace()+".svc")
 	}
 	if e.h2c && len(tls) == 0 && !r.passthrough() {

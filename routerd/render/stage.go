@@ -116,7 +116,7 @@ func (r *Renderer) stageServers(s *staged) {
 	}
 	for _, rt := range s.routes {
 		if rt != nil {
-			rt.servers = rt.makeServers(f)
+			rt.makeServers(f)
 		}
 	}
 	remake := func(name string) {
@@ -124,7 +124,7 @@ func (r *Renderer) stageServers(s *staged) {
 			return
 		}
 		rt := *r.routes[name]
-		rt.servers = rt.makeServers(f)
+		rt.makeServers(f)
 		s.routes[name] = &rt
 	}
 	if f.http2 != r.settings.GetHttp2() {

@@ -172,7 +172,7 @@ func (r *route) refers() []string {
 	if r.terminated() && r.spec.GetCertificate() != "" {
 		names = append(names, r.spec.GetCertificate())
 	}
-	if r.spec.GetTermination() == tsujiv1.Termination_TERMINATION_REENCRYPT && r.spec.GetDestinationTls().GetVerify() {
+	if r.verified() {
 		names = append(names, r.spec.GetDestinationTls().GetCa())
 	}
 	return names

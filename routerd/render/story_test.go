@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/md5"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -481,6 +483,13 @@ func TestOptionsOfRoutes(t *testing.T) {
 	}
 	if answered["with cookie "+first.seen.Endpoint] != 10 || answered["without draining"]+answered["without gone"] > 0 {
 		t.Errorf("first answered %s, then %v", first.seen.Endpoint, answered)
+	}
+
+	name := fmt.Sprintf("pod:%s:sticky:http:127.0.0.1:%d", draining.GetTargetName(), draining.GetPort())
+	sum := md5.Sum([]byte(name))
+	cookie := http.Header{"Cookie": {sticky.GetCookie().GetName() + "=" + hex.EncodeToString(sum[:])}}
+	if got := rt.do("https://sticky.example/", "", cookie).seen.Endpoint; got != "draining" {
+		t.Errorf("the cookie of an endpoint that ends, as OpenShift's router made it: %s", got)
 	}
 
 	h := rt.do("http://headers.example/", "", http.Header{"X-In": {"ABC"}, "X-Gone": {"1"}, "Proxy": {"x"}, "X-Ssl-Client-Dn": {"me"}})
