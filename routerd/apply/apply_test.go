@@ -534,8 +534,9 @@ func TestReloadedBehindOurBack(t *testing.T) {
 	r.put(route("a"), endpoints("a", serve(t, "one")))
 	two := endpoints("a", serve(t, "two"))
 	r.put(route("a"), two)
-	_, err := r.process.Reload(t.Context())
+	rt, err := r.process.Reload(t.Context())
 	must(t, err)
+	rt.Close()
 	// The next change finds out, whatever it is.
 	r.put(route("a"), two, endpoints("b", serve(t, "b")))
 	if got := w.get("a.test"); got != "two" {

@@ -101,9 +101,6 @@ func (a *Applier) serve(ctx context.Context, v snapshot.Version) (method, error)
 	first := !a.up
 	err := a.run(ctx, &m)
 	if err == nil {
-		err = a.connect(ctx)
-	}
-	if err == nil {
 		err = a.verifyStamp(ctx, v.String())
 	}
 	if err != nil {
@@ -127,13 +124,14 @@ type checkFailed struct{ error }
 
 func (e *checkFailed) Unwrap() error { return e.error }
 
-// run makes HAProxy run the files. It sets suspect when it is not known afterwards what runs.
+// run makes HAProxy run the files, and connects to its worker. It sets suspect when it is not known afterwards what runs.
 func (a *Applier) run(ctx context.Context, m *method) error {
 	if a.alive() {
 		*m = byReload
-		_, err := a.cfg.HAProxy.Reload(ctx)
+		w, err := a.cfg.HAProxy.Reload(ctx)
 		// The old worker would wait for this connection to end.
 		a.disconnect()
+		a.worker = w
 		var refused *haproxy.CheckError
 		if err == nil || errors.As(err, &refused) {
 			a.cfg.Metrics.Reloads.Inc()
@@ -151,11 +149,12 @@ func (a *Applier) run(ctx context.Context, m *method) error {
 	if a.stopping {
 		return errStopped
 	}
-	if err := a.cfg.HAProxy.Start(ctx); err != nil {
+	w, err := a.cfg.HAProxy.Start(ctx)
+	if err != nil {
 		a.suspect = a.up
 		return err //nolint:wrapcheck // says what it tried
 	}
-	a.up = true
+	a.worker, a.up = w, true
 	return nil
 }
 
@@ -172,6 +171,11 @@ func (a *Applier) alive() bool {
 	}
 }
 
+// stoppingPause is how long a worker that is stopping may answer in its successor's place.
+const stoppingPause = time.Second
+
+var errStopping = errors.New("HAProxy's worker is stopping")
+
 // connect makes sure that there is a connection to the worker that serves now, and no older one.
 func (a *Applier) connect(ctx context.Context) error {
 	if a.worker != nil {
@@ -180,19 +184,26 @@ func (a *Applier) connect(ctx context.Context) error {
 		}
 		a.disconnect()
 	}
-	w, err := a.cfg.HAProxy.Connect(ctx)
-	if err != nil {
-		return err //nolint:wrapcheck // says what it tried
-	}
-	if w.Stopping() {
+	for begun := time.Now(); ; {
+		w, err := a.cfg.HAProxy.Connect(ctx)
+		if err != nil {
+			return err //nolint:wrapcheck // says what it tried
+		}
+		if !w.Stopping() {
+			a.worker = w
+			return nil
+		}
 		w.Close()
-		return errStopping
+		if time.Since(begun) > stoppingPause {
+			return errStopping
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(5 * time.Millisecond):
+		}
 	}
-	a.worker = w
-	return nil
 }
-
-var errStopping = errors.New("HAProxy's worker is stopping")
 
 func (a *Applier) disconnect() {
 	if a.worker != nil {

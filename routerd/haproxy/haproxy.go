@@ -132,20 +132,20 @@ func (p *Process) Close() error {
 	return p.dir.Close()
 }
 
-// Start starts HAProxy and waits until its worker answers on the admin socket. When HAProxy refuses its
-// configuration the error is a *CheckError.
-func (p *Process) Start(ctx context.Context) error {
+// Start starts HAProxy and waits until its worker answers on the admin socket. It returns the connection to
+// that worker. When HAProxy refuses its configuration the error is a *CheckError.
+func (p *Process) Start(ctx context.Context) (*Runtime, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.master != nil && p.master.alive() {
-		return fmt.Errorf("start HAProxy: it runs already, as process %d", p.master.pid)
+		return nil, fmt.Errorf("start HAProxy: it runs already, as process %d", p.master.pid)
 	}
 	if err := p.start(); err != nil { //nolint:contextcheck // what logs HAProxy's output lives as long as HAProxy
-		return fmt.Errorf("start HAProxy: %w", err)
+		return nil, fmt.Errorf("start HAProxy: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.StartTimeout)
 	defer cancel()
-	info, err := p.await(ctx, func(ctx context.Context) (int, error) {
+	rt, err := p.await(ctx, func(ctx context.Context) (int, error) {
 		procs, err := p.processes(ctx)
 		if err == nil && procs.Master != p.master.pid {
 			err = fmt.Errorf("the master that answers is process %d, not %d", procs.Master, p.master.pid)
@@ -156,12 +156,12 @@ func (p *Process) Start(ctx context.Context) error {
 		p.master.kill(killGrace)
 		tail := p.output.drain()
 		if alerts := parseAlerts(tail); len(alerts) > 0 {
-			return fmt.Errorf("start HAProxy: %w", &CheckError{Alerts: alerts, Output: tail})
+			return nil, fmt.Errorf("start HAProxy: %w", &CheckError{Alerts: alerts, Output: tail})
 		}
-		return fmt.Errorf("start HAProxy: %w", err)
+		return nil, fmt.Errorf("start HAProxy: %w", err)
 	}
-	p.cfg.Log.Info("HAProxy runs", "master", p.master.pid, "worker", info.PID, "version", info.Version.String())
-	return nil
+	p.cfg.Log.Info("HAProxy runs", "master", p.master.pid, "worker", rt.PID(), "version", rt.Version().String())
+	return rt, nil
 }
 
 // Adopt takes over the HAProxy that runs in the directory, and tells whether there was one that answers.
@@ -233,68 +233,71 @@ func (p *Process) owner(conn net.Conn) (int, error) {
 }
 
 // Reload makes the master start a new worker from the files, and waits until that one answers on the
-// admin socket. It returns its pid. The old worker goes on until its connections have ended. When HAProxy
+// admin socket. It returns the connection to that one. The old worker goes on until its connections have ended. When HAProxy
 // refuses its configuration the error is a *CheckError, and the old worker serves as before. When there is
 // nobody to ask it is ErrGone.
 //
 // It needs HAProxy 2.7, where reload became synchronous.
-func (p *Process) Reload(ctx context.Context) (int, error) {
+func (p *Process) Reload(ctx context.Context) (*Runtime, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.StartTimeout)
 	defer cancel()
 	out, err := p.ask(ctx, "reload")
 	if err != nil {
-		return 0, fmt.Errorf("reload HAProxy: %w", err)
+		return nil, fmt.Errorf("reload HAProxy: %w", err)
 	}
 	if err := parseReload(out); err != nil {
-		return 0, fmt.Errorf("reload HAProxy: %w", err)
+		return nil, fmt.Errorf("reload HAProxy: %w", err)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	info, err := p.await(ctx, func(ctx context.Context) (int, error) {
+	rt, err := p.await(ctx, func(ctx context.Context) (int, error) {
 		procs, err := p.processes(ctx)
 		return procs.Worker, err
 	})
 	if err != nil {
-		return 0, fmt.Errorf("reload HAProxy: %w", err)
+		return nil, fmt.Errorf("reload HAProxy: %w", err)
 	}
-	return info.PID, nil
+	return rt, nil
 }
 
 // await asks until the worker that the master names is the one that answers on the admin socket, or the
-// master has ended. A socket announces nothing, so it is asked again at growing intervals. mu is held.
-func (p *Process) await(ctx context.Context, worker func(context.Context) (int, error)) (Info, error) {
+// master has ended. For a moment the old worker answers too: both have the same listening socket. A socket
+// announces nothing, so it is asked again at growing intervals. mu is held.
+func (p *Process) await(ctx context.Context, worker func(context.Context) (int, error)) (*Runtime, error) {
 	pause := time.Millisecond
 	for {
-		info, err := func() (Info, error) {
-			want, err := worker(ctx)
-			if err != nil {
-				return Info{}, err
-			}
-			if want == 0 {
-				return Info{}, errors.New("there is no worker")
-			}
-			rt, err := p.Connect(ctx)
-			if err != nil {
-				return Info{}, err
-			}
-			defer rt.Close()
-			if rt.PID() != want {
-				return Info{}, fmt.Errorf("the worker that answers is process %d, not %d", rt.PID(), want)
-			}
-			return rt.info, nil
-		}()
+		rt, err := p.connectTo(ctx, worker)
 		if err == nil {
-			return info, nil
+			return rt, nil
 		}
 		select {
 		case <-p.exited():
-			return Info{}, fmt.Errorf("HAProxy ended: %w", p.master.reason())
+			return nil, fmt.Errorf("HAProxy ended: %w", p.master.reason())
 		case <-ctx.Done():
-			return Info{}, fmt.Errorf("%w; at last: %w", context.Cause(ctx), err)
+			return nil, fmt.Errorf("%w; at last: %w", context.Cause(ctx), err)
 		case <-time.After(pause):
 			pause = min(2*pause, 50*time.Millisecond)
 		}
 	}
+}
+
+func (p *Process) connectTo(ctx context.Context, worker func(context.Context) (int, error)) (*Runtime, error) {
+	want, err := worker(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if want == 0 {
+		return nil, errors.New("there is no worker")
+	}
+	rt, err := p.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if rt.PID() != want {
+		rt.Close()
+		return nil, fmt.Errorf("the worker that answers is process %d, not %d", rt.PID(), want)
+	}
+	return rt, nil
 }
 
 // closed is what Exited returns while nothing runs.

@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 func starter(dir string) {
 	p, err := New(Config{Binary: os.Getenv("TSUJI_TEST_HAPROXY"), Dir: dir, TieToParent: os.Getenv("TSUJI_TEST_TIED") != ""})
 	if err == nil {
-		err = p.Start(context.Background())
+		_, err = p.Start(context.Background())
 	}
 	fmt.Println("started:", err)
 	select {}
@@ -126,6 +126,13 @@ func connect(t testing.TB, p *Process) *Runtime {
 	return r
 }
 
+func start(t testing.TB, p *Process) {
+	t.Helper()
+	r, err := p.Start(t.Context())
+	must(t, err)
+	r.Close()
+}
+
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
@@ -146,19 +153,19 @@ func awaitExit(t testing.TB, p *Process) {
 func TestLife(t *testing.T) {
 	p, dir := setup(t, nil)
 	must(t, p.Check(t.Context()))
-	must(t, p.Start(t.Context()))
-	if p.Start(t.Context()) == nil {
+	start(t, p)
+	if _, err := p.Start(t.Context()); err == nil {
 		t.Error("started twice")
 	}
 	first := connect(t, p)
 	if v := first.Version(); !v.AtLeast(3, 4) || !v.Capabilities().DynamicBackends {
 		t.Errorf("version %v", v)
 	}
-	worker, err := p.Reload(t.Context())
+	second, err := p.Reload(t.Context())
 	must(t, err)
-	second := connect(t, p)
-	if second.PID() != worker || worker == first.PID() {
-		t.Errorf("workers %d, then %d, but %d answers", first.PID(), worker, second.PID())
+	worker := second.PID()
+	if worker == first.PID() {
+		t.Errorf("worker %d is still there", worker)
 	}
 	if i, err := first.Info(t.Context()); err != nil || !i.Stopping {
 		t.Errorf("the first worker is not stopping: %+v, %v", i, err)
@@ -190,7 +197,7 @@ func TestLife(t *testing.T) {
 
 	// And a start that is refused.
 	var refused *CheckError
-	if err := p.Start(t.Context()); !errors.As(err, &refused) || refused.Alerts[0].Line != 16 {
+	if _, err := p.Start(t.Context()); !errors.As(err, &refused) || refused.Alerts[0].Line != 16 {
 		t.Errorf("start: %v", err)
 	}
 	awaitExit(t, p)
@@ -203,7 +210,7 @@ func TestAdopt(t *testing.T) {
 	if ok, err := p.Adopt(t.Context()); ok || err != nil {
 		t.Fatalf("adopted nothing: %v, %v", ok, err)
 	}
-	must(t, p.Start(t.Context()))
+	start(t, p)
 	before, err := p.Processes(t.Context())
 	must(t, err)
 	// Not Close: the thread that it is tied to has to stay.
@@ -222,7 +229,7 @@ func TestAdopt(t *testing.T) {
 		t.Errorf("adopted a dead one: %v, %v", ok, err)
 	}
 
-	must(t, next.Start(t.Context()))
+	start(t, next)
 	procs, err := next.Processes(t.Context())
 	must(t, err)
 	worker, err := unix.PidfdOpen(procs.Worker, 0)
@@ -275,8 +282,9 @@ func TestOutlive(t *testing.T) {
 			if ok, err := p.Adopt(t.Context()); !ok || err != nil {
 				t.Fatalf("adopted %v, %v", ok, err)
 			}
-			_, err = p.Reload(t.Context())
+			next, err := p.Reload(t.Context())
 			must(t, err)
+			next.Close()
 			var limits unix.Rlimit
 			must(t, unix.Prlimit(procs.Master, unix.RLIMIT_CORE, nil, &limits))
 			if limits != (unix.Rlimit{}) {
@@ -306,7 +314,7 @@ func TestAdoptStranger(t *testing.T) {
 // Commands of all kinds, with every answer understood.
 func TestCommands(t *testing.T) {
 	p, _ := setup(t, nil)
-	must(t, p.Start(t.Context()))
+	start(t, p)
 	r, ctx := connect(t, p), t.Context()
 
 	must(t, r.Do(ctx, AddServer("b", "pod:a:b:", "127.0.0.1:81", "weight", "7", "check", "inter", "1m"),
@@ -375,7 +383,7 @@ func TestCommands(t *testing.T) {
 // Many commands, more than any buffer holds, are answered each by its own answer; so are large ones.
 func TestBatch(t *testing.T) {
 	p, _ := setup(t, nil)
-	must(t, p.Start(t.Context()))
+	start(t, p)
 	r, ctx := connect(t, p), t.Context()
 	var commands []Command
 	for i := range 3000 {
@@ -399,7 +407,7 @@ func TestBatch(t *testing.T) {
 // A connection that breaks, or whose context ends, is of no further use and says so.
 func TestBroken(t *testing.T) {
 	p, _ := setup(t, nil)
-	must(t, p.Start(t.Context()))
+	start(t, p)
 	r := connect(t, p)
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { time.Sleep(20 * time.Millisecond); cancel() }()
@@ -421,7 +429,7 @@ func TestBroken(t *testing.T) {
 
 func BenchmarkExec(b *testing.B) {
 	p, _ := setup(b, nil)
-	must(b, p.Start(b.Context()))
+	start(b, p)
 	r := connect(b, p)
 	for _, n := range []int{1, 10, 100} {
 		ops := make([]Op, n)
