@@ -25,7 +25,7 @@ func Kubectl() (string, error) { return binary("KUBECTL", "kubectl") }
 func binary(variable, name string) (string, error) {
 	if path := os.Getenv(variable); path != "" {
 		if _, err := exec.LookPath(path); err != nil {
-			return "", fmt.Errorf("%s=%s: %w", variable, path, err)
+			return "", fmt.Errorf("%s=%s is no program (`make tools` builds one into .tools/bin): %w", variable, path, err)
 		}
 		return filepath.Abs(path)
 	}
