@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -24,7 +25,8 @@ const maxFile = 1 << 20
 type Files struct {
 	// Cert is the certificate and its intermediates, PEM.
 	Cert string
-	// Key is the private key, PEM. Nobody but its owner may have access to it.
+	// Key is the private key, PEM. Nobody but its owner may have access to it; if that is root, and we are not,
+	// its group may read it too, as a Pod's group may what is in a volume of a Secret.
 	Key string
 	// CA is the certificates of the authorities that peers are verified with, PEM.
 	CA string
@@ -64,7 +66,7 @@ type material struct {
 	infos [3]os.FileInfo // what the files were when they were read: certificate, key, authorities
 }
 
-// Load reads the files. It refuses a key that its group or others may read.
+// Load reads the files. It refuses a key that others have access to: see [Files].
 func Load(f Files, log *slog.Logger) (*Keeper, error) {
 	if err := f.Validate(); err != nil {
 		return nil, err
@@ -182,8 +184,8 @@ func (f Files) read() (material, error) {
 	if m.infos, err = f.stat(); err != nil {
 		return material{}, err
 	}
-	if mode := m.infos[1].Mode(); mode.Perm()&0o077 != 0 {
-		return material{}, fmt.Errorf("private key %s: its mode is %04o, so that others than its owner have access; make it 0600", f.Key, mode.Perm())
+	if err := private(m.infos[1], os.Geteuid()); err != nil {
+		return material{}, fmt.Errorf("private key %s: %w", f.Key, err)
 	}
 	cert, err := readFile(f.Cert)
 	if err != nil {
@@ -204,6 +206,20 @@ func (f Files) read() (material, error) {
 		return material{}, fmt.Errorf("CA certificates %s: %w", f.CA, err)
 	}
 	return m, nil
+}
+
+// private tells what is wrong with a private key's file, for a process of that user. A kubelet writes Secrets as
+// root, and lets a process that is not root read them through its group, which is its Pod's: that is the one
+// way of sharing that is no mistake.
+func private(i os.FileInfo, user int) error {
+	mode := i.Mode().Perm()
+	if mode&0o077 == 0 {
+		return nil
+	}
+	if owner, ok := i.Sys().(*syscall.Stat_t); ok && mode&0o077 == 0o040 && owner.Uid == 0 && user != 0 {
+		return nil
+	}
+	return fmt.Errorf("its mode is %04o, so that others than its owner have access; make it 0600", mode)
 }
 
 // pool reads CA certificates, every one of which must be good: one that is skipped shows only when a peer

@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -239,3 +240,39 @@ func TestWrongFilesAreRefused(t *testing.T) {
 		}
 	}
 }
+
+// A key is for its owner, and through a group for one who is not root if root owns it: so a Pod gets its Secrets.
+func TestWhoMayReadAKey(t *testing.T) {
+	for _, c := range []struct {
+		mode        os.FileMode
+		owner, user int
+		ok          bool
+	}{
+		{0o600, 1000, 1000, true},
+		{0o400, 0, 0, true},
+		{0o440, 0, 65532, true}, // a Secret's volume
+		{0o640, 0, 65532, true},
+		{0o440, 0, 0, false},         // root needs no group
+		{0o440, 65532, 65532, false}, // nor does an owner
+		{0o440, 1000, 65532, false},  // some other user's
+		{0o444, 0, 65532, false},
+		{0o404, 0, 65532, false},
+		{0o660, 0, 65532, false},
+		{0o450, 0, 65532, false},
+	} {
+		err := private(file{mode: c.mode, owner: c.owner}, c.user)
+		if (err == nil) != c.ok {
+			t.Errorf("mode %04o, owner %d, read by user %d: %v", c.mode, c.owner, c.user, err)
+		}
+	}
+}
+
+// file is a file of which the mode and the owner are known.
+type file struct {
+	os.FileInfo
+	mode  os.FileMode
+	owner int
+}
+
+func (f file) Mode() os.FileMode { return f.mode }
+func (f file) Sys() any          { return &syscall.Stat_t{Uid: uint32(f.owner)} } //nolint:gosec // no user is negative
