@@ -31,8 +31,7 @@ func TestEndpoints(t *testing.T) {
 	if _, ok := r.InForce(); ok {
 		t.Error("something is in force before the first snapshot")
 	}
-	if c, err := net.Dial("tcp", w.http); err == nil {
-		c.Close()
+	if !w.deaf() {
 		t.Error("the port is bound before the first snapshot")
 	}
 	one, two, three := serve(t, "one"), serve(t, "two"), serve(t, "three")
@@ -410,6 +409,7 @@ func TestStopping(t *testing.T) {
 			if strings.Contains(how, "drained") {
 				r.die()
 				must(t, r.process.SoftStop())
+				eventually(t, "it stops listening", w.deaf)
 				must(t, w.router(options{}).Start(t.Context(), current))
 			} else {
 				must(t, os.Remove(filepath.Join(w.dir, haproxy.MasterSocket)))
@@ -616,13 +616,7 @@ func TestStopDrains(t *testing.T) {
 	<-begun
 	stopped := make(chan error, 1)
 	go func() { stopped <- r.Stop(t.Context()) }()
-	eventually(t, "it stops listening", func() bool {
-		c, err := net.Dial("tcp", w.http)
-		if err == nil {
-			c.Close()
-		}
-		return err != nil
-	})
+	eventually(t, "it stops listening", w.deaf)
 	finish()
 	if got := <-answer; got != "begun<nil>" {
 		t.Errorf("the answer was cut: %s", got)

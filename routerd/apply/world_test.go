@@ -191,6 +191,15 @@ func (w *world) tryGet(host string) (string, error) {
 	return string(body), err
 }
 
+// deaf tells whether nobody listens for HTTP.
+func (w *world) deaf() bool {
+	c, err := net.Dial("tcp", w.http)
+	if err == nil {
+		c.Close()
+	}
+	return err != nil
+}
+
 // count asks n times and counts the answers.
 func (w *world) count(host string, n int) map[string]int {
 	w.t.Helper()
