@@ -1,0 +1,354 @@
+package cluster
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	routev1 "github.com/openshift/api/route/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/rest"
+
+	"github.com/tsuji-dev/tsuji/test/kubetest"
+)
+
+// relay is a wire to an API server that can be cut.
+type relay struct {
+	config *rest.Config
+	to     string
+	mu     sync.Mutex
+	conns  map[net.Conn]bool
+}
+
+func newRelay(t testing.TB, c *rest.Config) *relay {
+	t.Helper()
+	u, err := url.Parse(c.Host)
+	must(t, err)
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	must(t, err)
+	r := &relay{config: rest.CopyConfig(c), to: u.Host, conns: map[net.Conn]bool{}}
+	r.config.Host = "https://" + l.Addr().String()
+	var work sync.WaitGroup
+	work.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			work.Go(func() { r.serve(c) })
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		r.cut()
+		work.Wait()
+	})
+	return r
+}
+
+func (r *relay) serve(a net.Conn) {
+	b, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", r.to)
+	if err != nil {
+		a.Close()
+		return
+	}
+	r.mu.Lock()
+	r.conns[a], r.conns[b] = true, true
+	r.mu.Unlock()
+	done := make(chan struct{}, 2)
+	for _, pair := range [][2]net.Conn{{a, b}, {b, a}} {
+		go func() {
+			_, _ = io.Copy(pair[0], pair[1]) // until it is cut
+			pair[0].Close()
+			done <- struct{}{}
+		}()
+	}
+	<-done
+	<-done
+	a.Close()
+	b.Close()
+	r.mu.Lock()
+	delete(r.conns, a)
+	delete(r.conns, b)
+	r.mu.Unlock()
+}
+
+// cut ends all connections. Who dials again gets one.
+func (r *relay) cut() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for c := range r.conns {
+		c.Close()
+	}
+}
+
+// world changes objects of some kinds in a namespace, at random.
+type world struct {
+	a   *api
+	ns  string
+	rnd *rand.Rand
+	n   int
+}
+
+func newWorld(a *api, ns string, seed uint64) *world {
+	a.apply(aNamespace(ns))
+	return &world{a: a, ns: ns, rnd: rand.New(rand.NewPCG(seed, 1))} //nolint:gosec // a test's
+}
+
+// step creates, changes or deletes an object.
+func (w *world) step() {
+	w.n++
+	i := w.rnd.IntN(5)
+	name := fmt.Sprintf("o-%d", i)
+	kinds := []struct{ apiVersion, kind, manifest string }{
+		{"v1", "Service", aService(w.ns, name, 80+w.rnd.IntN(3))},
+		{"discovery.k8s.io/v1", "EndpointSlice", aSlice(w.ns, name, fmt.Sprintf("10.1.1.%d", 1+w.rnd.IntN(9)), cmp.Or([]string{"", fmt.Sprintf(", nodeName: %s-node-%d", w.ns, w.rnd.IntN(2))}[w.rnd.IntN(2)]))},
+		{"route.openshift.io/v1", "Route", aRoute(w.ns, name, fmt.Sprint(w.n), []string{"", fmt.Sprintf(external, fmt.Sprintf("o-%d", w.rnd.IntN(5)))}[w.rnd.IntN(2)])},
+		{"v1", "Secret", aSecret(w.ns, name, fmt.Sprint(w.n))},
+		{"v1", "Node", fmt.Sprintf("{apiVersion: v1, kind: Node, metadata: {name: %s-node-%d, labels: {topology.kubernetes.io/zone: z%d}}}", w.ns, i%2, w.rnd.IntN(3))},
+	}
+	k := kinds[w.rnd.IntN(len(kinds))]
+	if w.rnd.IntN(3) > 0 {
+		w.a.apply(k.manifest)
+		return
+	}
+	ns := w.ns
+	if k.kind == "Node" {
+		ns, name = "", fmt.Sprintf("%s-node-%d", w.ns, i%2)
+	}
+	_ = w.a.resource(k.apiVersion, k.kind, ns).Delete(context.Background(), name, metav1.DeleteOptions{}) // if it is there
+}
+
+// list returns what a source should have of the namespace, read with a client of its own.
+func (w *world) list() map[Key]metav1.Object {
+	w.a.t.Helper()
+	out := map[Key]metav1.Object{}
+	read := func(apiVersion, kind string, make func() metav1.Object) {
+		ns := w.ns
+		if kind == "Node" {
+			ns = ""
+		}
+		l, err := w.a.resource(apiVersion, kind, ns).List(context.Background(), metav1.ListOptions{})
+		must(w.a.t, err)
+		for _, u := range l.Items {
+			o := make()
+			must(w.a.t, runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, o))
+			strip(o)
+			out[Key{Kind(kind), u.GetNamespace(), u.GetName()}] = o
+		}
+	}
+	read("v1", "Service", func() metav1.Object { return &corev1.Service{} })
+	read("discovery.k8s.io/v1", "EndpointSlice", func() metav1.Object { return &discoveryv1.EndpointSlice{} })
+	read("route.openshift.io/v1", "Route", func() metav1.Object { return &routev1.Route{} })
+	read("v1", "Secret", func() metav1.Object { return &corev1.Secret{} })
+	read("v1", "Node", func() metav1.Object { return &corev1.Node{} })
+	referred := map[Key]bool{}
+	for _, o := range out {
+		for _, k := range references(o) {
+			referred[k] = true
+		}
+		s, ok := o.(*discoveryv1.EndpointSlice)
+		if !ok || s.Endpoints[0].NodeName == nil {
+			continue
+		}
+		if n := out[Key{"Node", "", *s.Endpoints[0].NodeName}]; n != nil {
+			s.Endpoints[0].Zone = new(n.GetLabels()[corev1.LabelTopologyZone])
+		}
+	}
+	for key, o := range out {
+		if key.Kind == "Node" || key.Kind == Secret && !referred[key] {
+			delete(out, key)
+			continue
+		}
+		o.SetResourceVersion("")
+		if t, ok := o.(runtime.Object); ok {
+			t.GetObjectKind().SetGroupVersionKind(gvks[key.Kind])
+		}
+	}
+	return out
+}
+
+// difference tells how what a mirror has of the namespace differs from want.
+func (w *world) difference(m *mirror, want map[Key]metav1.Object) string {
+	have := map[Key]metav1.Object{}
+	for key, o := range m.objects {
+		if key.Namespace != w.ns {
+			continue
+		}
+		if t, ok := o.(runtime.Object); ok {
+			c := t.DeepCopyObject()
+			c.GetObjectKind().SetGroupVersionKind(gvks[key.Kind])
+			if o, ok = c.(metav1.Object); ok {
+				o.SetResourceVersion("")
+				have[key] = o
+			}
+		}
+	}
+	return gocmp.Diff(want, have)
+}
+
+// converge waits until a mirror has what there is.
+func (w *world) converge(m *mirror, k *Kube, what string) {
+	w.a.t.Helper()
+	want := w.list()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		changed := k.Changed()
+		m.until(w.a.t, k, what, m.synchronized)
+		d := w.difference(m, want)
+		if d == "" {
+			return
+		}
+		select {
+		case <-changed:
+		case <-time.After(time.Until(deadline)):
+			w.a.t.Fatalf("%s: want and have differ:\n%s\nfaults %v", what, d, m.faults)
+		}
+	}
+}
+
+// Whatever happens to objects, what was handed out in all is what there is: a law.
+func TestKubeRandom(t *testing.T) {
+	t.Parallel()
+	a, _ := sharedServer(t)
+	w := newWorld(a, "random", 1)
+	for range 20 {
+		w.step()
+	}
+	k := following(t, KubeConfig{REST: a.server.Config()})
+	var m mirror
+	for range 10 {
+		for range w.rnd.IntN(25) {
+			w.step()
+		}
+		w.converge(&m, k, "after random changes")
+	}
+}
+
+// Connections are cut every fraction of a second while objects change: nothing is lost, and there is quiet after.
+func TestKubeCutWatches(t *testing.T) {
+	t.Parallel()
+	a, _ := sharedServer(t)
+	w := newWorld(a, "cut", 2)
+	line := newRelay(t, a.server.Config())
+	k := following(t, KubeConfig{REST: line.config})
+	var m mirror
+	m.until(t, k, "synced", m.synchronized)
+	stop := make(chan struct{})
+	var cutting sync.WaitGroup
+	cutting.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(300 * time.Millisecond):
+				line.cut()
+			}
+		}
+	})
+	for end := time.Now().Add(4 * time.Second); time.Now().Before(end); {
+		w.step()
+		m.until(t, k, "anything", m.synchronized)
+	}
+	close(stop)
+	cutting.Wait()
+	w.converge(&m, k, "after the cuts")
+	m.until(t, k, "no fault of the API server", func() bool { return m.faultAt(apiServer) == "" })
+}
+
+// The API server ends and comes back: with its data, nothing changed; without, the other storage is told,
+// and handed out whole when it was read, with another epoch. Without the API of Routes, it is waited for.
+func TestKubeOutages(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("", "tj")
+	must(t, err)
+	defer os.RemoveAll(dir)
+	s, err := kubetest.Start(t.Context(), kubetest.Config{Dir: dir + "/k"})
+	must(t, err)
+	defer s.Stop()
+	a := newAPI(t, s)
+	w := newWorld(a, "outage", 3)
+	for range 60 {
+		w.step()
+	}
+	a.apply(aRoute("outage", "stays", "", fmt.Sprintf(external, "s")) + "\n---\n" + aSecret("outage", "s", "1"))
+	var log bytes.Buffer
+	k := following(t, KubeConfig{REST: s.Config(), Log: slog.New(slog.NewTextHandler(writer(func(p []byte) (int, error) { return log.Write(p) }), nil))},
+		func(k *Kube) { k.timing.unreachable = 100 * time.Millisecond })
+	var m mirror
+	w.converge(&m, k, "first")
+
+	// With its data.
+	came := len(m.came)
+	batches := count(m.came)
+	epoch := m.last.Observed.GetEpoch()
+	must(t, s.Kill())
+	m.until(t, k, "unreachable", func() bool { return m.faultAt(apiServer) != "" })
+	if f := m.faultAt(apiServer); !strings.Contains(f, "connection refused") || !strings.Contains(f, "stays in force") {
+		t.Errorf("fault: %s", f)
+	}
+	must(t, s.Restart(t.Context(), false))
+	m.until(t, k, "back", func() bool { return m.faultAt(apiServer) == "" })
+	a.apply(aRoute("outage", "after", "", ""))
+	w.converge(&m, k, "after a restart")
+	if count(m.came) != batches+1 || len(m.came) != came+1 || m.last.Observed.GetEpoch() != epoch {
+		t.Errorf("%d changes more than one after a restart", count(m.came)-batches-1)
+	}
+
+	// Without.
+	n := len(m.objects)
+	must(t, s.Restart(t.Context(), true))
+	a.remove("apiextensions.k8s.io/v1", "CustomResourceDefinition", "", "routes.route.openshift.io")
+	m.until(t, k, "no Routes any more", func() bool { return strings.Contains(m.faultAt("Route"), "this cluster has no routes.route.openshift.io") })
+	if len(m.objects) != n || m.last.Observed.GetEpoch() != epoch {
+		t.Errorf("%d objects and epoch %s before the new storage was read; had %d", len(m.objects), m.last.Observed.GetEpoch(), n)
+	}
+	if !strings.Contains(m.faultAt(apiServer), "storage was replaced") {
+		t.Errorf("faults: %v", m.faults)
+	}
+	a.apply(aNamespace("outage") + "\n---\n" + aService("outage", "new", 80))
+	k2, stop := followingUntil(t, KubeConfig{REST: s.Config()})
+	var m2 mirror
+	m2.until(t, k2, "no Routes at first", func() bool { return m2.faultAt("Route") != "" })
+	must(t, s.Restart(t.Context(), false)) // installs the resources again
+	m2.until(t, k2, "Routes came", m2.synchronized)
+	stop()
+	m.until(t, k, "the new storage", func() bool { return m.last.Observed.GetEpoch() != epoch })
+	for key := range m.objects {
+		if key.Kind == Route {
+			t.Errorf("%s is still there", key)
+		}
+	}
+	if get[*corev1.Service](&m, Service, "outage", "new") == nil {
+		t.Errorf("what is new did not come in the batch of the new epoch: %v", m.objects)
+	}
+	if !strings.Contains(m.faultAt(apiServer), "storage was replaced") {
+		t.Errorf("faults: %v", m.faults)
+	}
+	a.apply(aRoute("outage", "again", "", ""))
+	w.converge(&m, k, "after the new storage")
+}
+
+func count(m map[Key]int) int {
+	n := 0
+	for _, c := range m {
+		n += c
+	}
+	return n
+}
+

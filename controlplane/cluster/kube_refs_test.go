@@ -1,0 +1,278 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	routev1 "github.com/openshift/api/route/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+)
+
+// impatient makes a source ask again soon for what it may not read.
+func impatient(k *Kube) { k.timing.forbidden, k.timing.absent = 200*time.Millisecond, 200*time.Millisecond }
+
+// A Secret is watched, by itself, while a Route refers to it: it appears, changes, vanishes; it may not be
+// read, and then may. Others are never asked for.
+func TestKubeSecrets(t *testing.T) {
+	t.Parallel()
+	a, config := sharedServer(t)
+	ns := "secrets"
+	a.apply(aNamespace(ns) + "\n---\n" + mayRead(ns, "one") + "\n---\n" + mayRead(ns, "two") + "\n---\n" +
+		aSecret(ns, "one", "1") + "\n---\n" + aSecret(ns, "hidden", "1") + "\n---\n" + aSecret(ns, "unused", "1") + "\n---\n" +
+		aRoute(ns, "a", "", fmt.Sprintf(external, "one")) + "\n---\n" + aRoute(ns, "b", "", fmt.Sprintf(external, "one")))
+	var asked asking
+	k := following(t, KubeConfig{REST: asked.wrap(config)}, impatient)
+	var m mirror
+	secret := func(name string) *corev1.Secret { return get[*corev1.Secret](&m, Secret, ns, name) }
+	m.until(t, k, "synced", m.synchronized)
+	if s := secret("one"); s == nil || string(s.Data["tls.crt"]) != "1" || s.Data["other"] != nil || s.Type != corev1.SecretTypeTLS {
+		t.Fatalf("synced without the Secret that is referred to: %v", s)
+	}
+	a.apply(aSecret(ns, "one", "2"))
+	m.until(t, k, "changed", func() bool { return string(secret("one").Data["tls.crt"]) == "2" })
+	a.remove("v1", "Secret", ns, "one")
+	m.until(t, k, "vanished", func() bool { return secret("one") == nil })
+	a.apply(aSecret(ns, "one", "3"))
+	m.until(t, k, "back", func() bool { return secret("one") != nil && string(secret("one").Data["tls.crt"]) == "3" })
+
+	// A Route turns to another Secret: never is it without one.
+	a.apply(aSecret(ns, "two", "2"))
+	batch := m.batches
+	for _, r := range []string{"a", "b"} {
+		a.apply(aRoute(ns, r, "", fmt.Sprintf(external, "two")))
+		for done := false; !done; {
+			m.until(t, k, "next batch", func() bool { batch++; return true })
+			route := get[*routev1.Route](&m, Route, ns, r)
+			if secret(route.Spec.TLS.ExternalCertificate.Name) == nil {
+				t.Fatalf("route %s was handed out without its Secret", r)
+			}
+			if done = route.Spec.TLS.ExternalCertificate.Name == "two"; !done {
+				<-k.Changed()
+			}
+		}
+	}
+	if secret("one") != nil {
+		t.Error("a Secret that nobody refers to is still there")
+	}
+
+	// One that may not be read.
+	a.apply(aRoute(ns, "c", "", fmt.Sprintf(external, "hidden")))
+	m.until(t, k, "forbidden", func() bool { return m.faultAt("Secret secrets/hidden") != "" && m.came[Key{Route, ns, "c"}] == 1 })
+	if f := m.faultAt("Secret secrets/hidden"); !strings.Contains(f, "forbidden") || !strings.Contains(f, "resourceNames: [hidden]") {
+		t.Errorf("fault: %s", f)
+	}
+	again, stop := followingUntil(t, KubeConfig{REST: config})
+	var m2 mirror
+	m2.until(t, again, "synced though a Secret may not be read", m2.synchronized)
+	stop()
+	a.apply(mayRead(ns, "hidden"))
+	m.until(t, k, "allowed", func() bool { return m.faultAt("Secret secrets/hidden") == "" && secret("hidden") != nil })
+
+	// Nobody refers to any.
+	for _, r := range []string{"a", "b", "c"} {
+		a.remove("route.openshift.io/v1", "Route", ns, r)
+	}
+	m.until(t, k, "no references", func() bool { return secret("two") == nil && secret("hidden") == nil })
+	k.mu.Lock()
+	for key := range k.current.refs {
+		if key.Namespace == ns {
+			t.Errorf("%s is still watched", key)
+		}
+	}
+	k.mu.Unlock()
+	for _, q := range asked.queries() {
+		if strings.Contains(q, "/secrets") && (strings.Contains(q, "unused") || !strings.Contains(q, "fieldSelector=metadata.name")) {
+			t.Errorf("asked for %s", q)
+		}
+	}
+}
+
+// asking notes what is asked of the API server.
+type asking struct {
+	mu   sync.Mutex
+	urls []string
+}
+
+func (a *asking) wrap(c *rest.Config) *rest.Config {
+	c = rest.CopyConfig(c)
+	c.Wrap(func(next http.RoundTripper) http.RoundTripper {
+		return roundTripper{func(r *http.Request) (*http.Response, error) {
+			a.mu.Lock()
+			a.urls = append(a.urls, r.Method+" "+r.URL.RequestURI())
+			a.mu.Unlock()
+			return next.RoundTrip(r) //nolint:wrapcheck // a test's
+		}, next}
+	})
+	return c
+}
+
+func (a *asking) queries() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.urls)
+}
+
+type roundTripper struct {
+	do   func(*http.Request) (*http.Response, error)
+	next http.RoundTripper
+}
+
+func (r roundTripper) RoundTrip(q *http.Request) (*http.Response, error) { return r.do(q) }
+func (r roundTripper) WrappedRoundTripper() http.RoundTripper            { return r.next }
+
+// What an IngressController names is watched where OpenShift looks for it.
+func TestKubeControllersReferences(t *testing.T) {
+	t.Parallel()
+	a, _ := sharedServer(t)
+	a.apply(aNamespace("openshift-ingress") + "\n---\n" + aNamespace("openshift-config") + "\n---\n" + aSecret("openshift-ingress", "refs-default", "1") + `
+---
+{apiVersion: v1, kind: ConfigMap, metadata: {name: refs-pages, namespace: openshift-config}, data: {a: b}}
+---
+apiVersion: operator.openshift.io/v1
+kind: IngressController
+metadata: {name: refs, namespace: openshift-ingress-operator}
+spec: {defaultCertificate: {name: refs-default}, httpErrorCodePages: {name: refs-pages}, clientTLS: {clientCA: {name: refs-ca}, clientCertificatePolicy: Optional}}
+`)
+	k := following(t, KubeConfig{REST: a.server.Config()})
+	var m mirror
+	m.until(t, k, "synced", m.synchronized)
+	if get[*corev1.Secret](&m, Secret, "openshift-ingress", "refs-default") == nil || get[*corev1.ConfigMap](&m, ConfigMap, "openshift-config", "refs-pages") == nil {
+		t.Fatalf("objects %v, faults %v", m.objects, m.faults)
+	}
+	a.apply("{apiVersion: v1, kind: ConfigMap, metadata: {name: refs-ca, namespace: openshift-config}, data: {a: b}}")
+	m.until(t, k, "the one that was not there", func() bool { return get[*corev1.ConfigMap](&m, ConfigMap, "openshift-config", "refs-ca") != nil })
+	a.remove("operator.openshift.io/v1", "IngressController", "openshift-ingress-operator", "refs")
+	m.until(t, k, "gone", func() bool {
+		return get[*corev1.Secret](&m, Secret, "openshift-ingress", "refs-default") == nil && get[*corev1.ConfigMap](&m, ConfigMap, "openshift-config", "refs-ca") == nil
+	})
+}
+
+// restricted are the rights that a source needs that is restricted to namespace inside.
+const restricted = `
+{apiVersion: v1, kind: ServiceAccount, metadata: {name: restricted, namespace: tsuji}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: restricted}
+rules:
+- {apiGroups: [""], resources: [namespaces], resourceNames: [inside, kube-system], verbs: [list, watch]}
+- {apiGroups: [""], resources: [nodes], verbs: [list, watch]}
+- {apiGroups: [tsuji.dev], resources: [zones], verbs: [list, watch]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: restricted}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: restricted}
+subjects: [{kind: ServiceAccount, name: restricted, namespace: tsuji}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: restricted, namespace: inside}
+rules:
+- {apiGroups: [route.openshift.io], resources: [routes], verbs: [list, watch]}
+- {apiGroups: [""], resources: [services, secrets], verbs: [list, watch]}
+- {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: restricted, namespace: inside}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: restricted}
+subjects: [{kind: ServiceAccount, name: restricted, namespace: tsuji}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: restricted, namespace: openshift-ingress-operator}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: controlplane}
+subjects: [{kind: ServiceAccount, name: restricted, namespace: tsuji}]
+`
+
+// A source that is restricted to a namespace needs rights in that one, and sees that one.
+func TestKubeOneNamespace(t *testing.T) {
+	t.Parallel()
+	a, _ := sharedServer(t)
+	a.apply(aNamespace("inside") + "\n---\n" + aNamespace("outside") + "\n---\n" + restricted)
+	for _, ns := range []string{"inside", "outside"} {
+		a.apply(aRoute(ns, "r", "", fmt.Sprintf(external, "s")) + "\n---\n" + aService(ns, "app", 80) + "\n---\n" + aSlice(ns, "app-1", "10.1.1.1", "") + "\n---\n" + aSecret(ns, "s", "1"))
+	}
+	k := following(t, KubeConfig{REST: a.as("restricted"), Namespace: "inside"})
+	if k.String() != "kube:inside" {
+		t.Errorf("named %s", k)
+	}
+	var m mirror
+	m.until(t, k, "synced", m.synchronized)
+	if len(m.faults) > 0 {
+		t.Errorf("faults: %v", m.faults)
+	}
+	var have []string
+	for key := range m.objects {
+		if key.Kind != IngressController && key.Kind != ZoneKind { // other tests'
+			have = append(have, key.String())
+		}
+	}
+	slices.Sort(have)
+	if want := []string{"EndpointSlice inside/app-1", "Namespace inside", "Route inside/r", "Secret inside/s", "Service inside/app"}; !slices.Equal(have, want) {
+		t.Errorf("has %v, want %v", have, want)
+	}
+}
+
+// Without any one of the documented rights, a fault says which, and nothing is handed out before it is
+// there, but for the right to see nodes. When a right is taken away later, everything stays.
+func TestKubeEveryRight(t *testing.T) {
+	t.Parallel()
+	a, _ := sharedServer(t)
+	a.apply("{apiVersion: v1, kind: ServiceAccount, metadata: {name: short, namespace: tsuji}}\n---\n" + strings.ReplaceAll(strings.ReplaceAll(rights,
+		"metadata: {name: controlplane", "metadata: {name: short"), "name: controlplane", "name: short"))
+	line := newRelay(t, a.as("short"))
+	roles := a.resource("rbac.authorization.k8s.io/v1", "ClusterRole", "")
+	patch := func(rules string) {
+		t.Helper()
+		_, err := roles.Patch(context.Background(), "short", types.MergePatchType, []byte(`{"rules":[`+rules+`]}`), metav1.PatchOptions{})
+		must(t, err)
+	}
+	rule := func(group, resource string) string {
+		return fmt.Sprintf(`{"apiGroups":[%q],"resources":[%q],"verbs":["list","watch"]}`, group, resource)
+	}
+	all := map[string]string{
+		"Route": rule("route.openshift.io", "routes"), "Service": rule("", "services"), "Namespace": rule("", "namespaces"),
+		"EndpointSlice": rule("discovery.k8s.io", "endpointslices"), "Zone": rule("tsuji.dev", "zones"), "Node": rule("", "nodes"),
+	}
+	allBut := func(without string) string {
+		var rules []string
+		for kind, r := range all {
+			if kind != without {
+				rules = append(rules, r)
+			}
+		}
+		return strings.Join(rules, ",")
+	}
+	for kind := range all {
+		patch(allBut(kind))
+		k, stop := followingUntil(t, KubeConfig{REST: line.config}, impatient)
+		var m mirror
+		m.until(t, k, "fault without "+kind, func() bool { return strings.Contains(m.faultAt(kind), "allow the verbs list and watch") })
+		if kind == "Node" {
+			m.until(t, k, "synced without "+kind, m.synchronized)
+		} else if m.synced {
+			t.Errorf("synced without %s", kind)
+		}
+		patch(allBut(""))
+		m.until(t, k, "synced with "+kind, func() bool { return m.synced && m.faultAt(kind) == "" })
+		n := len(m.objects)
+		patch(allBut(kind))
+		line.cut()
+		m.until(t, k, "fault without "+kind, func() bool { return m.faultAt(kind) != "" })
+		if len(m.objects) != n {
+			t.Errorf("without %s there are %d objects, and were %d", kind, len(m.objects), n)
+		}
+		stop()
+	}
+}

@@ -1,0 +1,524 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	operatorv1 "github.com/openshift/api/operator/v1"
+	routev1 "github.com/openshift/api/route/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
+
+	"github.com/tsuji-dev/tsuji/test/kubetest"
+)
+
+// shared is the API server of all tests that do not stop theirs; each has namespaces of its own.
+var shared struct {
+	once   sync.Once
+	dir    string
+	server *kubetest.Server
+	err    error
+}
+
+// stopping stops what the tests of the package shared.
+type stopping struct{ m *testing.M }
+
+func (s stopping) Run() int {
+	code := s.m.Run()
+	if shared.server != nil {
+		shared.server.Stop()
+	}
+	if shared.dir != "" {
+		os.RemoveAll(shared.dir)
+	}
+	return code
+}
+
+// sharedServer returns the shared API server with the rights of the documentation granted to the service
+// account tsuji/controlplane, and its kubeconfig.
+func sharedServer(t testing.TB) (*api, *rest.Config) {
+	t.Helper()
+	shared.once.Do(func() {
+		if shared.dir, shared.err = os.MkdirTemp("", "tj"); shared.err != nil {
+			return
+		}
+		shared.server, shared.err = kubetest.Start(context.Background(), kubetest.Config{Dir: shared.dir + "/k"})
+	})
+	must(t, shared.err)
+	a := newAPI(t, shared.server)
+	a.apply(rights)
+	return a, a.as("controlplane")
+}
+
+// rights are those that the source needs, and no others.
+const rights = `
+{apiVersion: v1, kind: Namespace, metadata: {name: tsuji}}
+---
+{apiVersion: v1, kind: Namespace, metadata: {name: openshift-ingress-operator}}
+---
+{apiVersion: v1, kind: ServiceAccount, metadata: {name: controlplane, namespace: tsuji}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: controlplane}
+rules:
+- {apiGroups: [route.openshift.io], resources: [routes], verbs: [list, watch]}
+- {apiGroups: [""], resources: [services, namespaces, nodes], verbs: [list, watch]}
+- {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch]}
+- {apiGroups: [tsuji.dev], resources: [zones], verbs: [list, watch]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: controlplane}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: controlplane}
+subjects: [{kind: ServiceAccount, name: controlplane, namespace: tsuji}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: controlplane, namespace: openshift-ingress-operator}
+rules:
+- {apiGroups: [operator.openshift.io], resources: [ingresscontrollers], verbs: [list, watch]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: controlplane, namespace: openshift-ingress-operator}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: controlplane}
+subjects: [{kind: ServiceAccount, name: controlplane, namespace: tsuji}]
+`
+
+// mayRead lets the source read one Secret.
+func mayRead(namespace, secret string) string {
+	return fmt.Sprintf(`
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: read-%[2]s, namespace: %[1]s}
+rules:
+- {apiGroups: [""], resources: [secrets], resourceNames: [%[2]s], verbs: [list, watch]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: read-%[2]s, namespace: %[1]s}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: read-%[2]s}
+subjects: [{kind: ServiceAccount, name: controlplane, namespace: tsuji}]
+`, namespace, secret)
+}
+
+// api is an administrator at an API server.
+type api struct {
+	t      testing.TB
+	server *kubetest.Server
+	client dynamic.Interface
+}
+
+func newAPI(t testing.TB, s *kubetest.Server) *api {
+	t.Helper()
+	c := s.Config()
+	h, err := rest.HTTPClientFor(c)
+	must(t, err)
+	client, err := dynamic.NewForConfigAndClient(c, h)
+	must(t, err)
+	t.Cleanup(func() { utilnet.CloseIdleConnectionsFor(h.Transport) })
+	return &api{t, s, client}
+}
+
+// as returns a configuration with the rights of a service account in namespace tsuji.
+func (a *api) as(account string) *rest.Config {
+	a.t.Helper()
+	path, err := a.server.KubeconfigFor("tsuji", account)
+	must(a.t, err)
+	c, err := LoadREST(path)
+	must(a.t, err)
+	return c
+}
+
+// resource returns where objects of a kind are.
+func (a *api) resource(apiVersion, kind, namespace string) dynamic.ResourceInterface {
+	a.t.Helper()
+	gv, err := schema.ParseGroupVersion(apiVersion)
+	must(a.t, err)
+	plural := strings.ToLower(kind) + "s"
+	r := a.client.Resource(gv.WithResource(plural))
+	if namespace == "" {
+		return r
+	}
+	return r.Namespace(namespace)
+}
+
+// apply makes the objects of a manifest what it says.
+func (a *api) apply(manifest string) {
+	a.t.Helper()
+	ctx := context.Background()
+	docs := yaml.NewYAMLOrJSONDecoder(strings.NewReader(manifest), 4096)
+	for {
+		o := &unstructured.Unstructured{}
+		if err := docs.Decode(o); errors.Is(err, io.EOF) {
+			return
+		} else if err != nil {
+			a.t.Fatalf("%v in %s", err, manifest)
+		}
+		if o.Object == nil {
+			continue
+		}
+		r := a.resource(o.GetAPIVersion(), o.GetKind(), o.GetNamespace())
+		_, err := r.Create(ctx, o, metav1.CreateOptions{})
+		for range 20 {
+			if !apierrors.IsAlreadyExists(err) && !apierrors.IsConflict(err) {
+				break
+			}
+			var is *unstructured.Unstructured
+			is, err = r.Get(ctx, o.GetName(), metav1.GetOptions{})
+			must(a.t, err)
+			o.SetResourceVersion(is.GetResourceVersion())
+			if ip, ok, _ := unstructured.NestedString(is.Object, "spec", "clusterIP"); ok {
+				must(a.t, unstructured.SetNestedField(o.Object, ip, "spec", "clusterIP"))
+			}
+			_, err = r.Update(ctx, o, metav1.UpdateOptions{})
+		}
+		if err != nil {
+			a.t.Fatalf("%v in %s", err, manifest)
+		}
+	}
+}
+
+// remove deletes an object.
+func (a *api) remove(apiVersion, kind, namespace, name string) {
+	a.t.Helper()
+	must(a.t, a.resource(apiVersion, kind, namespace).Delete(context.Background(), name, metav1.DeleteOptions{}))
+}
+
+// following starts a source at an API server; the test's end ends it and waits for it.
+func following(t testing.TB, c KubeConfig, change ...func(*Kube)) *Kube {
+	t.Helper()
+	k, stop := followingUntil(t, c, change...)
+	t.Cleanup(stop)
+	return k
+}
+
+func followingUntil(t testing.TB, c KubeConfig, change ...func(*Kube)) (*Kube, func()) {
+	t.Helper()
+	if c.Log == nil {
+		var log bytes.Buffer
+		var mu sync.Mutex
+		c.Log = slog.New(slog.NewTextHandler(writer(func(p []byte) (int, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			return log.Write(p)
+		}), &slog.HandlerOptions{Level: slog.LevelDebug}))
+		t.Cleanup(func() {
+			if t.Failed() {
+				t.Logf("log:\n%s", &log)
+			}
+		})
+	}
+	k, err := NewKube(c)
+	must(t, err)
+	for _, f := range change {
+		f(k)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- k.Run(ctx) }()
+	var once sync.Once
+	return k, func() {
+		once.Do(func() {
+			cancel()
+			select {
+			case err := <-done:
+				must(t, err)
+			case <-time.After(3 * time.Second):
+				t.Error("Run did not end within 3 s")
+			}
+		})
+	}
+}
+
+type writer func([]byte) (int, error)
+
+func (w writer) Write(p []byte) (int, error) { return w(p) }
+
+// get returns an object that a mirror has.
+func get[P any](m *mirror, kind Kind, namespace, name string) P {
+	o, _ := m.objects[Key{kind, namespace, name}].(P)
+	return o
+}
+
+func (m *mirror) synchronized() bool { return m.synced }
+
+// faultAt returns the fault at a place, empty if there is none.
+func (m *mirror) faultAt(place string) string {
+	for _, f := range m.faults {
+		if f.Place == place {
+			return f.String()
+		}
+	}
+	return ""
+}
+
+const routeManifest = `
+apiVersion: route.openshift.io/v1
+kind: Route
+metadata: {name: %[2]s, namespace: %[1]s, annotations: {note: %[3]q}}
+spec: {host: %[2]s.%[1]s.example, to: {kind: Service, name: app}%[4]s}
+`
+
+func aRoute(namespace, name, note, more string) string {
+	return fmt.Sprintf(routeManifest, namespace, name, note, more)
+}
+
+func aNamespace(name string) string {
+	return fmt.Sprintf("{apiVersion: v1, kind: Namespace, metadata: {name: %s, labels: {team: a}, annotations: {a: b}}}", name)
+}
+
+func aService(namespace, name string, port int) string {
+	return fmt.Sprintf("{apiVersion: v1, kind: Service, metadata: {name: %[2]s, namespace: %[1]s}, spec: {ports: [{name: http, port: %[3]d}]}}", namespace, name, port)
+}
+
+func aSlice(namespace, name, address, more string) string {
+	return fmt.Sprintf(`
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: %[2]s, namespace: %[1]s, labels: {kubernetes.io/service-name: app, other: x}}
+addressType: IPv4
+ports: [{name: http, port: 8080}]
+endpoints: [{addresses: [%[3]s], conditions: {ready: true}%[4]s}]
+`, namespace, name, address, more)
+}
+
+func aSecret(namespace, name, value string) string {
+	v := base64.StdEncoding.EncodeToString([]byte(value))
+	return fmt.Sprintf("{apiVersion: v1, kind: Secret, type: kubernetes.io/tls, metadata: {name: %s, namespace: %s}, data: {tls.crt: %s, tls.key: %s, other: %s}}", name, namespace, v, v, v)
+}
+
+const external = ", tls: {termination: edge, externalCertificate: {name: %s}}"
+
+// Every kind: created, changed, changed where nobody looks, and deleted. Each arrives once, stripped of
+// what nobody reads, with the documented rights and no others.
+func TestKubeFollows(t *testing.T) {
+	t.Parallel()
+	a, config := sharedServer(t)
+	ns := "follows"
+	k := following(t, KubeConfig{REST: config, Version: "test"})
+	var m mirror
+	m.until(t, k, "synced", m.synchronized)
+	for _, f := range m.faults {
+		if !strings.HasPrefix(f.Place, "Route ") && !strings.HasPrefix(f.Place, "Secret ") { // another test's
+			t.Fatalf("fault with the documented rights: %v", f)
+		}
+	}
+	zone := "{apiVersion: tsuji.dev/v1alpha1, kind: Zone, metadata: {name: follows}, spec: {order: %d}}"
+	controller := "{apiVersion: operator.openshift.io/v1, kind: IngressController, metadata: {name: follows, namespace: openshift-ingress-operator}, spec: {replicas: %d}}"
+	for _, step := range []struct {
+		what    string
+		do      func()
+		changes map[Key]int
+		ok      func() bool
+	}{
+		{"created", func() {
+			a.apply(aNamespace(ns) + "\n---\n" + aService(ns, "app", 80) + "\n---\n" + aSlice(ns, "app-1", "10.1.1.1", "") + "\n---\n" + aRoute(ns, "r", "1", ""))
+			a.apply(fmt.Sprintf(zone, 1) + "\n---\n" + fmt.Sprintf(controller, 1))
+		}, map[Key]int{
+			{Namespace, "", ns}: 1, {Service, ns, "app"}: 1, {EndpointSlice, ns, "app-1"}: 1, {Route, ns, "r"}: 1,
+			{ZoneKind, "", "follows"}: 1, {IngressController, "openshift-ingress-operator", "follows"}: 1,
+		}, func() bool { return get[*operatorv1.IngressController](&m, IngressController, "openshift-ingress-operator", "follows") != nil }},
+		{"changed", func() {
+			a.apply(aRoute(ns, "r", "2", "") + "\n---\n" + aService(ns, "app", 81) + "\n---\n" + aSlice(ns, "app-1", "10.1.1.2", ""))
+			a.apply(fmt.Sprintf(zone, 2) + "\n---\n" + fmt.Sprintf(controller, 2))
+		}, map[Key]int{
+			{Service, ns, "app"}: 2, {EndpointSlice, ns, "app-1"}: 2, {Route, ns, "r"}: 2,
+			{ZoneKind, "", "follows"}: 2, {IngressController, "openshift-ingress-operator", "follows"}: 2,
+		}, func() bool {
+			ic := get[*operatorv1.IngressController](&m, IngressController, "openshift-ingress-operator", "follows")
+			z := get[*Zone](&m, ZoneKind, "", "follows")
+			return *ic.Spec.Replicas == 2 && z.Spec.Order == 2 && m.came[Key{EndpointSlice, ns, "app-1"}] == 2
+		}},
+		{"a status written", func() {
+			a.status("route.openshift.io/v1", "Route", ns, "r", map[string]any{"ingress": []any{map[string]any{"host": "h", "routerName": "x"}}})
+			a.apply(aRoute(ns, "other", "1", ""))
+		}, map[Key]int{{Route, ns, "r"}: 2}, func() bool { return m.came[Key{Route, ns, "other"}] == 1 }},
+		{"deleted", func() {
+			a.remove("v1", "Service", ns, "app")
+			a.remove("discovery.k8s.io/v1", "EndpointSlice", ns, "app-1")
+			a.remove("tsuji.dev/v1alpha1", "Zone", "", "follows")
+			a.remove("operator.openshift.io/v1", "IngressController", "openshift-ingress-operator", "follows")
+			a.remove("route.openshift.io/v1", "Route", ns, "r")
+		}, map[Key]int{
+			{Service, ns, "app"}: 3, {EndpointSlice, ns, "app-1"}: 3, {Route, ns, "r"}: 3,
+			{ZoneKind, "", "follows"}: 3, {IngressController, "openshift-ingress-operator", "follows"}: 3,
+		}, func() bool {
+			for key := range m.objects {
+				if key.Namespace == ns && key.Name != "other" || key.Name == "follows" && key.Kind != Namespace {
+					return false
+				}
+			}
+			return true
+		}},
+	} {
+		step.do()
+		m.until(t, k, step.what, step.ok)
+		for key, n := range step.changes {
+			if m.came[key] != n {
+				t.Errorf("%s: %s came %d times, want %d", step.what, key, m.came[key], n)
+			}
+		}
+		for _, o := range m.objects {
+			if len(o.GetManagedFields()) > 0 || o.GetGeneration() > 0 {
+				t.Errorf("%s: not stripped: %v", step.what, o)
+			}
+		}
+	}
+	if n := get[*corev1.Namespace](&m, Namespace, "", ns); n.Labels["team"] != "a" || len(n.Annotations) > 0 {
+		t.Errorf("namespace: %v", n)
+	}
+	o := m.last.Observed
+	if !strings.HasPrefix(o.GetEpoch(), "kube:") || len(o.GetKinds()) != len(Kinds())+1 {
+		t.Errorf("observed: %v", o)
+	}
+	for _, kind := range o.GetKinds() {
+		if kind.GetRevision() > m.last.Revision || kind.GetRevision() == 0 && kind.GetKind() == "Route" {
+			t.Errorf("observed of %s: %d, of all %d", kind.GetKind(), kind.GetRevision(), m.last.Revision)
+		}
+	}
+}
+
+// status writes an object's status.
+func (a *api) status(apiVersion, kind, namespace, name string, status map[string]any) {
+	a.t.Helper()
+	r := a.resource(apiVersion, kind, namespace)
+	o, err := r.Get(context.Background(), name, metav1.GetOptions{})
+	must(a.t, err)
+	o.Object["status"] = status
+	_, err = r.UpdateStatus(context.Background(), o, metav1.UpdateOptions{})
+	must(a.t, err)
+}
+
+// A burst of changes is one batch, with each object as it is in the end.
+func TestKubeCoalesces(t *testing.T) {
+	t.Parallel()
+	a, config := sharedServer(t)
+	ns := "coalesces"
+	a.apply(aNamespace(ns))
+	k := following(t, KubeConfig{REST: config})
+	var m mirror
+	m.until(t, k, "synced", m.synchronized)
+	for n := range 20 {
+		a.apply(aRoute(ns, "r", fmt.Sprint(n), "") + "\n---\n" + aRoute(ns, "passing", fmt.Sprint(n), ""))
+	}
+	a.remove("route.openshift.io/v1", "Route", ns, "passing")
+	a.apply(aRoute(ns, "last", "", ""))
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) { // without taking
+		k.mu.Lock()
+		_, ok := k.current.objects[Route][name{Namespace: ns, Name: "last"}]
+		k.mu.Unlock()
+		if ok {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the last Route did not come")
+		}
+	}
+	before := m.batches
+	m.until(t, k, "all", func() bool { return m.came[Key{Route, ns, "last"}] == 1 })
+	if m.batches != before+1 || m.came[Key{Route, ns, "r"}] != 1 || m.came[Key{Route, ns, "passing"}] != 0 {
+		t.Errorf("%d batches, changes %v", m.batches-before, m.came)
+	}
+	if r := get[*routev1.Route](&m, Route, ns, "r"); r.Annotations["note"] != "19" {
+		t.Errorf("the Route is %v", r)
+	}
+	select {
+	case <-k.Changed():
+		t.Error("there is something new that is nothing")
+	default:
+	}
+}
+
+// Endpoints that do not say their zone have that of their node, which may come later and change; those that
+// say it have their own.
+func TestKubeNodeZones(t *testing.T) {
+	t.Parallel()
+	a, config := sharedServer(t)
+	ns := "zones"
+	node := func(zone string) string {
+		return fmt.Sprintf("{apiVersion: v1, kind: Node, metadata: {name: node-1, labels: {topology.kubernetes.io/zone: %s, other: x}}}", zone)
+	}
+	a.apply(aNamespace(ns) + "\n---\n" + aSlice(ns, "lacks", "10.1.1.1", ", nodeName: node-1") + "\n---\n" + aSlice(ns, "says", "10.1.1.1", ", nodeName: node-1, zone: own"))
+	k := following(t, KubeConfig{REST: config})
+	var m mirror
+	zone := func(slice string) string {
+		s := get[*discoveryv1.EndpointSlice](&m, EndpointSlice, ns, slice)
+		if s == nil || s.Endpoints[0].Zone == nil {
+			return ""
+		}
+		return *s.Endpoints[0].Zone
+	}
+	m.until(t, k, "synced", m.synchronized)
+	if zone("lacks") != "" {
+		t.Errorf("zone %s without a node", zone("lacks"))
+	}
+	handedOut := get[*discoveryv1.EndpointSlice](&m, EndpointSlice, ns, "lacks").DeepCopy()
+	before := get[*discoveryv1.EndpointSlice](&m, EndpointSlice, ns, "lacks")
+	for _, want := range []string{"tok04", "tok05"} {
+		a.apply(node(want))
+		m.until(t, k, "zone "+want, func() bool { return zone("lacks") == want })
+	}
+	a.status("v1", "Node", "", "node-1", map[string]any{"nodeInfo": nil, "phase": "Running"})
+	a.apply(aSlice(ns, "lacks", "10.1.1.2", ", nodeName: node-1"))
+	m.until(t, k, "another address", func() bool { return m.came[Key{EndpointSlice, ns, "lacks"}] == 4 })
+	if zone("lacks") != "tok05" {
+		t.Errorf("a new endpoint has zone %q", zone("lacks"))
+	}
+	a.remove("v1", "Node", "", "node-1")
+	m.until(t, k, "no node", func() bool { return zone("lacks") == "" })
+	if m.came[Key{EndpointSlice, ns, "says"}] != 1 || zone("says") != "own" {
+		t.Errorf("who says its zone came %d times with %s", m.came[Key{EndpointSlice, ns, "says"}], zone("says"))
+	}
+	if !same(before, handedOut) {
+		t.Error("a slice was modified after it was handed out")
+	}
+}
+
+// An object that the API server lets in and Go's types do not is left out, alone, and told; one that becomes so stays as it was.
+func TestKubeOneBadObject(t *testing.T) {
+	t.Parallel()
+	a, config := sharedServer(t)
+	ns := "bad"
+	const huge = ", port: {targetPort: 99999999999}"
+	a.apply(aNamespace(ns) + "\n---\n" + aRoute(ns, "bad", "1", huge) + "\n---\n" + aRoute(ns, "good", "1", ""))
+	k := following(t, KubeConfig{REST: config})
+	var m mirror
+	m.until(t, k, "synced", m.synchronized)
+	if get[*routev1.Route](&m, Route, ns, "good") == nil || get[*routev1.Route](&m, Route, ns, "bad") != nil {
+		t.Errorf("objects: %v", m.objects)
+	}
+	if f := m.faultAt("Route bad/bad"); !strings.Contains(f, "spec.port.targetPort") || !strings.Contains(f, "left out") {
+		t.Errorf("fault: %s", f)
+	}
+	a.apply(aRoute(ns, "good", "2", huge))
+	m.until(t, k, "worse", func() bool { return m.faultAt("Route bad/good") != "" })
+	if f := m.faultAt("Route bad/good"); !strings.Contains(f, "stays as it was") || get[*routev1.Route](&m, Route, ns, "good").Annotations["note"] != "1" {
+		t.Errorf("fault: %s", f)
+	}
+	a.apply(aRoute(ns, "good", "3", ""))
+	m.until(t, k, "mended", func() bool {
+		return m.faultAt("Route bad/good") == "" && get[*routev1.Route](&m, Route, ns, "good").Annotations["note"] == "3"
+	})
+	a.remove("route.openshift.io/v1", "Route", ns, "bad")
+	m.until(t, k, "gone", func() bool { return len(m.faults) == 0 })
+}
