@@ -11,7 +11,7 @@ import (
 // One endpoint moves: from the snapshot to the verified ack, and the same for a renewed certificate and, for
 // comparison, a route that needs a reload.
 func BenchmarkApply(b *testing.B) {
-	for _, n := range []int{100, 1000} {
+	for _, n := range []int{100, 10_000} {
 		w := newWorld(b)
 		r := w.router(options{})
 		ends := []*tsujiv1.Endpoint{serve(b, "one"), serve(b, "two")}

@@ -118,12 +118,13 @@ func (m *master) run(fd int) {
 		switch {
 		case m.cmd != nil:
 			m.err = m.cmd.Wait()
+			if m.err == nil {
+				m.err = errors.New("exit status 0")
+			}
 		default:
 			// Our own child all the same, when it was adopted by the program that had started it.
 			_, _ = unix.Wait4(m.pid, nil, unix.WNOHANG, nil)
-		}
-		if m.err == nil {
-			m.err = errors.New("exit status 0")
+			m.err = errors.New("an adopted process, whose exit status only its parent knows")
 		}
 		close(m.done)
 	}()

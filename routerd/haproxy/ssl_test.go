@@ -1,0 +1,81 @@
+package haproxy
+
+import (
+	"crypto/sha1" // how HAProxy identifies certificates
+	"encoding/hex"
+	"encoding/pem"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tsuji-dev/tsuji/identity/authority"
+)
+
+// Certificates and CA certificates are replaced in memory, given up, and read back.
+func TestCertificates(t *testing.T) {
+	p, dir := setup(t, nil)
+	ca, err := authority.NewAuthority("test")
+	must(t, err)
+	other, err := authority.NewAuthority("other")
+	must(t, err)
+	pair := func() (whole, sha string) {
+		chain, key, err := ca.Issue(authority.Options{DNSNames: []string{"a.test"}, NotAfter: time.Now().Add(time.Hour)})
+		must(t, err)
+		return string(chain) + "\n" + string(key), fingerprint(chain)
+	}
+	whole, first := pair()
+	write(t, dir, "certs/a.pem", whole)
+	write(t, dir, "ca/a.pem", string(ca.CertPEM()))
+	config, err := os.ReadFile(filepath.Join(dir, ConfigFile))
+	must(t, err)
+	write(t, dir, ConfigFile, strings.Replace(string(config), "  default_backend b\n",
+		"  bind unix@run/tls.sock ssl crt certs/a.pem\n  default_backend b\n", 1)+"  server tls 127.0.0.1:9 ssl verify required ca-file ca/a.pem\n")
+	start(t, p)
+	r, ctx := connect(t, p), t.Context()
+
+	have := func(want string) {
+		t.Helper()
+		if got, err := r.Certificate(ctx, "certs/a.pem"); err != nil || got.SHA1 != want || !got.Used || got.Serial == "" {
+			t.Errorf("certificate %+v, %v; want %s", got, err, want)
+		}
+	}
+	have(first)
+	whole, second := pair()
+	must(t, r.Do(ctx, SetCertificate("certs/a.pem", whole)))
+	have(first)
+	must(t, r.AbortCertificate(ctx, "certs/a.pem"))
+	if r.Do(ctx, CommitCertificate("certs/a.pem")) == nil {
+		t.Error("what was given up is committed")
+	}
+	must(t, r.Do(ctx, SetCertificate("certs/a.pem", whole), CommitCertificate("certs/a.pem")))
+	have(second)
+	err = r.Do(ctx, SetCertificate("certs/a.pem", strings.ReplaceAll(whole, "A", "B")))
+	if err == nil || strings.Contains(err.Error(), "-----BEGIN") {
+		t.Errorf("a broken certificate: %v", err)
+	}
+	have(second)
+
+	haveCA := func(want *authority.Authority) {
+		t.Helper()
+		if got, err := r.CA(ctx, "ca/a.pem"); err != nil || len(got) != 1 || got[0].SHA1 != fingerprint(want.CertPEM()) {
+			t.Errorf("CA %+v, %v", got, err)
+		}
+	}
+	haveCA(ca)
+	must(t, r.Do(ctx, SetCA("ca/a.pem", string(other.CertPEM()))))
+	must(t, r.AbortCA(ctx, "ca/a.pem"))
+	haveCA(ca)
+	must(t, r.Do(ctx, SetCA("ca/a.pem", string(other.CertPEM())), CommitCA("ca/a.pem")))
+	haveCA(other)
+	if _, err := r.Certificate(ctx, "certs/b.pem"); err == nil {
+		t.Error("a certificate that nobody has")
+	}
+}
+
+func fingerprint(chain []byte) string {
+	b, _ := pem.Decode(chain)
+	sum := sha1.Sum(b.Bytes)
+	return strings.ToUpper(hex.EncodeToString(sum[:]))
+}
