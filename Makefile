@@ -23,7 +23,7 @@ export GRPCURL := $(TOOLS)/grpcurl
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: build haproxy ## run a control plane, two routers and two backends here; Ctrl-C ends them
@@ -41,6 +41,10 @@ test: haproxy kubeapi grpcurl ## run every test, with the race detector, real HA
 .PHONY: bench
 bench: haproxy kubeapi ## run the benchmarks; BENCH=regexp chooses
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 30m ./...
+
+.PHONY: bench-cluster
+bench-cluster: haproxy kubeapi ## measure writes to an API server until HAProxy answers by them; takes ten minutes
+	TSUJI_BENCH_CLUSTER=1 go test -run '^$$' -bench 'Cluster' -benchtime 50x -timeout 40m ./test
 
 .PHONY: lint
 lint: golangci-lint buf ## lint the Go and the protos, formatting included

@@ -32,46 +32,35 @@ import (
 // patience bounds every wait for a condition. It is long because machines are noisy: no story passes by it.
 const patience = 60 * time.Second
 
-// bin is where TestMain built the product's binaries.
-var bin string
-
-// TestMain builds the three binaries that every story runs.
-func TestMain(m *testing.M) {
-	code, err := func() (int, error) {
-		dir, err := os.MkdirTemp("", "tsuji-bin")
-		if err != nil {
-			return 0, err
-		}
-		defer os.RemoveAll(dir)
-		bin = dir
-		build := exec.Command("go", "build", "-o", dir+"/", "./cmd/...")
-		build.Dir = ".."
-		if out, err := build.CombinedOutput(); err != nil {
-			return 0, fmt.Errorf("build the binaries: %w\n%s", err, out)
-		}
-		return m.Run(), nil
-	}()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-// fleet is a directory of manifests, a control plane and routers in zones, as separate processes on
-// addresses of their own, with mutual TLS.
+// fleet is a source of objects, a control plane and routers in zones, as separate processes on addresses of
+// their own, with mutual TLS.
 type fleet struct {
-	t         *testing.T
-	dir       string // everything the fleet writes
-	manifests string // the control plane's source
-	ca        *authority.Authority
-	grpc      string // the control plane's address
-	admin     string
-	cp        *process
+	t        testing.TB
+	dir      string // everything the fleet writes
+	ca       *authority.Authority
+	replicas []*replica // of the control plane; one, if a story adds none
+	source
 }
 
-// newFleet makes the directory and the certificates; nothing runs yet.
-func newFleet(t *testing.T) *fleet {
+// replica is one control plane.
+type replica struct {
+	grpc, admin string
+	*process    // nil: not started yet
+}
+
+// onBoth tells a story twice: with a directory of manifests as the source, and with a Kubernetes API server.
+func onBoth(t *testing.T, story func(t *testing.T, f *fleet)) {
+	t.Helper()
+	t.Run("directory", func(t *testing.T) { story(t, newFleet(t)) })
+	t.Run("kubernetes", func(t *testing.T) {
+		f := newFleet(t)
+		f.source = newCluster(t)
+		story(t, f)
+	})
+}
+
+// newFleet makes a fleet whose source is a directory of manifests; nothing runs yet.
+func newFleet(t testing.TB) *fleet {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "tj") // short: unix sockets live below it
 	if err != nil {
@@ -82,10 +71,8 @@ func newFleet(t *testing.T) *fleet {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fleet{t: t, dir: dir, manifests: filepath.Join(dir, "manifests"), ca: ca, grpc: freeAddress(t), admin: freeAddress(t)}
-	if err := os.Mkdir(f.manifests, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	f := &fleet{t: t, dir: dir, ca: ca, source: newDirectory(t, filepath.Join(dir, "manifests"))}
+	f.addReplica()
 	return f
 }
 
@@ -100,35 +87,39 @@ func (f *fleet) issue(uri string) identity.Files {
 	return files
 }
 
-// write puts a manifest into the source, whole at once.
-func (f *fleet) write(name, content string) {
+// addReplica chooses the addresses of one more replica.
+func (f *fleet) addReplica() *replica {
 	f.t.Helper()
-	tmp := filepath.Join(f.manifests, "."+name)
-	if err := os.WriteFile(tmp, []byte(content), 0o600); err != nil {
-		f.t.Fatal(err)
-	}
-	if err := os.Rename(tmp, filepath.Join(f.manifests, name)); err != nil {
-		f.t.Fatal(err)
-	}
+	r := &replica{grpc: freeAddress(f.t), admin: freeAddress(f.t)}
+	f.replicas = append(f.replicas, r)
+	return r
 }
 
-// remove takes a manifest out of the source.
-func (f *fleet) remove(name string) {
-	f.t.Helper()
-	if err := os.Remove(filepath.Join(f.manifests, name)); err != nil {
-		f.t.Fatal(err)
-	}
-}
-
-// startControlPlane starts the control plane, and waits until it has read its source.
+// startControlPlane starts every replica, and waits until they have read their source.
 func (f *fleet) startControlPlane() {
 	f.t.Helper()
-	files := f.issue("spiffe://tsuji.local/controlplane/test")
-	f.cp = start(f.t, filepath.Join(f.dir, "controlplane.log"), "controlplane",
-		"--source=dir:"+f.manifests, "--listen="+f.grpc, "--admin="+f.admin,
-		"--tls-cert="+files.Cert, "--tls-key="+files.Key, "--client-ca="+files.CA)
-	eventually(f.t, "the control plane is ready", func() error { return status("http://"+f.admin+"/readyz", 200) })
+	for _, r := range f.replicas {
+		f.startReplica(r)
+	}
+	for _, r := range f.replicas {
+		f.readyReplica(r)
+	}
 }
+
+func (f *fleet) startReplica(r *replica) {
+	f.t.Helper()
+	files := f.issue("spiffe://tsuji.local/controlplane/test")
+	r.process = start(f.t, filepath.Join(f.dir, "controlplane-"+r.grpc+".log"), "controlplane", append(f.args(),
+		"--listen="+r.grpc, "--admin="+r.admin, "--tls-cert="+files.Cert, "--tls-key="+files.Key, "--client-ca="+files.CA)...)
+}
+
+func (f *fleet) readyReplica(r *replica) {
+	f.t.Helper()
+	eventually(f.t, "the control plane is ready", func() error { return status("http://"+r.admin+"/readyz", 200) })
+}
+
+// controlPlane is the first replica, which is the only one as a rule.
+func (f *fleet) controlPlane() *replica { return f.replicas[0] }
 
 // router is one routerd.
 type router struct {
@@ -143,12 +134,16 @@ type router struct {
 func (f *fleet) newRouter(zone, name string) *router {
 	f.t.Helper()
 	files := f.issue("spiffe://tsuji.local/ingress/default/zone/" + zone + "/router/" + name)
+	var addresses []string
+	for _, r := range f.replicas {
+		addresses = append(addresses, r.grpc)
+	}
 	r := &router{
 		f: f, zone: zone, name: name, http: freeAddress(f.t), https: freeAddress(f.t), stats: freeAddress(f.t), admin: freeAddress(f.t),
 		stateDir: filepath.Join(f.dir, name),
 	}
 	r.args = []string{
-		"--zone=" + zone, "--name=" + name, "--control-plane=" + f.grpc,
+		"--zone=" + zone, "--name=" + name, "--control-plane=" + strings.Join(addresses, ","),
 		"--tls-cert=" + files.Cert, "--tls-key=" + files.Key, "--ca=" + files.CA,
 		"--http=" + r.http, "--https=" + r.https, "--stats=" + r.stats, "--admin=" + r.admin,
 		"--state-dir=" + r.stateDir, "--haproxy=" + haproxytest.Binary(f.t), "--shutdown-delay=0s", "--drain-timeout=5s",
@@ -227,7 +222,7 @@ func parentOf(pid int) int {
 
 // process is a child of the test.
 type process struct {
-	t    *testing.T
+	t    testing.TB
 	name string
 	cmd  *exec.Cmd
 	log  string
@@ -235,7 +230,7 @@ type process struct {
 }
 
 // start runs one of the binaries with its output in a file; it is killed at the end of the test at the latest.
-func start(t *testing.T, log, name string, args ...string) *process {
+func start(t testing.TB, log, name string, args ...string) *process {
 	t.Helper()
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -300,8 +295,8 @@ func (p *process) logged(words ...string) error {
 	return fmt.Errorf("%s logged no line with %q", p.name, words)
 }
 
-// dial connects to the control plane with the identity's certificate.
-func (f *fleet) dial(files identity.Files) *grpc.ClientConn {
+// dial connects to a replica with the identity's certificate.
+func (f *fleet) dial(r *replica, files identity.Files) *grpc.ClientConn {
 	f.t.Helper()
 	cert, err := tls.LoadX509KeyPair(files.Cert, files.Key)
 	if err != nil {
@@ -309,7 +304,7 @@ func (f *fleet) dial(files identity.Files) *grpc.ClientConn {
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(f.ca.CertPEM())
-	conn, err := grpc.NewClient(f.grpc, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{
+	conn, err := grpc.NewClient(r.grpc, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{
 		Certificates: []tls.Certificate{cert}, RootCAs: pool, ServerName: "localhost", MinVersion: tls.VersionTLS13,
 	})))
 	if err != nil {
@@ -319,9 +314,11 @@ func (f *fleet) dial(files identity.Files) *grpc.ClientConn {
 	return conn
 }
 
-// operator connects with an operator's certificate.
-func (f *fleet) operator() *grpc.ClientConn {
-	return f.dial(f.issue("spiffe://tsuji.local/operator/test"))
+// operator connects to the control plane with an operator's certificate.
+func (f *fleet) operator() *grpc.ClientConn { return f.operatorOf(f.controlPlane()) }
+
+func (f *fleet) operatorOf(r *replica) *grpc.ClientConn {
+	return f.dial(r, f.issue("spiffe://tsuji.local/operator/test"))
 }
 
 // routers asks the control plane for its routers, by name.
@@ -362,10 +359,10 @@ func digests(version string) string {
 }
 
 // backend is an HTTP server of the test's own; it answers with its name.
-func backend(t *testing.T, name string) (host string, port int) {
+func backend(t testing.TB, name string) (host string, port int) {
 	t.Helper()
 	srv := &http.Server{Handler: answering(name), ReadHeaderTimeout: patience}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", podAddress+":0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -376,14 +373,14 @@ func backend(t *testing.T, name string) (host string, port int) {
 }
 
 // tlsBackend is the same over TLS.
-func tlsBackend(t *testing.T, name string, certPEM, keyPEM []byte) (host string, port int) {
+func tlsBackend(t testing.TB, name string, certPEM, keyPEM []byte) (host string, port int) {
 	t.Helper()
 	cert, err := tls.X509KeyPair(certPEM, keyPEM)
 	if err != nil {
 		t.Fatal(err)
 	}
 	srv := &http.Server{Handler: answering(name), ReadHeaderTimeout: patience}
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12})
+	l, err := tls.Listen("tcp", podAddress+":0", &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -453,7 +450,7 @@ func status(url string, want int) error {
 }
 
 // eventually waits until the condition holds; it fails the test with its last error.
-func eventually(t *testing.T, what string, condition func() error) {
+func eventually(t testing.TB, what string, condition func() error) {
 	t.Helper()
 	deadline := time.Now().Add(patience)
 	for {
@@ -470,7 +467,7 @@ func eventually(t *testing.T, what string, condition func() error) {
 
 // load sends requests one after the other from some clients, half of them on connections of their own, until
 // stop is called, which returns how many there were and the first failures.
-func load(t *testing.T, address, host string) (stop func() (int, []error)) {
+func load(t testing.TB, address, host string) (stop func() (int, []error)) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -511,7 +508,7 @@ func load(t *testing.T, address, host string) (stop func() (int, []error)) {
 }
 
 // freeAddress returns a loopback address that was free a moment ago.
-func freeAddress(t *testing.T) string {
+func freeAddress(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

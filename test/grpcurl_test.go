@@ -13,7 +13,8 @@ import (
 // grpcurl looks at a control plane with no proto file: with an operator's certificate it lists the services, decodes a
 // snapshot's resources and shows what each router acked; with a router's it may not. Keys are in no answer.
 func TestGrpcurl(t *testing.T) {
-	f, _ := served(t, 3)
+	f := newFleet(t)
+	served(t, f, 3)
 	operator := f.issue("spiffe://tsuji.local/operator/test")
 	for _, want := range []struct {
 		args  []string
@@ -53,6 +54,6 @@ func (f *fleet) grpcurl(files identity.Files, args ...string) (string, error) {
 	if _, err := os.Stat(path); err != nil {
 		f.t.Fatalf("no grpcurl: %v; run `make tools`", err)
 	}
-	out, err := exec.Command(path, append([]string{"-cacert", files.CA, "-cert", files.Cert, "-key", files.Key, f.grpc}, args...)...).CombinedOutput()
+	out, err := exec.Command(path, append([]string{"-cacert", files.CA, "-cert", files.Cert, "-key", files.Key, f.controlPlane().grpc}, args...)...).CombinedOutput()
 	return string(out), err
 }

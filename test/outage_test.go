@@ -2,16 +2,16 @@ package test
 
 import (
 	"fmt"
+	"strings"
 	"syscall"
 	"testing"
 
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 )
 
-// served starts a fleet of one control plane and one router that serve a few routes.
-func served(t *testing.T, routes int) (*fleet, *router) {
+// served starts the fleet's control plane and one router, which serve a few routes.
+func served(t *testing.T, f *fleet, routes int) *router {
 	t.Helper()
-	f := newFleet(t)
 	ip, port := backend(t, "pod")
 	all := service("web", port, ip)
 	for i := range routes {
@@ -22,16 +22,22 @@ func served(t *testing.T, routes int) (*fleet, *router) {
 	r := f.newRouter("tok04", "router-a")
 	r.start()
 	r.ready()
-	f.converged(f.operator(), "router-a")
-	return f, r
+	if len(f.replicas) == 1 { // with more of them it is connected to any
+		f.converged(f.operator(), "router-a")
+	}
+	return r
 }
 
 // The control plane is killed: traffic goes on. routerd is stopped and started without it: traffic comes back from
 // the store. The control plane is started again, and compiles from nothing: the router is sent no resource, and
 // follows again.
 func TestControlPlaneGone(t *testing.T) {
-	f, r := served(t, 20)
-	f.cp.kill()
+	onBoth(t, controlPlaneGone)
+}
+
+func controlPlaneGone(t *testing.T, f *fleet) {
+	r := served(t, f, 20)
+	f.controlPlane().kill()
 	if err := answers(r.http, "r7.example.com", "/", "pod"); err != nil {
 		t.Errorf("with no control plane: %v", err)
 	}
@@ -63,7 +69,8 @@ func TestControlPlaneGone(t *testing.T) {
 
 // routerd is killed under load and started again: HAProxy is taken over as it is, and no request fails.
 func TestRouterdKilledUnderLoad(t *testing.T) {
-	f, r := served(t, 5)
+	f := newFleet(t)
+	r := served(t, f, 5)
 	master, workers := r.haproxyPIDs()
 	stop := load(t, r.http, "r3.example.com")
 	r.kill()
@@ -86,7 +93,7 @@ func TestRouterdKilledUnderLoad(t *testing.T) {
 
 // HAProxy's worker is killed, then its master: each time it is back with the same configuration.
 func TestHAProxyKilled(t *testing.T) {
-	_, r := served(t, 5)
+	r := served(t, newFleet(t), 5)
 	for _, victim := range []string{"worker", "master"} {
 		master, workers := r.haproxyPIDs()
 		if master == 0 || len(workers) != 1 {
@@ -116,7 +123,8 @@ func TestHAProxyKilled(t *testing.T) {
 // A router's certificate decides what it sees: one that claims another zone, or another IngressController, is
 // refused, and the control plane says so in its log.
 func TestClaimsOfAnotherAreRefused(t *testing.T) {
-	f, r := served(t, 1)
+	f := newFleet(t)
+	r := served(t, f, 1)
 	for _, claim := range []string{"--zone=tok05", "--ingress-controller=other"} {
 		imposter := f.newRouter("tok04", "imposter-"+claim[2:6])
 		imposter.start(claim)
@@ -124,7 +132,7 @@ func TestClaimsOfAnotherAreRefused(t *testing.T) {
 		if claim[:6] != "--zone" {
 			value = "other"
 		}
-		eventually(t, "the control plane logs the claim "+claim, func() error { return f.cp.logged("imposter", value) })
+		eventually(t, "the control plane logs the claim "+claim, func() error { return f.controlPlane().logged("imposter", value) })
 		if code, _, err := get(imposter.http, "r0.example.com", "/"); err == nil {
 			t.Errorf("a router that claimed %s serves: %d", claim, code)
 		}
@@ -142,12 +150,83 @@ func TestClaimsOfAnotherAreRefused(t *testing.T) {
 
 // A router's certificate opens no inspection, an operator's no discovery.
 func TestRights(t *testing.T) {
-	f, _ := served(t, 1)
-	asRouter := f.dial(f.issue("spiffe://tsuji.local/ingress/default/zone/tok04/router/router-a"))
+	f := newFleet(t)
+	served(t, f, 1)
+	asRouter := f.dial(f.controlPlane(), f.issue("spiffe://tsuji.local/ingress/default/zone/tok04/router/router-a"))
 	if _, err := tsujiv1.NewSnapshotServiceClient(asRouter).ListSnapshots(t.Context(), &tsujiv1.ListSnapshotsRequest{}); err == nil {
 		t.Error("a router's certificate lists snapshots")
 	}
 	if _, err := tsujiv1.NewSnapshotServiceClient(f.operator()).ListSnapshots(t.Context(), &tsujiv1.ListSnapshotsRequest{}); err != nil {
 		t.Errorf("an operator's certificate does not list snapshots: %v", err)
+	}
+}
+
+// Most Routes vanish at once, as when a source loses its objects: they are served on, and the alarm says how to allow it.
+// What is left follows its endpoints meanwhile. Allowed by name of just this config, they go.
+func TestMassDropIsHeld(t *testing.T) {
+	f := newFleet(t)
+	ip, port := backend(t, "first")
+	_, port2 := backend(t, "second")
+	routes := func(n int) string {
+		var all strings.Builder
+		for i := range n {
+			all.WriteString(route(fmt.Sprintf("r%d", i), fmt.Sprintf("r%d.example.com", i), "web"))
+		}
+		return all.String()
+	}
+	f.write("web.yaml", service("web", port, ip))
+	f.write("routes.yaml", routes(60))
+	f.startControlPlane()
+	r := f.newRouter("tok04", "router-a")
+	r.start()
+	r.ready()
+	op := f.operator()
+	f.converged(op, "router-a")
+
+	f.write("routes.yaml", routes(4))
+	status := tsujiv1.NewStatusServiceClient(op)
+	alarm := func() *tsujiv1.SourceFault {
+		s, err := status.GetStatus(t.Context(), &tsujiv1.GetStatusRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, fault := range s.GetFaults() {
+			if strings.Contains(fault.GetMessage(), "56 of 60 routes would go at once") {
+				return fault
+			}
+		}
+		return nil
+	}
+	eventually(t, "the drop is held, and told", func() error {
+		if alarm() == nil {
+			return errNotYet
+		}
+		return nil
+	})
+	f.write("web.yaml", service("web", port2, ip))
+	for _, i := range []int{1, 59} {
+		eventually(t, "a route follows its endpoints while the drop is held", func() error {
+			return answers(r.http, fmt.Sprintf("r%d.example.com", i), "/", "second")
+		})
+	}
+
+	_, allow, _ := strings.Cut(alarm().GetRemedy(), "by the annotation ")
+	allow, _, _ = strings.Cut(allow, " on the ")
+	f.write("allow.yaml", `apiVersion: operator.openshift.io/v1
+kind: IngressController
+metadata:
+  name: default
+  namespace: openshift-ingress-operator
+  annotations: {`+allow+`}
+`)
+	eventually(t, "the allowed drop is made", func() error {
+		code, _, err := get(r.http, "r59.example.com", "/")
+		if err == nil && code != 503 {
+			err = fmt.Errorf("%d", code)
+		}
+		return err
+	})
+	if err := answers(r.http, "r1.example.com", "/", "second"); err != nil {
+		t.Error(err)
 	}
 }

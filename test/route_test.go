@@ -17,10 +17,13 @@ import (
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 )
 
-// One Route goes from its manifest to traffic in two zones, and its version comes back as an ack from each. It
-// is edited, and both follow; it is edited wrongly, and the edit is named while what was served still is.
+// One Route goes from its manifest to traffic in two zones, and its version comes back as an ack from each. Its
+// endpoint moves, another Route comes and goes, and both zones follow.
 func TestOneRouteThereAndBack(t *testing.T) {
-	f := newFleet(t)
+	onBoth(t, oneRouteThereAndBack)
+}
+
+func oneRouteThereAndBack(t *testing.T, f *fleet) {
 	ip, port := backend(t, "first")
 	_, port2 := backend(t, "second")
 	f.write("web.yaml", service("web", port, ip)+route("hello", "hello.example.com", "web"))
@@ -65,7 +68,39 @@ func TestOneRouteThereAndBack(t *testing.T) {
 		eventually(t, r.name+" serves the new route", func() error { return answers(r.http, "more.example.com", "/", "second") })
 	}
 
-	// A wrong edit is named by file and line; everything else stays in force, that file's last content too.
+	// It goes.
+	f.remove("more.yaml")
+	for _, r := range both {
+		eventually(t, r.name+" no longer serves the removed route", func() error {
+			code, _, err := get(r.http, "more.example.com", "/")
+			if err == nil && code != 503 {
+				err = fmt.Errorf("%d", code)
+			}
+			return err
+		})
+	}
+
+	// A graceful stop ends HAProxy too.
+	tok04.terminate()
+	if master, workers := tok04.haproxyPIDs(); master != 0 || len(workers) > 0 {
+		t.Errorf("after a graceful stop HAProxy is still there: master %d, workers %v", master, workers)
+	}
+}
+
+// A wrong edit of a file is named by file, line and remedy, in the log and by the status service; everything else stays
+// in force, and so does what that file last said. When it is mended, the fault is gone.
+func TestWrongEditIsNamed(t *testing.T) {
+	f := newFleet(t)
+	ip, port := backend(t, "pod")
+	f.write("web.yaml", service("web", port, ip)+route("hello", "hello.example.com", "web"))
+	f.write("more.yaml", route("more", "more.example.com", "web"))
+	f.startControlPlane()
+	r := f.newRouter("tok04", "router-a")
+	r.start()
+	r.ready()
+	op := f.operator()
+	f.converged(op, "router-a")
+
 	f.write("more.yaml", "apiVersion: route.openshift.io/v1\nkind: Route\nmetadata:\n  name: more\n\tnamespace: shop\n")
 	status := tsujiv1.NewStatusServiceClient(op)
 	eventually(t, "the wrong file is named", func() error {
@@ -80,42 +115,27 @@ func TestOneRouteThereAndBack(t *testing.T) {
 		}
 		return fmt.Errorf("faults: %v", s.GetFaults())
 	})
-	if err := f.cp.logged("more.yaml"); err != nil {
+	if err := f.controlPlane().logged("more.yaml"); err != nil {
 		t.Error(err)
 	}
-	for _, r := range both {
-		for _, host := range []string{"hello.example.com", "more.example.com"} {
-			if err := answers(r.http, host, "/", "second"); err != nil {
-				t.Errorf("after a wrong edit: %v", err)
-			}
+	for _, host := range []string{"hello.example.com", "more.example.com"} {
+		if err := answers(r.http, host, "/", "pod"); err != nil {
+			t.Errorf("after a wrong edit: %v", err)
 		}
 	}
-
-	// The file goes: so does its Route, and the fault.
-	f.remove("more.yaml")
-	for _, r := range both {
-		eventually(t, r.name+" no longer serves the removed route", func() error {
-			code, _, err := get(r.http, "more.example.com", "/")
-			if err == nil && code != 503 {
-				err = fmt.Errorf("%d", code)
-			}
-			return err
-		})
-	}
+	f.write("more.yaml", route("more", "mended.example.com", "web"))
+	eventually(t, "the mended file is served", func() error { return answers(r.http, "mended.example.com", "/", "pod") })
 	if s, err := status.GetStatus(t.Context(), &tsujiv1.GetStatusRequest{}); err != nil || len(s.GetFaults()) > 0 {
-		t.Errorf("after the wrong file is gone: %v, faults %v", err, s.GetFaults())
-	}
-
-	// A graceful stop ends HAProxy too.
-	tok04.terminate()
-	if master, workers := tok04.haproxyPIDs(); master != 0 || len(workers) > 0 {
-		t.Errorf("after a graceful stop HAProxy is still there: master %d, workers %v", master, workers)
+		t.Errorf("after the file was mended: %v, faults %v", err, s.GetFaults())
 	}
 }
 
 // The four terminations answer on both ports as their policies say, each TLS host with its own certificate.
 func TestTerminations(t *testing.T) {
-	f := newFleet(t)
+	onBoth(t, terminations)
+}
+
+func terminations(t *testing.T, f *fleet) {
 	ip, port := backend(t, "plain")
 	site, err := authority.NewAuthority("site")
 	if err != nil {
@@ -231,7 +251,10 @@ func TestTerminations(t *testing.T) {
 
 // Three Routes that cannot be served are refused by verdict, each alone, among a hundred that stay served.
 func TestBadRoutesHarmNobody(t *testing.T) {
-	f := newFleet(t)
+	onBoth(t, badRoutesHarmNobody)
+}
+
+func badRoutesHarmNobody(t *testing.T, f *fleet) {
 	ip, port := backend(t, "good")
 	var all strings.Builder
 	all.WriteString(service("web", port, ip))

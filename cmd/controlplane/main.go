@@ -35,7 +35,7 @@ func main() {
 
 func command() *cobra.Command {
 	c := controlplane.Config{Version: version}
-	var source string
+	var source, kubeconfig, namespace string
 	var verbose bool
 	cmd := &cobra.Command{
 		Use:   "controlplane",
@@ -55,16 +55,29 @@ them to routerd over gRPC (delta xDS). Every flag can also come from an environm
 			if err := c.Validate(); err != nil {
 				return err
 			}
-			s, err := open(source, c.Log)
+			path, isDir := strings.CutPrefix(source, "dir:")
+			var err error
+			switch {
+			case isDir && path != "":
+				c.Loopback = true
+				c.Source, err = cluster.NewDir(cluster.DirConfig{Path: path, Log: c.Log, Now: time.Now})
+			case source == "kube" && c.Insecure:
+				return errors.New("--insecure is for a directory as the source only, not for --source=kube")
+			case source == "kube":
+				c.Source, err = kube(kubeconfig, namespace, c.Log)
+			default:
+				return fmt.Errorf("--source=%s: want kube, or dir:PATH, a directory of manifests, as in --source=dir:examples/demo", source)
+			}
 			if err != nil {
 				return err
 			}
-			c.Source = s
 			return controlplane.Run(cmd.Context(), c)
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&source, "source", "", "where objects come from: dir:PATH, a directory of manifests")
+	f.StringVar(&source, "source", "", "where objects come from: kube, the Kubernetes API; or dir:PATH, a directory of manifests")
+	f.StringVar(&kubeconfig, "kubeconfig", "", "how to reach the API server; empty: as a Pod of its cluster")
+	f.StringVar(&namespace, "namespace", "", "follow the Routes of this namespace only; empty: of all")
 	f.StringVar(&c.Listen, "listen", "127.0.0.1:9400", "gRPC address (discovery, inspection, reflection, health), HOST:PORT or unix:PATH")
 	f.StringVar(&c.Admin, "admin", "127.0.0.1:9401", "HTTP address of /metrics, /healthz and /readyz")
 	f.StringVar(&c.TLS.Cert, "tls-cert", "", "file of this replica's certificate, PEM")
@@ -76,13 +89,13 @@ them to routerd over gRPC (delta xDS). Every flag can also come from an environm
 	return cmd
 }
 
-// open returns the source that --source names.
-func open(source string, log *slog.Logger) (cluster.Source, error) {
-	path, ok := strings.CutPrefix(source, "dir:")
-	if !ok || path == "" {
-		return nil, errors.New("--source: want dir:PATH, a directory of manifests, as in --source=dir:examples/demo")
+// kube returns the Kubernetes API as a source.
+func kube(kubeconfig, namespace string, log *slog.Logger) (cluster.Source, error) {
+	rest, err := cluster.LoadREST(kubeconfig)
+	if err != nil {
+		return nil, err
 	}
-	return cluster.NewDir(cluster.DirConfig{Path: path, Log: log, Now: time.Now})
+	return cluster.NewKube(cluster.KubeConfig{REST: rest, Namespace: namespace, Version: version, Log: log, Now: time.Now})
 }
 
 func logger(verbose bool) *slog.Logger {

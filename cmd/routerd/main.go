@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/tsuji-dev/tsuji/cmd/internal/flagenv"
 	"github.com/tsuji-dev/tsuji/routerd"
@@ -52,6 +53,10 @@ end of routerd leaves HAProxy serving; the next routerd with the same --state-di
 			c.Log = logger(verbose)
 			if err := c.Validate(); err != nil {
 				return err
+			}
+			// Private keys are in memory here, and in HAProxy, which inherits the limit: no core dumps.
+			if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+				return fmt.Errorf("forbid core dumps: %w", err)
 			}
 			return routerd.Run(cmd.Context(), c)
 		},
