@@ -1,0 +1,114 @@
+#!/usr/bin/env bash
+# Checks the Dockerfiles without a container engine: that they keep the rules below, that what they copy exists, and that
+# their own steps work here, with the files that the builder would be sent and no others. What it cannot tell is what is in
+# the base images: a step that runs a program of theirs is run with this machine's, or HAPROXY's.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+haproxy=${HAPROXY:-$PWD/.tools/bin/haproxy}
+readonly haproxy version=v0.0.0-check
+work=$(mktemp -d)
+readonly work
+trap 'rm -rf "$work"' EXIT
+
+die() { printf '%s: %s\n' "$file" "$*" >&2; exit 1; }
+
+# instructions prints a Dockerfile with an instruction per line: without comments and continuations.
+instructions() { sed -E '/^[[:space:]]*(#|$)/d' "$1" | sed -E ':a; /\\$/ { N; s/[[:space:]]*\\\n[[:space:]]*/ /; ta }'; }
+
+# expand replaces build arguments by their defaults.
+expand() {
+	local text=$1 name
+	for name in "${!defaults[@]}"; do text=${text//\$\{$name\}/${defaults[$name]}}; done
+	[[ $text != *'${'* ]] || die "an argument without a default: $text"
+	printf '%s' "$text"
+}
+
+# send copies what the builder is sent into a folder, by the rules of the .dockerignore file.
+send() {
+	local pattern seen=
+	mkdir -p "$1"
+	while read -r pattern; do
+		case $pattern in
+		'' | '#'*) ;;
+		'*') seen=1 ;;
+		'!'*) [[ -n $seen ]] || die ".dockerignore: $pattern before *"
+			[[ -e ${pattern#!} ]] || die ".dockerignore: there is no ${pattern#!}"
+			cp -r "${pattern#!}" "$1/" ;;
+		'**/'*) find "$1" -depth -name "${pattern#'**/'}" -exec rm -rf {} + ;;
+		*) die ".dockerignore: $pattern is not understood here" ;;
+		esac
+	done <"$file.dockerignore"
+	[[ -n $seen ]] || die '.dockerignore does not begin with *'
+}
+
+# run runs a step of a stage. The stage's folder stands for its root.
+run() {
+	local step=$1
+	[[ $step != *sudo* && $step != *'apt-get install'* && $step != *curl* ]] || die "a step that fetches what is not pinned: $step"
+	case $step in
+	'go mod download') return ;; # the modules are this machine's
+	*'go build'*) step=${step//'/out/'/$stage/out/} ;;
+	*/usr/local/sbin/haproxy*) step=${step//'/usr/local/sbin/haproxy'/$haproxy} ;;
+	*) die "a step that cannot be tried: $step" ;;
+	esac
+	mkdir -p "$stage/out"
+	(cd "$stage/src" && bash -euo pipefail -c "$step") >"$work/log" 2>&1 || { cat "$work/log" >&2; die "this step fails: $1"; }
+}
+
+check() {
+	file=$1 stage='' user='' entry='' names=()
+	declare -A defaults=([VERSION]=$version) stages=() copied=()
+	local instruction rest image alias from to ports=()
+	while read -r instruction rest; do
+		case $instruction in
+		ARG)
+			[[ $rest == *=* ]] || die "ARG $rest has no default"
+			[[ ${rest%%=*} == VERSION ]] || defaults[${rest%%=*}]=${rest#*=} ;;
+		FROM)
+			image=$(expand "${rest%% *}") alias=${rest##* }
+			[[ $image != */*.*/* && $image != *.*/* ]] || die "$image names a registry"
+			[[ $image == scratch || $image == *:* && $image != *:latest ]] || die "$image is of no version"
+			stage=$work/stage-$((${#stages[@]} + 1)) stages[$alias]=$stage user='' entry=''
+			mkdir -p "$stage/src"
+			names+=("$alias") ;;
+		WORKDIR) [[ $rest == /src ]] || die "WORKDIR $rest: this script knows /src" ;;
+		COPY)
+			read -r from to <<<"${rest#--from=* }"
+			if [[ $rest == --from=* ]]; then
+				alias=${rest#--from=} alias=${alias%% *}
+				[[ -n ${stages[$alias]:-} ]] || die "COPY from $alias, which is no stage before"
+				[[ -f ${stages[$alias]}$from ]] || die "COPY $from: stage $alias does not make it"
+				copied[$to]=${stages[$alias]}$from
+			elif [[ $rest == '. .' ]]; then
+				send "$stage/src"
+			else
+				for from in ${rest% *}; do [[ -f $from ]] || die "COPY $from: there is no such file"; done
+			fi ;;
+		RUN) run "$(expand "$rest")" ;;
+		USER) user=$rest ;;
+		EXPOSE) read -ra ports <<<"$rest" ;;
+		ENTRYPOINT) entry=$rest ;;
+		ENV | LABEL) ;;
+		STOPSIGNAL) [[ $rest == SIGTERM ]] || die "STOPSIGNAL $rest: the programs stop gracefully at SIGTERM" ;;
+		*) die "$instruction is not wanted" ;;
+		esac
+	done < <(instructions "$file")
+
+	[[ $user =~ ^[1-9][0-9]*:[1-9][0-9]*$ ]] || die "USER '$user': want numbers, and not root's, as the kubelet cannot tell of a name"
+	[[ $entry =~ ^\[\"([^\"]+)\"\]$ ]] || die "ENTRYPOINT '$entry': want one program, in brackets, as a shell would not pass signals on"
+	local program=${copied[${BASH_REMATCH[1]}]:-}
+	[[ -n $program ]] || die "ENTRYPOINT ${BASH_REMATCH[1]} is not what was copied"
+	[[ $("$program" --version) == *"$version"* ]] || die "the program does not know its version"
+	if readelf -l "$program" 2>/dev/null | grep -q INTERP; then die 'the program is not static'; fi
+
+	# What the image says that it listens on is what its Deployment says.
+	local name want
+	name=$(basename "$file" .Dockerfile)
+	want=$(sed -nE 's/.*containerPort: ([0-9]+).*/\1/p' "deploy/kustomize/base/$name/deployment.yaml" | sort -n | tr '\n' ' ')
+	[[ $(printf '%s\n' "${ports[@]}" | sort -n | tr '\n' ' ') == "$want" ]] || die "EXPOSE ${ports[*]}, and the Deployment has $want"
+	grep -qE "image: tsuji/$name\$" "deploy/kustomize/base/$name/deployment.yaml" || die "the Deployment has another image"
+	echo "$file: ${#names[@]} stages, $(basename "$program") $(du -h "$program" | cut -f1)"
+}
+
+for f in deploy/images/*.Dockerfile; do check "$f"; done
