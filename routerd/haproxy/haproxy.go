@@ -237,38 +237,71 @@ func (p *Process) owner(conn net.Conn) (int, error) {
 // refuses its configuration the error is a *CheckError, and the old worker serves as before. When there is
 // nobody to ask it is ErrGone.
 //
-// It needs HAProxy 2.7, where reload became synchronous.
+// Since 2.7 HAProxy says how the reload went when it is done. Before, it says nothing and is looked at until the
+// master has counted one more reload: check the configuration first, which finds nearly all that can fail.
 func (p *Process) Reload(ctx context.Context) (*Runtime, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.StartTimeout)
 	defer cancel()
-	out, err := p.ask(ctx, "reload")
-	if err != nil {
-		return nil, fmt.Errorf("reload HAProxy: %w", err)
-	}
-	if err := parseReload(out); err != nil {
-		return nil, fmt.Errorf("reload HAProxy: %w", err)
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	rt, err := p.await(ctx, func(ctx context.Context) (int, error) {
-		procs, err := p.processes(ctx)
-		return procs.Worker, err
-	})
+	rt, err := p.reload(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("reload HAProxy: %w", err)
 	}
 	return rt, nil
 }
 
+func (p *Process) reload(ctx context.Context) (*Runtime, error) {
+	before, err := p.processes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	said := p.listen()
+	out, err := p.ask(ctx, "reload")
+	if err != nil {
+		return nil, err
+	}
+	silent := out == ""
+	if !silent {
+		if err := parseReload(out); err != nil {
+			return nil, err
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.await(ctx, func(ctx context.Context) (int, error) {
+		procs, err := p.processes(ctx)
+		switch {
+		case err != nil || !silent:
+		case procs.Reloads == before.Reloads:
+			err = errors.New("the master has not reloaded yet")
+		case procs.Failed > 0 || procs.Worker == before.Worker:
+			text := said("Loading failure!")
+			err = &CheckError{Alerts: parseAlerts(text), Output: text}
+		}
+		return procs.Worker, err
+	})
+}
+
+// listen returns a function that returns what HAProxy has said since, up to a text that is to come.
+func (p *Process) listen() func(text string) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.output == nil {
+		return func(string) string { return "" }
+	}
+	o, mark := p.output, p.output.mark()
+	return func(text string) string { return o.since(mark, text) }
+}
+
 // await asks until the worker that the master names is the one that answers on the admin socket, or the
-// master has ended. For a moment the old worker answers too: both have the same listening socket. A socket
+// master has ended, or worker returns a *CheckError. For a moment the old worker answers too: both have the same listening socket. A socket
 // announces nothing, so it is asked again at growing intervals. mu is held.
 func (p *Process) await(ctx context.Context, worker func(context.Context) (int, error)) (*Runtime, error) {
 	pause := time.Millisecond
 	for {
 		rt, err := p.connectTo(ctx, worker)
-		if err == nil {
-			return rt, nil
+		var refused *CheckError
+		if err == nil || errors.As(err, &refused) {
+			return rt, err
 		}
 		select {
 		case <-p.exited():

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -59,7 +60,7 @@ backend b
 `
 
 // a directory with a configuration, and a Process for it that is ended with the test.
-func setup(t testing.TB, change func(*Config)) (*Process, string) {
+func setup(t testing.TB, binary string, change func(*Config)) (*Process, string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "tj")
 	if err != nil {
@@ -68,12 +69,12 @@ func setup(t testing.TB, change func(*Config)) (*Process, string) {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	write(t, dir, "maps/stamp.map", "version one\n")
 	write(t, dir, ConfigFile, strings.ReplaceAll(base, "PORT", strconv.Itoa(freePort(t))))
-	return process(t, dir, change), dir
+	return process(t, binary, dir, change), dir
 }
 
-func process(t testing.TB, dir string, change func(*Config)) *Process {
+func process(t testing.TB, binary, dir string, change func(*Config)) *Process {
 	t.Helper()
-	cfg := Config{Binary: haproxytest.Binary(t), Dir: dir, StartTimeout: 20 * time.Second, TieToParent: true, Log: slog.New(slog.DiscardHandler)}
+	cfg := Config{Binary: binary, Dir: dir, StartTimeout: 20 * time.Second, TieToParent: true, Log: slog.New(slog.DiscardHandler)}
 	if testing.Verbose() {
 		cfg.Log = slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
@@ -150,16 +151,21 @@ func awaitExit(t testing.TB, p *Process) {
 }
 
 // HAProxy is started, reloaded, told to stop, and each time the worker that answers is the one meant.
-func TestLife(t *testing.T) {
-	p, dir := setup(t, nil)
+func TestLife(t *testing.T) { haproxytest.Each(t, lifeStory) }
+
+func lifeStory(t *testing.T, binary string) {
+	p, dir := setup(t, binary, nil)
 	must(t, p.Check(t.Context()))
 	start(t, p)
 	if _, err := p.Start(t.Context()); err == nil {
 		t.Error("started twice")
 	}
 	first := connect(t, p)
-	if v := first.Version(); !v.AtLeast(3, 4) || !v.Capabilities().DynamicBackends {
-		t.Errorf("version %v", v)
+	version, err := p.Version(t.Context())
+	must(t, err)
+	if major, minor := haproxytest.Version(t, binary); version.Major != major || version.Minor != minor || version.TLS == "" ||
+		first.Version().Text != version.Text {
+		t.Errorf("the program says %+v, the worker %+v", version, first.Version())
 	}
 	second, err := p.Reload(t.Context())
 	must(t, err)
@@ -192,6 +198,18 @@ func TestLife(t *testing.T) {
 	}
 	second.Close()
 
+	// Corrected, it is taken. And refused once more: the start below finds it so.
+	bad, err := os.ReadFile(filepath.Join(dir, ConfigFile))
+	must(t, err)
+	write(t, dir, ConfigFile, string(good))
+	third, err := p.Reload(t.Context())
+	must(t, err)
+	if third.PID() == worker {
+		t.Errorf("worker %d is still there", worker)
+	}
+	third.Close()
+	write(t, dir, ConfigFile, string(bad))
+
 	must(t, p.SoftStop())
 	awaitExit(t, p)
 
@@ -205,8 +223,10 @@ func TestLife(t *testing.T) {
 
 // HAProxy outlives its Process, and the next one takes it over; a killed worker takes its master with it,
 // a killed master its workers, and both are noticed.
-func TestAdopt(t *testing.T) {
-	p, dir := setup(t, nil)
+func TestAdopt(t *testing.T) { haproxytest.Each(t, adoptStory) }
+
+func adoptStory(t *testing.T, binary string) {
+	p, dir := setup(t, binary, nil)
 	if ok, err := p.Adopt(t.Context()); ok || err != nil {
 		t.Fatalf("adopted nothing: %v, %v", ok, err)
 	}
@@ -214,7 +234,7 @@ func TestAdopt(t *testing.T) {
 	before, err := p.Processes(t.Context())
 	must(t, err)
 	// Not Close: the thread that it is tied to has to stay.
-	next := process(t, dir, nil)
+	next := process(t, binary, dir, nil)
 	ok, err := next.Adopt(t.Context())
 	must(t, err)
 	after, err := next.Processes(t.Context())
@@ -244,12 +264,14 @@ func TestAdopt(t *testing.T) {
 
 // HAProxy outlives a program that is killed, and goes on when what it says fills the FIFO that nobody reads;
 // unless it is tied to that program.
-func TestOutlive(t *testing.T) {
+func TestOutlive(t *testing.T) { haproxytest.Each(t, outliveStory) }
+
+func outliveStory(t *testing.T, binary string) {
 	for _, tied := range []string{"", "yes"} {
 		t.Run("tied="+tied, func(t *testing.T) {
-			p, dir := setup(t, nil)
+			p, dir := setup(t, binary, nil)
 			cmd := exec.CommandContext(t.Context(), os.Args[0])
-			cmd.Env = append(os.Environ(), "TSUJI_TEST_STARTER="+dir, "TSUJI_TEST_HAPROXY="+haproxytest.Binary(t), "TSUJI_TEST_TIED="+tied)
+			cmd.Env = append(os.Environ(), "TSUJI_TEST_STARTER="+dir, "TSUJI_TEST_HAPROXY="+binary, "TSUJI_TEST_TIED="+tied)
 			out, err := cmd.StdoutPipe()
 			must(t, err)
 			must(t, cmd.Start())
@@ -301,7 +323,7 @@ func TestOutlive(t *testing.T) {
 
 // What listens on the socket but works elsewhere is not taken over.
 func TestAdoptStranger(t *testing.T) {
-	p, dir := setup(t, nil)
+	p, dir := setup(t, haproxytest.Binary(t), nil)
 	must(t, os.MkdirAll(filepath.Join(dir, RunDir), 0o700))
 	l, err := net.Listen("unix", filepath.Join(dir, MasterSocket))
 	must(t, err)
@@ -312,8 +334,10 @@ func TestAdoptStranger(t *testing.T) {
 }
 
 // Commands of all kinds, with every answer understood.
-func TestCommands(t *testing.T) {
-	p, _ := setup(t, nil)
+func TestCommands(t *testing.T) { haproxytest.Each(t, commandsStory) }
+
+func commandsStory(t *testing.T, binary string) {
+	p, _ := setup(t, binary, nil)
 	start(t, p)
 	r, ctx := connect(t, p), t.Context()
 
@@ -356,7 +380,11 @@ func TestCommands(t *testing.T) {
 			t.Errorf("%s: %v", op, err)
 		}
 	}
-	must(t, r.Do(ctx, SetServerState("b", "pod:a:b:", Maint), AwaitRemovable("b", "pod:a:b:", 1000), DelServer("b", "pod:a:b:")))
+	remove := []Op{SetServerState("b", "pod:a:b:", Maint), AwaitRemovable("b", "pod:a:b:", 1000), DelServer("b", "pod:a:b:")}
+	if !r.Version().Capabilities().DelServerWait {
+		remove = slices.Delete(remove, 1, 2)
+	}
+	must(t, r.Do(ctx, remove...))
 
 	for _, value := range []string{`applying 1-a+b`, `a;b \ c`, `"quoted", value="x"`, "<<", "#"} {
 		if value == "<<" {
@@ -381,8 +409,10 @@ func TestCommands(t *testing.T) {
 }
 
 // Many commands, more than any buffer holds, are answered each by its own answer; so are large ones.
-func TestBatch(t *testing.T) {
-	p, _ := setup(t, nil)
+func TestBatch(t *testing.T) { haproxytest.Each(t, batchStory) }
+
+func batchStory(t *testing.T, binary string) {
+	p, _ := setup(t, binary, nil)
 	start(t, p)
 	r, ctx := connect(t, p), t.Context()
 	var commands []Command
@@ -405,13 +435,18 @@ func TestBatch(t *testing.T) {
 }
 
 // A connection that breaks, or whose context ends, is of no further use and says so.
-func TestBroken(t *testing.T) {
-	p, _ := setup(t, nil)
+func TestBroken(t *testing.T) { haproxytest.Each(t, brokenStory) }
+
+func brokenStory(t *testing.T, binary string) {
+	p, _ := setup(t, binary, nil)
 	start(t, p)
 	r := connect(t, p)
 	ctx, cancel := context.WithCancel(t.Context())
+	pause(t, r.PID())
 	go func() { time.Sleep(20 * time.Millisecond); cancel() }()
-	if err := r.Do(ctx, AwaitRemovable("b", "s1", 20_000), Op{Cmd("wait", "20000ms"), silent}); !errors.Is(err, ErrClosed) || !errors.Is(err, context.Canceled) {
+	_, err := r.Info(ctx)
+	must(t, unix.Kill(r.PID(), unix.SIGCONT))
+	if !errors.Is(err, ErrClosed) || !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 	if _, err := r.Info(t.Context()); !errors.Is(err, ErrClosed) {
@@ -427,8 +462,24 @@ func TestBroken(t *testing.T) {
 	}
 }
 
+// pause stops a process, and returns when each of its threads stands still.
+func pause(t *testing.T, pid int) {
+	t.Helper()
+	must(t, unix.Kill(pid, unix.SIGSTOP))
+	for moving := true; moving; {
+		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+		must(t, err)
+		moving = false
+		for _, task := range tasks {
+			status, err := os.ReadFile(task)
+			must(t, err)
+			moving = moving || !strings.Contains(string(status), "T (stopped)")
+		}
+	}
+}
+
 func BenchmarkExec(b *testing.B) {
-	p, _ := setup(b, nil)
+	p, _ := setup(b, haproxytest.Binary(b), nil)
 	start(b, p)
 	r := connect(b, p)
 	for _, n := range []int{1, 10, 100} {

@@ -206,6 +206,9 @@ type Processes struct {
 	Master int
 	Worker int   // the one that takes new connections
 	Old    []int // those that were replaced, and still hold connections
+
+	Reloads int // how often the master was reloaded, successfully or not
+	Failed  int // how many of the last reloads have failed in a row
 }
 
 // Processes asks the master.

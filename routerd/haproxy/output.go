@@ -52,6 +52,7 @@ type output struct {
 
 	mu    sync.Mutex
 	lines []string // guarded by mu; the last of HAProxy's own lines
+	count int      // guarded by mu; of all lines that were kept at some time
 
 	// Only the reading goroutine uses these.
 	second time.Time
@@ -94,6 +95,26 @@ func (o *output) drain() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return strings.Join(o.lines, "\n")
+}
+
+// mark returns a place in the output, for since.
+func (o *output) mark() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.count
+}
+
+// since returns the lines after a mark that end with one that holds the text; or what there is, if none comes
+// within a second. HAProxy has written it already, but it may not have been read yet.
+func (o *output) since(mark int, text string) string {
+	for begun := time.Now(); ; time.Sleep(time.Millisecond) {
+		o.mu.Lock()
+		s := strings.Join(o.lines[len(o.lines)-min(o.count-mark, len(o.lines)):], "\n")
+		o.mu.Unlock()
+		if strings.Contains(s, text) || time.Since(begun) > time.Second {
+			return s
+		}
+	}
 }
 
 func (o *output) read(r io.Reader) {
@@ -157,6 +178,7 @@ func levelOf(level, message string) slog.Level {
 func (o *output) keep(s string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.count++
 	if len(o.lines) == keptLines {
 		copy(o.lines, o.lines[1:])
 		o.lines = o.lines[:keptLines-1]

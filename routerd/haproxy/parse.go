@@ -22,7 +22,7 @@ func parseAnswer(raw string) Answer {
 	return a
 }
 
-// parseReload reads the answer of "reload".
+// parseReload reads the answer of "reload" of HAProxy 2.7 or later.
 func parseReload(out string) error {
 	verdict, log, _ := strings.Cut(out, "\n")
 	switch strings.TrimSpace(verdict) {
@@ -31,9 +31,11 @@ func parseReload(out string) error {
 	case "Success=0":
 		return &CheckError{Alerts: parseAlerts(log), Output: strings.TrimPrefix(log, "--\n")}
 	default:
-		return fmt.Errorf("the master does not say whether it succeeded (HAProxy 2.7 or later does): %.200q", out)
+		return fmt.Errorf("the master does not say whether it succeeded (want Success=0 or 1): %.200q", out)
 	}
 }
+
+var failedReloads = regexp.MustCompile(`\[failed: ([0-9]{1,9})\]`)
 
 // parseProcesses reads the answer of "show proc". After a reload that failed the worker that serves is
 // listed with the old ones; the youngest of those is it.
@@ -55,7 +57,10 @@ func parseProcesses(out string) (Processes, error) {
 		}
 		switch f[1] {
 		case "master":
-			p.Master = pid
+			p.Master, p.Reloads = pid, reloads
+			if m := failedReloads.FindStringSubmatch(line); m != nil {
+				p.Failed, _ = strconv.Atoi(m[1]) // at most nine digits
+			}
 		case "worker":
 			if youngest < 0 || reloads < youngest {
 				if p.Worker != 0 {

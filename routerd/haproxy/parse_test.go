@@ -56,9 +56,9 @@ func TestParseProcesses(t *testing.T) {
 		out  string
 		want Processes
 	}{
-		{after + "12 worker 0 0d 3.4\n# old workers\n11 worker 1 0d 3.4\n", Processes{10, 12, []int{11}}},
-		{after + "# old workers\n11 worker 2 0d 3.4\n12 worker 1 0d 3.4\n", Processes{10, 12, []int{11}}},
-		{after, Processes{Master: 10}},
+		{after + "12 worker 0 0d 3.4\n# old workers\n11 worker 1 0d 3.4\n", Processes{10, 12, []int{11}, 3, 1}},
+		{after + "# old workers\n11 worker 2 0d 3.4\n12 worker 1 0d 3.4\n", Processes{10, 12, []int{11}, 3, 1}},
+		{after, Processes{Master: 10, Reloads: 3, Failed: 1}},
 	} {
 		got, err := parseProcesses(test.out)
 		if d := cmp.Diff(test.want, got); d != "" || err != nil {
@@ -94,7 +94,7 @@ func TestParseAlerts(t *testing.T) {
 
 func TestParseVersion(t *testing.T) {
 	for in, want := range map[string]Version{
-		"3.4.7-1": {3, 4, 7, "3.4.7-1"}, "2.9-dev3": {2, 9, 0, "2.9-dev3"}, "2.6.12": {2, 6, 12, "2.6.12"}, "3.5": {3, 5, 0, "3.5"},
+		"3.4.7-1": {Major: 3, Minor: 4, Patch: 7, Text: "3.4.7-1"}, "2.9-dev3": {Major: 2, Minor: 9, Text: "2.9-dev3"}, "2.6.12": {Major: 2, Minor: 6, Patch: 12, Text: "2.6.12"}, "3.5": {Major: 3, Minor: 5, Text: "3.5"},
 	} {
 		if got, err := ParseVersion(in); err != nil || got != want {
 			t.Errorf("%s: %+v, %v", in, got, err)
@@ -103,6 +103,18 @@ func TestParseVersion(t *testing.T) {
 	for _, bad := range []string{"", "3", "x.y", "99999.1", "3.4x"} {
 		if _, err := ParseVersion(bad); err == nil {
 			t.Errorf("%q is a version", bad)
+		}
+	}
+}
+
+// Hybrid groups are in OpenSSL since 3.5.
+func TestOldTLS(t *testing.T) {
+	for library, want := range map[string]bool{
+		"OpenSSL 3.0.20 7 Apr 2026": true, "OpenSSL 3.5.7 9 Jun 2026": false, "OpenSSL 4.0.0": false, "OpenSSL 1.1.1w": true, "": true,
+		"OpenSSL 1.1.1 (compatible; AWS-LC 1.29.0)": true,
+	} {
+		if got := (Version{TLS: library}).OldTLS(); got != want {
+			t.Errorf("%s: %v", library, got)
 		}
 	}
 }

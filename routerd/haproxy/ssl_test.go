@@ -11,11 +11,14 @@ import (
 	"time"
 
 	"github.com/tsuji-dev/tsuji/identity/authority"
+	"github.com/tsuji-dev/tsuji/test/haproxytest"
 )
 
 // Certificates and CA certificates are replaced in memory, given up, and read back.
-func TestCertificates(t *testing.T) {
-	p, dir := setup(t, nil)
+func TestCertificates(t *testing.T) { haproxytest.Each(t, certificatesStory) }
+
+func certificatesStory(t *testing.T, binary string) {
+	p, dir := setup(t, binary, nil)
 	ca, err := authority.NewAuthority("test")
 	must(t, err)
 	other, err := authority.NewAuthority("other")

@@ -12,6 +12,10 @@ import (
 type Version struct {
 	Major, Minor, Patch int
 	Text                string // as HAProxy prints it: "3.4.7-1"
+
+	// TLS is the TLS library, as it calls itself: "OpenSSL 3.5.4 30 Sep 2025". Only the program tells; of a
+	// worker's version it is empty.
+	TLS string
 }
 
 // String returns the version as HAProxy prints it.
@@ -20,6 +24,18 @@ func (v Version) String() string { return v.Text }
 // AtLeast tells whether this is major.minor or newer.
 func (v Version) AtLeast(major, minor int) bool {
 	return v.Major > major || v.Major == major && v.Minor >= minor
+}
+
+// OldTLS tells whether the TLS library is not known to have hybrid groups, as X25519MLKEM768: OpenSSL has them
+// since 3.5. HAProxy refuses a configuration that names a group which its library does not know.
+func (v Version) OldTLS() bool {
+	m := openSSL.FindStringSubmatch(v.TLS)
+	if m == nil {
+		return true
+	}
+	major, _ := strconv.Atoi(m[1]) // at most three digits
+	minor, _ := strconv.Atoi(m[2])
+	return major < 3 || major == 3 && minor < 5
 }
 
 // Capabilities is what can be done without a reload. It is told from the version, because HAProxy's own
@@ -45,6 +61,8 @@ var (
 	versionNumber = regexp.MustCompile(`^([0-9]{1,4})\.([0-9]{1,4})(?:[.-].*)?$`)
 	versionPatch  = regexp.MustCompile(`^[0-9]+\.[0-9]+\.([0-9]{1,6})`)
 	versionLine   = regexp.MustCompile(`(?m)^HA-?Proxy version (\S+)`)
+	tlsLine       = regexp.MustCompile(`(?m)^Running on (?:OpenSSL|SSL library) version : (.+)$`)
+	openSSL       = regexp.MustCompile(`^OpenSSL ([0-9]{1,3})\.([0-9]{1,3})\.`)
 )
 
 // ParseVersion reads "3.4.7-1", "2.9-dev3" and the like.
@@ -62,9 +80,9 @@ func ParseVersion(s string) (Version, error) {
 	return v, nil
 }
 
-// Version asks the program for its version.
+// Version asks the program for its version, and its TLS library's.
 func (p *Process) Version(ctx context.Context) (Version, error) {
-	cmd := exec.CommandContext(ctx, p.binary, "-v")
+	cmd := exec.CommandContext(ctx, p.binary, "-vv")
 	cmd.Env = []string{}
 	out, err := cmd.Output()
 	if err != nil {
@@ -72,7 +90,11 @@ func (p *Process) Version(ctx context.Context) (Version, error) {
 	}
 	m := versionLine.FindSubmatch(out)
 	if m == nil {
-		return Version{}, fmt.Errorf("%s does not answer -v as HAProxy does: %.200q", p.binary, out)
+		return Version{}, fmt.Errorf("%s does not answer -vv as HAProxy does: %.200q", p.binary, out)
 	}
-	return ParseVersion(string(m[1]))
+	v, err := ParseVersion(string(m[1]))
+	if m := tlsLine.FindSubmatch(out); m != nil {
+		v.TLS = string(m[1])
+	}
+	return v, err
 }
