@@ -55,6 +55,7 @@ func TestOnAnAPIServer(t *testing.T) {
 	server := startServer(t)
 	t.Run("it is installed", func(t *testing.T) { testInstall(t, server) })
 	t.Run("the rights are enough", func(t *testing.T) { testRights(t, server) })
+	t.Run("the Pods run", func(t *testing.T) { testPods(t, server) })
 }
 
 // An API server takes everything but what only cert-manager's would, twice with the same outcome, and in the form for
