@@ -43,7 +43,7 @@ var imports = map[string]string{
 	"cmd/internal/flagenv": "",
 	"cmd/controlplane":     "cmd/internal/flagenv controlplane controlplane/cluster",
 	"cmd/routerd":          "cmd/internal/flagenv routerd",
-	"cmd/tsuji":            "cmd/internal/flagenv identity identity/authority proto/tsuji/v1 snapshot",
+	"cmd/tsuji":            "cmd/internal/flagenv controlplane/cluster controlplane/compile identity identity/authority proto/tsuji/v1 routerd/render snapshot",
 }
 
 // only says who alone may import a package from outside, and why.

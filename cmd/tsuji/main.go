@@ -23,12 +23,13 @@ func main() {
 	// The first signal ends what runs in good order; the second, through the default again, at once.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
-	p := newProgram(world{out: os.Stdout, err: os.Stderr, env: os.LookupEnv, now: time.Now})
+	p := newProgram(world{in: os.Stdin, out: os.Stdout, err: os.Stderr, env: os.LookupEnv, now: time.Now})
 	os.Exit(p.run(ctx, os.Args[1:]))
 }
 
 // world is what a command sees of the process it runs in.
 type world struct {
+	in       io.Reader
 	out, err io.Writer
 	env      func(name string) (string, bool)
 	now      func() time.Time
@@ -44,6 +45,9 @@ const (
 // errUsage marks a mistake in how the command was called that only shows once it runs.
 var errUsage = errors.New("usage")
 
+// errFindings ends a command that did what was asked for, and whose answer is no. Why, it has printed.
+var errFindings = errors.New("there are findings")
+
 // program is the whole command line, to be run once.
 type program struct {
 	w       world
@@ -56,7 +60,8 @@ func newProgram(w world) *program {
 		Use:   "tsuji",
 		Short: "Look at Tsuji's control plane and routers",
 		Long: `tsuji looks at a control plane: what it compiled, what it refused and why, and which router serves
-which version. tsuji demo runs one with two zones on this machine.
+which version. tsuji demo runs one with two zones on this machine. tsuji lint, tsuji render and
+tsuji explain --files need none: they look at manifests.
 
 Every flag can also come from an environment variable: --tls-cert is TSUJI_TLS_CERT. With neither, the
 commands look at the demo that was started in the current directory.
@@ -76,6 +81,9 @@ Exit codes: 0 done, 1 an error, 2 the command line was not understood.`,
 		routesCommand(w),
 		snapshotsCommand(w),
 		showCommand(w),
+		explainCommand(w),
+		lintCommand(w),
+		renderCommand(w),
 		versionCommand(w),
 	)
 	root.SetOut(w.out)
@@ -98,6 +106,8 @@ func (p *program) run(ctx context.Context, args []string) int {
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.Is(err, errFindings):
+		return exitError
 	case !p.started || errors.Is(err, errUsage):
 		fmt.Fprintf(p.w.err, "tsuji: %s\nSee %s --help.\n", printable(err.Error()), cmd.CommandPath())
 		return exitUsage

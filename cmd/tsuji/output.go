@@ -62,12 +62,30 @@ func (f format) print(w io.Writer, m proto.Message, table func(*grid)) error {
 	if err != nil {
 		return err
 	}
+	return f.write(w, b)
+}
+
+// printValue does the same with an answer that is no message.
+func (f format) printValue(w io.Writer, v any, table func(*grid)) error {
+	if f == asTable {
+		return f.print(w, nil, table)
+	}
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write as JSON: %w", err)
+	}
+	return f.write(w, append(b, '\n'))
+}
+
+// write writes JSON, or what is the same in YAML.
+func (f format) write(w io.Writer, b []byte) error {
 	if f == asYAML {
+		var err error
 		if b, err = yaml.JSONToYAML(b); err != nil {
 			return fmt.Errorf("write as YAML: %w", err)
 		}
 	}
-	_, err = w.Write(b)
+	_, err := w.Write(b)
 	return err
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"net"
@@ -42,13 +43,21 @@ var epoch = time.Date(2026, 1, 5, 9, 0, 0, 0, time.UTC)
 
 func ago(d time.Duration) *timestamppb.Timestamp { return timestamppb.New(epoch.Add(-d)) }
 
-// tsuji runs a command line as a shell would split it, and returns what it printed, errors included, and
-// its exit code.
+// tsuji runs a command line as a shell would split it, "< FILE" at its end included, and returns what it
+// printed, errors too, and its exit code.
 func tsuji(t *testing.T, env map[string]string, args ...string) (output string, code int) {
 	t.Helper()
+	in := ""
+	if n := len(args); n > 2 && args[n-2] == "<" {
+		content, err := os.ReadFile(args[n-1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, args = string(content), args[:n-2]
+	}
 	var b bytes.Buffer
 	p := newProgram(world{
-		out: &b, err: &b,
+		in: strings.NewReader(in), out: &b, err: &b,
 		env: func(name string) (string, bool) { v, ok := env[name]; return v, ok },
 		now: func() time.Time { return epoch },
 	})
@@ -181,9 +190,43 @@ func busy() *controlPlane {
 	}
 }
 
-// Transcripts: each file in testdata is command lines, and what they print on a busy control plane.
+// manifests changes to a directory with what is in testdata/manifests, and as demo what is in examples/demo, complete
+// with what a demo writes. No demo runs there.
+func manifests(t *testing.T) {
+	t.Helper()
+	ca, err := authority.NewAuthority("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	issue := func(host string) pair {
+		cert, key, err := ca.Issue(authority.Options{DNSNames: []string{host}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pair{cert, key}
+	}
+	content, err := generated(credentialsOf{ca: ca.CertPEM(), edge: issue(edgeHost), reencrypt: issue(reencryptHost)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "manifests")
+	demo := filepath.Join(testdata, "..", "..", "..", "examples", "demo")
+	if err := errors.Join(copyManifests(filepath.Join(testdata, "manifests"), dir, 0), copyManifests(demo, filepath.Join(dir, "demo"), 0)); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(dir)
+	if err := os.WriteFile(filepath.Join("demo", generatedName), content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// untilDate matches when a certificate ends, which is another day each day.
+var untilDate = regexp.MustCompile(`until [0-9]{4}-[0-9]{2}-[0-9]{2}`)
+
+// Transcripts: each file in testdata is command lines, and what they print on a busy control plane. They run
+// where manifests puts its files.
 func TestTranscripts(t *testing.T) {
-	t.Chdir(t.TempDir()) // where no demo is
+	manifests(t)
 	address := serve(t, busy().server())
 	files, err := filepath.Glob(filepath.Join(testdata, "*.txt"))
 	if err != nil || len(files) == 0 {
@@ -206,7 +249,7 @@ func TestTranscripts(t *testing.T) {
 				}
 				env := map[string]string{"TSUJI_SERVER": address, "TSUJI_INSECURE": "true"}
 				output, code := tsuji(t, env, strings.Fields(args)...)
-				fmt.Fprintf(&got, "$ tsuji %s%s", args, strings.ReplaceAll(output, address, "SERVER"))
+				fmt.Fprintf(&got, "$ tsuji %s%s", args, untilDate.ReplaceAllString(strings.ReplaceAll(output, address, "SERVER"), "until DATE"))
 				if code != 0 {
 					fmt.Fprintf(&got, "(exit code %d)\n", code)
 				}

@@ -1,0 +1,298 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+
+	"github.com/tsuji-dev/tsuji/controlplane/compile"
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+	"github.com/tsuji-dev/tsuji/snapshot"
+)
+
+func explainCommand(w world) *cobra.Command {
+	var c connection
+	var o format
+	var ingressController string
+	var files []string
+	cmd := &cobra.Command{
+		Use:   "explain HOST[/PATH]",
+		Short: "Tell which Route answers a request, and why no other does",
+		Long: `explain tells what a router answers to a request over plain HTTP and over HTTPS, which Route that is and why
+no other of the host is, and for the Route that answers its options, where each came from, and its endpoints with
+the weights that HAProxy gives them.
+
+It asks the control plane for its current version; with --files it compiles manifests instead, and then knows of
+each option whether the Route has the annotation.
+
+It looks at Routes, not at clients: limits and allowed addresses are listed, not applied. The exit code does not
+tell what the answer is.`,
+		Example: `  tsuji explain hello.demo.example/b
+  tsuji explain --files=examples/demo edge.demo.example`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			q, err := parseQuestion(args[0])
+			if err != nil {
+				return err
+			}
+			answer := func(ctx context.Context, e evidence) error {
+				x, err := explain(ctx, q, ingressController, e)
+				if err != nil {
+					return err
+				}
+				return o.printValue(w.out, x, x.table)
+			}
+			if len(files) > 0 {
+				m, err := compileFiles(cmd.Context(), w, files, ingressController)
+				if err != nil {
+					return err
+				}
+				if n := len(m.Faults); n > 0 {
+					fmt.Fprintf(w.err, "tsuji: %s in the manifests; tsuji lint tells more\n", count(n, "fault"))
+				}
+				return answer(cmd.Context(), m)
+			}
+			return c.use(cmd.Context(), cmd.Flags(), func(ctx context.Context, conn *grpc.ClientConn) error {
+				return answer(ctx, &asked{conn: conn, ingressController: ingressController})
+			})
+		},
+	}
+	cmd.Flags().StringVar(&ingressController, "ingress-controller", "default", "the IngressController whose routers are asked")
+	cmd.Flags().StringSliceVar(&files, "files", nil, "manifests to look at instead of a control plane: files, directories, or -")
+	c.flags(cmd.Flags())
+	o.flags(cmd.Flags(), asTable)
+	return cmd
+}
+
+// question is a request, as far as its Route depends on it.
+type question struct{ host, path string }
+
+// parseQuestion reads HOST, HOST/PATH, or a URL.
+func parseQuestion(s string) (question, error) {
+	text := s
+	if !strings.Contains(text, "://") {
+		text = "http://" + text
+	}
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" || u.User != nil {
+		return question{}, usagef("%.200q: want HOST or HOST/PATH", s)
+	}
+	host := u.Host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	path := u.EscapedPath() // as it travels
+	if path == "" {
+		path = "/"
+	}
+	return question{host: strings.TrimRight(strings.ToLower(host), "."), path: path}, nil
+}
+
+// evidence is what an explanation rests on: manifests, or a control plane.
+type evidence interface {
+	// routes returns a verdict on every Route.
+	routes(ctx context.Context) ([]*tsujiv1.RouteVerdict, error)
+	// resources returns those of one version whose names begin so.
+	resources(ctx context.Context, prefix string) ([]*tsujiv1.Resource, error)
+	// annotations returns a Route's; ok: they are known.
+	annotations(namespace, name string) (a map[string]string, ok bool)
+	// locate returns where a Route is to be edited; empty: it is not known.
+	locate(namespace, name string) string
+}
+
+// routes implements evidence.
+func (c *compiled) routes(context.Context) ([]*tsujiv1.RouteVerdict, error) { return c.verdicts, nil }
+
+// resources implements evidence.
+func (c *compiled) resources(_ context.Context, prefix string) ([]*tsujiv1.Resource, error) {
+	var list []*tsujiv1.Resource
+	for _, i := range c.snapshot.Sorted() {
+		if !strings.HasPrefix(i.Name(), prefix) {
+			continue
+		}
+		r, err := tsujiv1.Decode(i)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, tsujiv1.Redact(r))
+	}
+	return list, nil
+}
+
+// annotations implements evidence.
+func (c *compiled) annotations(namespace, name string) (map[string]string, bool) {
+	for _, ch := range c.Changes {
+		if ch.Key.Kind == "Route" && ch.Key.Namespace == namespace && ch.Key.Name == name {
+			return ch.Object.GetAnnotations(), true
+		}
+	}
+	return nil, false
+}
+
+// locate implements evidence.
+func (c *compiled) locate(namespace, name string) string { return c.place(namespace, name).String() }
+
+// asked is a control plane as evidence. Everything comes of the version that is current at the first question.
+type asked struct {
+	conn              *grpc.ClientConn
+	ingressController string
+	version           string
+}
+
+func (a *asked) routes(ctx context.Context) ([]*tsujiv1.RouteVerdict, error) {
+	l, err := allRoutes(ctx, tsujiv1.NewRouteServiceClient(a.conn), &tsujiv1.ListRoutesRequest{IngressController: a.ingressController})
+	return l.GetRoutes(), err
+}
+
+func (a *asked) resources(ctx context.Context, prefix string) ([]*tsujiv1.Resource, error) {
+	s, err := wholeSnapshot(ctx, tsujiv1.NewSnapshotServiceClient(a.conn),
+		&tsujiv1.GetSnapshotRequest{IngressController: a.ingressController, Version: a.version, NamePrefix: prefix})
+	if err != nil {
+		return nil, err
+	}
+	a.version = s.GetSnapshot().GetVersion()
+	return s.GetResources(), nil
+}
+
+func (a *asked) annotations(string, string) (map[string]string, bool) { return nil, false }
+
+func (a *asked) locate(string, string) string { return "" }
+
+// explanation is what explain tells. Others read it as JSON: fields are not renamed.
+type explanation struct {
+	Host    string       `json:"host"`
+	Path    string       `json:"path"`
+	HTTP    *answer      `json:"http"`
+	HTTPS   *answer      `json:"https"`
+	Routes  []*candidate `json:"routes"`  // all that ask for the host
+	Answers []*details   `json:"answers"` // of the Routes that answer
+}
+
+// explain finds out about a request.
+func explain(ctx context.Context, q question, ingressController string, e evidence) (*explanation, error) {
+	list, err := e.resources(ctx, "route/")
+	if err != nil {
+		return nil, err
+	}
+	verdicts, err := e.routes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	exact, wildcard := rivals(q, list)
+	x := &explanation{Host: q.host, Path: q.path, Routes: []*candidate{}, Answers: []*details{}}
+	var httpRoute, httpsRoute *tsujiv1.Route
+	x.HTTP, httpRoute = plainHTTP(q, exact, wildcard)
+	x.HTTPS, httpsRoute = overTLS(q, exact, wildcard)
+	for _, r := range slices.Concat(exact, wildcard) {
+		x.Routes = append(x.Routes, &candidate{
+			Route: routeName(r), Place: e.locate(r.GetNamespace(), r.GetName()), Host: shownHost(r), Path: r.GetPath(),
+			Termination: termination(r.GetTermination()), Admitted: true,
+			HTTP: whyHTTP(q, r, httpRoute, exact), HTTPS: whyHTTPS(q, r, httpsRoute),
+		})
+	}
+	for _, v := range verdicts {
+		if refusedRival(q, v) {
+			x.Routes = append(x.Routes, &candidate{
+				Route: v.GetNamespace() + "/" + v.GetName(), Place: e.locate(v.GetNamespace(), v.GetName()), Host: v.GetHost(), Path: v.GetPath(),
+				Termination: termination(v.GetTermination()), HTTP: "refused", HTTPS: "refused", Reason: v.GetReason(), Message: v.GetMessage(),
+			})
+		}
+	}
+	if err := x.describe(ctx, ingressController, e, verdicts, httpRoute, httpsRoute); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// describe adds the details of the Routes that answer.
+func (x *explanation) describe(ctx context.Context, ingressController string, e evidence, verdicts []*tsujiv1.RouteVerdict, http, https *tsujiv1.Route) error {
+	settings, err := e.resources(ctx, tsujiv1.SettingsName)
+	if err != nil {
+		return err
+	}
+	o := origins{ingressController: ingressController}
+	if len(settings) > 0 {
+		o.settings = settings[0].GetSettings()
+	}
+	if o.defaults, err = defaultSettings(ingressController); err != nil {
+		return err
+	}
+	for _, at := range []struct {
+		route  *tsujiv1.Route
+		answer *answer
+	}{{http, x.HTTP}, {https, x.HTTPS}} {
+		r := at.route
+		if r == nil {
+			continue
+		}
+		i := slices.IndexFunc(x.Answers, func(d *details) bool { return d.Route == routeName(r) })
+		if i < 0 {
+			d, err := o.details(ctx, e, r, verdicts)
+			if err != nil {
+				return err
+			}
+			i, x.Answers = len(x.Answers), append(x.Answers, d)
+		}
+		if at.answer.Status == 0 && !x.Answers[i].takesTraffic() {
+			at.answer.Status, at.answer.Text = 503, "503: Route "+routeName(r)+" has no endpoint that takes traffic"
+		}
+	}
+	return nil
+}
+
+// defaultSettings are those of an IngressController that says nothing.
+func defaultSettings(ingressController string) (*tsujiv1.Settings, error) {
+	r := compile.New(compile.Config{IngressController: ingressController}).Apply(nil)
+	i, ok := r.Config.Get(tsujiv1.SettingsName)
+	if !ok {
+		return nil, nil //nolint:nilnil // then nothing is known of them
+	}
+	res, err := tsujiv1.Decode(i)
+	return res.GetSettings(), err
+}
+
+// one makes a snapshot of resources.
+func one(resources []*tsujiv1.Resource) (snapshot.Snapshot, error) {
+	var d snapshot.Delta
+	for _, r := range resources {
+		i, err := tsujiv1.Encode(r)
+		if err != nil {
+			return snapshot.Snapshot{}, err
+		}
+		d.Put = append(d.Put, i)
+	}
+	return snapshot.Snapshot{}.Apply(0, d), nil
+}
+
+// table writes the explanation for people.
+func (x *explanation) table(g *grid) {
+	g.fact("Plain HTTP", "%s", x.HTTP.Text)
+	g.fact("HTTPS", "%s", x.HTTPS.Text)
+	if len(x.Routes) == 0 {
+		g.text("\nNo Route asks for %s.", x.Host)
+		return
+	}
+	g.text("")
+	g.row("ROUTE", "HOST", "PATH", "TERMINATION", "PLAIN HTTP", "HTTPS")
+	for _, r := range x.Routes {
+		g.row(r.Route, r.Host, r.Path, r.Termination, r.HTTP, r.HTTPS)
+	}
+	for _, r := range x.Routes {
+		if !r.Admitted {
+			at := ""
+			if r.Place != "" {
+				at = " (" + r.Place + ")"
+			}
+			g.text("\n%s%s is refused: %s: %s", r.Route, at, r.Reason, strings.ReplaceAll(r.Message, "\n", " "))
+		}
+	}
+	for _, d := range x.Answers {
+		d.table(g)
+	}
+}

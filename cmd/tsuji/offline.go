@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/tsuji-dev/tsuji/controlplane/cluster"
+	"github.com/tsuji-dev/tsuji/controlplane/compile"
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+	"github.com/tsuji-dev/tsuji/snapshot"
+)
+
+// compiled is what a control plane with --source=dir would make of manifests.
+type compiled struct {
+	cluster.Manifests
+	verdicts []*tsujiv1.RouteVerdict // by namespace and name
+	snapshot snapshot.Snapshot
+}
+
+// compileFiles reads and compiles manifests for one IngressController.
+func compileFiles(ctx context.Context, w world, paths []string, ingressController string) (*compiled, error) {
+	// As with a directory source, endpoints on this machine are let in.
+	config := compile.Config{IngressController: ingressController, AllowLoopbackEndpoints: true}
+	if err := config.Validate(); err != nil {
+		return nil, usagef("--ingress-controller: %v", err)
+	}
+	m, err := cluster.ReadManifests(ctx, paths, w.in)
+	if err != nil {
+		return nil, usageError{err.Error()}
+	}
+	if len(m.Changes) == 0 && len(m.Faults) == 0 {
+		m.Faults = []cluster.Fault{{
+			Place: strings.Join(paths, " "), Message: "there is no object in it",
+			Remedy: "give manifests of " + kinds(),
+		}}
+	}
+	r := compile.New(config).Apply(m.Changes)
+	return &compiled{Manifests: m, verdicts: r.Verdicts, snapshot: snapshot.New(0, r.Config, r.Facts)}, nil
+}
+
+// kinds lists the kinds of object that are read.
+func kinds() string {
+	var names []string
+	for _, k := range cluster.Kinds() {
+		names = append(names, string(k))
+	}
+	return strings.Join(names, ", ")
+}
+
+// place tells where a Route stands.
+func (c *compiled) place(namespace, name string) cluster.Place {
+	return c.Places[cluster.Key{Kind: cluster.Route, Namespace: namespace, Name: name}]
+}
+
+// refused counts the Routes that are not admitted.
+func (c *compiled) refused() int {
+	n := 0
+	for _, v := range c.verdicts {
+		if !v.GetAdmitted() {
+			n++
+		}
+	}
+	return n
+}
+
+// leftOut tells, for people, what of the manifests is not in the snapshot; empty: nothing.
+func (c *compiled) leftOut() string {
+	var parts []string
+	if n := len(c.Faults); n > 0 {
+		parts = append(parts, count(n, "fault"))
+	}
+	if n := c.refused(); n > 0 {
+		parts = append(parts, count(n, "refused Route"))
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("left out: %s; tsuji lint tells more", strings.Join(parts, ", "))
+}

@@ -1,0 +1,127 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Stdin is the path that stands for the standard input.
+const Stdin = "-"
+
+// Place is where in a file an object stands.
+type Place struct {
+	Path string
+	Line int // from 1
+}
+
+// String returns "routes.yaml:12".
+func (p Place) String() string { return fmt.Sprintf("%s:%d", p.Path, p.Line) }
+
+// Manifests is what files say, read once.
+type Manifests struct {
+	// Changes has the objects, sorted by key.
+	Changes []Change
+	// Places tells where each object stands.
+	Places map[Key]Place
+	// Faults are what is wrong, sorted by place and line. Places are as the paths were given.
+	Faults []Fault
+}
+
+// ReadManifests reads files as a [Dir] reads those in its directory: each path is a file, a directory or
+// [Stdin]. A file that is named is read whatever its name is. An error means that a path cannot be read at
+// all; everything else that is wrong is a fault.
+func ReadManifests(ctx context.Context, paths []string, stdin io.Reader) (Manifests, error) {
+	d := noDirectory()
+	files := map[string]*file{}
+	var faults []Fault
+	var errs []error
+	for _, path := range paths {
+		more, err := d.once(ctx, path, stdin, files)
+		faults, errs = append(faults, more...), append(errs, err)
+	}
+	if err := errors.Join(append(errs, ctx.Err())...); err != nil {
+		return Manifests{}, err
+	}
+	for _, f := range files {
+		faults = append(faults, f.faults...)
+	}
+	d.commit(files)
+	for _, fs := range d.doubles {
+		faults = append(faults, fs...)
+	}
+	m := Manifests{Places: map[Key]Place{}, Faults: sorted(faults)}
+	for _, key := range slices.SortedFunc(maps.Keys(d.current), Key.Compare) {
+		m.Changes = append(m.Changes, Change{key, d.current[key]})
+		m.Places[key] = Place{Path: d.claims[key][0].path, Line: d.claims[key][0].line}
+	}
+	return m, nil
+}
+
+// noDirectory returns a Dir of no directory, for what it does with files.
+func noDirectory() *Dir {
+	return &Dir{
+		decoder: newDecoder(), files: map[string]*file{}, claims: map[Key][]claim{},
+		doubles: map[Key][]Fault{}, current: map[Key]metav1.Object{},
+	}
+}
+
+// once reads one path into files. It returns faults that are in no file.
+func (d *Dir) once(ctx context.Context, path string, stdin io.Reader, files map[string]*file) ([]Fault, error) {
+	if path == Stdin {
+		content, err := io.ReadAll(io.LimitReader(stdin, maxFile+1))
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("read the standard input: %w", err)
+		case len(content) > maxFile:
+			return nil, errors.New("the standard input is larger than 256 MiB")
+		}
+		files[Stdin] = d.decoder.parse(ctx, Stdin, content, nil)
+		return nil, nil
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %s", path, reason(err))
+	}
+	path = filepath.ToSlash(filepath.Clean(path))
+	if !info.IsDir() {
+		f := d.decoder.open(ctx, "", found{path: path, info: info}, nil)
+		switch {
+		case f == nil: // it went away meanwhile
+			return nil, fmt.Errorf("%s: %w", path, os.ErrNotExist)
+		case f.info == nil:
+			return nil, fmt.Errorf("%s: %s", path, f.faults[0].Message)
+		}
+		files[path] = f
+		return nil, nil
+	}
+	w, err := newWalk(path, func(string) {})
+	if err != nil {
+		return nil, err
+	}
+	var faults []Fault
+	for dir, err := range w.dirs {
+		faults = append(faults, Fault{
+			Place: joined(path, dir), Message: "the directory cannot be listed: " + reason(err),
+			Remedy: "make it readable, or remove it",
+		})
+	}
+	for _, f := range w.files {
+		f.path = joined(path, f.path)
+		if read := d.decoder.open(ctx, "", f, nil); read != nil {
+			files[f.path] = read
+		}
+	}
+	return faults, nil
+}
+
+func joined(dir, path string) string {
+	return filepath.ToSlash(filepath.Join(dir, filepath.FromSlash(path)))
+}
