@@ -107,6 +107,34 @@ func (k *Keeper) ServerTLS() *tls.Config {
 // authorities, and its identity, of the trust domain, put to accept, whose error ends the connection.
 // The peer's DNS names do not matter: it is known by its identity, at whatever address.
 func (k *Keeper) ClientTLS(trustDomain string, accept func(ID) error) *tls.Config {
+	return k.client(func(s tls.ConnectionState) error {
+		leaf, err := k.verify(s, "")
+		if err != nil {
+			return err
+		}
+		id, err := FromCertificate(leaf, trustDomain)
+		if err != nil {
+			return err
+		}
+		if err := accept(id); err != nil {
+			return fmt.Errorf("peer %s: %w", id, err)
+		}
+		return nil
+	})
+}
+
+// ClientTLSNamed returns the configuration of a client that knows its peer by a DNS name, at whatever address: for a
+// server whose certificate is from an authority that gives no identities, as OpenShift's service CA is. The rest
+// is as with ClientTLS. Do not use it with an authority of identities: it does not tell their roles apart.
+func (k *Keeper) ClientTLSNamed(name string) *tls.Config {
+	return k.client(func(s tls.ConnectionState) error {
+		_, err := k.verify(s, name)
+		return err
+	})
+}
+
+// client returns the configuration of a client that verifies each connection so.
+func (k *Keeper) client(verify func(tls.ConnectionState) error) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		NextProtos: []string{"h2"},
@@ -114,17 +142,16 @@ func (k *Keeper) ClientTLS(trustDomain string, accept func(ID) error) *tls.Confi
 			m := k.current()
 			return &m.cert, nil
 		},
-		InsecureSkipVerify: true, //nolint:gosec // only the host name's check is left out: VerifyConnection verifies chain and identity
-		VerifyConnection: func(s tls.ConnectionState) error {
-			return k.verify(s, trustDomain, accept)
-		},
+		InsecureSkipVerify: true, //nolint:gosec // VerifyConnection verifies the chain, and an identity or a fixed name instead of the address
+		VerifyConnection:   verify,
 	}
 }
 
-// verify checks a server's chain and identity.
-func (k *Keeper) verify(s tls.ConnectionState, trustDomain string, accept func(ID) error) error {
+// verify checks a server's chain, and that its certificate is for a DNS name unless that is empty, and returns the
+// certificate.
+func (k *Keeper) verify(s tls.ConnectionState, name string) (*x509.Certificate, error) {
 	if len(s.PeerCertificates) == 0 {
-		return errors.New("the peer shows no certificate")
+		return nil, errors.New("the peer shows no certificate")
 	}
 	leaf := s.PeerCertificates[0]
 	between := x509.NewCertPool()
@@ -132,22 +159,16 @@ func (k *Keeper) verify(s tls.ConnectionState, trustDomain string, accept func(I
 		between.AddCert(c)
 	}
 	_, err := leaf.Verify(x509.VerifyOptions{
+		DNSName:       name,
 		Roots:         k.current().roots,
 		Intermediates: between,
 		CurrentTime:   k.now(),
 		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
 	if err != nil {
-		return fmt.Errorf("verify the peer's certificate %q: %w", leaf.Subject, err)
+		return nil, fmt.Errorf("verify the peer's certificate %q: %w", leaf.Subject, err)
 	}
-	id, err := FromCertificate(leaf, trustDomain)
-	if err != nil {
-		return err
-	}
-	if err := accept(id); err != nil {
-		return fmt.Errorf("peer %s: %w", id, err)
-	}
-	return nil
+	return leaf, nil
 }
 
 // current returns what is held, read again if the files changed.

@@ -53,9 +53,15 @@ func (c ca) write(t *testing.T, dir, uri string) Files {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return c.writeNamed(t, dir, []*url.URL{u}, nil)
+}
+
+// writeNamed does so for any names.
+func (c ca) writeNamed(t *testing.T, dir string, uris []*url.URL, dns []string) Files {
+	t.Helper()
 	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(2), NotAfter: time.Now().Add(time.Hour), URIs: []*url.URL{u},
+		SerialNumber: big.NewInt(2), NotAfter: time.Now().Add(time.Hour), URIs: uris, DNSNames: dns,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}, c.cert, key.Public(), c.key)
 	if err != nil {
@@ -208,6 +214,32 @@ func TestFilesAreReadAgain(t *testing.T) {
 	one.write(t, dir, "spiffe://td/operator/third")
 	if got := name(); got != "second" {
 		t.Errorf("the files were looked at again at once: %q", got)
+	}
+}
+
+// A server whose authority gives no identities is known by its name, and by no other; where identities are asked for, it
+// has none.
+func TestAServerKnownByItsName(t *testing.T) {
+	clients, servers := newCA(t), newCA(t)
+	serving := servers.writeNamed(t, t.TempDir(), nil, []string{"controlplane.tsuji.svc"})
+	own := clients.write(t, t.TempDir(), "spiffe://td/ingress/default/zone/tok04")
+	server, _ := load(t, Files{Cert: serving.Cert, Key: serving.Key, CA: own.CA})
+	client, _ := load(t, Files{Cert: own.Cert, Key: own.Key, CA: serving.CA})
+
+	if seen, serverErr, clientErr := meet(t, server.ServerTLS(), client.ClientTLSNamed("controlplane.tsuji.svc")); serverErr != nil || clientErr != nil {
+		t.Errorf("server: %v, client: %v", serverErr, clientErr)
+	} else if id, err := FromCertificate(seen.PeerCertificates[0], "td"); err != nil || id.Zone != "tok04" {
+		t.Errorf("the server met %v, %v", id, err)
+	}
+	if _, _, err := meet(t, server.ServerTLS(), client.ClientTLSNamed("controlplane.other.svc")); err == nil || !strings.Contains(err.Error(), "controlplane.other.svc") {
+		t.Errorf("by another name: %v", err)
+	}
+	if _, _, err := meet(t, server.ServerTLS(), client.ClientTLS("td", acceptAll)); err == nil || !strings.Contains(err.Error(), "0 URI names") {
+		t.Errorf("asked for an identity: %v", err)
+	}
+	stranger, _ := load(t, newCA(t).writeNamed(t, t.TempDir(), nil, []string{"controlplane.tsuji.svc"}))
+	if _, _, err := meet(t, stranger.ServerTLS(), client.ClientTLSNamed("controlplane.tsuji.svc")); err == nil || !strings.Contains(err.Error(), "unknown authority") {
+		t.Errorf("of another authority: %v", err)
 	}
 }
 
