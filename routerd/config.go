@@ -20,6 +20,7 @@ type Config struct {
 	ControlPlane      []string       // HOST:PORT or unix:PATH; one is used at a time
 	TLS               identity.Files // certificate, key, and the CA that control planes are verified with; not read when Insecure
 	TrustDomain       string         // SPIFFE trust domain of every identity
+	ControlPlaneName  string         // DNS name that a control plane's certificate must have; empty: it has an identity
 	Insecure          bool           // no TLS, no identities: for loopback addresses only
 
 	HTTP, HTTPS, Stats []string // addresses to serve on, [ADDRESS]:PORT or unix:PATH
@@ -64,6 +65,9 @@ func (c *Config) Validate() error {
 			if !admin.IsLoopback(a) {
 				errs = append(errs, fmt.Errorf("--insecure is for loopback addresses only, not %s", a))
 			}
+		}
+		if c.ControlPlaneName != "" {
+			errs = append(errs, errors.New("--control-plane-name: there are no certificates with --insecure"))
 		}
 	} else if err := c.TLS.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("--tls-cert, --tls-key, --ca (or --insecure): %w", err))

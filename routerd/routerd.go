@@ -145,7 +145,8 @@ const maxFileDescriptors = 4 << 20
 // nobody is the user and group that HAProxy becomes when routerd is root.
 const nobody = 65534
 
-// dialOptions returns how control planes are dialled: only a control plane's certificate is accepted.
+// dialOptions returns how control planes are dialled: only a control plane's certificate is accepted, or one for the
+// name that they have been given.
 func dialOptions(c Config) ([]grpc.DialOption, error) {
 	if c.Insecure {
 		return []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}, nil
@@ -153,6 +154,9 @@ func dialOptions(c Config) ([]grpc.DialOption, error) {
 	keeper, err := identity.Load(c.TLS, c.Log)
 	if err != nil {
 		return nil, err
+	}
+	if c.ControlPlaneName != "" {
+		return []grpc.DialOption{grpc.WithTransportCredentials(credentials.NewTLS(keeper.ClientTLSNamed(c.ControlPlaneName)))}, nil
 	}
 	accept := func(id identity.ID) error {
 		if id.Role != identity.RoleControlPlane {

@@ -69,6 +69,7 @@ end of routerd leaves HAProxy serving; the next routerd with the same --state-di
 	f.StringVar(&c.TLS.Cert, "tls-cert", "", "file of this router's certificate, PEM")
 	f.StringVar(&c.TLS.Key, "tls-key", "", "file of its private key, PEM, for its owner only")
 	f.StringVar(&c.TLS.CA, "ca", "", "file of the CA certificates that control planes are verified with, PEM")
+	f.StringVar(&c.ControlPlaneName, "control-plane-name", "", "DNS name that a control plane's certificate must have, where --ca gives no identities (OpenShift's service CA); empty: it has an identity")
 	f.StringVar(&c.TrustDomain, "trust-domain", "tsuji.local", "SPIFFE trust domain of all identities")
 	f.BoolVar(&c.Insecure, "insecure", false, "no TLS and no identities; only with loopback addresses")
 	f.StringSliceVar(&c.HTTP, "http", []string{":80"}, "addresses for HTTP, comma-separated; [ADDRESS]:PORT or unix:PATH")
