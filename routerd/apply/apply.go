@@ -9,7 +9,12 @@
 // Do not assume that the files on disk are up to date: they are derived, written before each start or
 // reload, and otherwise when there is nothing better to do. The truth is the snapshot in force, and the
 // store's record of it. Do not assume either that a server that left the snapshot has left HAProxy: it gets
-// no new traffic, and is deleted when its last connection has ended.
+// no new traffic, and is deleted when its last connection has ended; by the next reload, where HAProxy is older
+// than 3.0.
+//
+// What can be done at run time depends on HAProxy's release (docs/haproxy-versions.md). The rest is a reload, one at
+// a time: one snapshot is applied at a time, and who brings them brings the newest, so that all that changes during
+// a reload makes one other.
 //
 // In HAProxy's memory there is a stamp: the version that it serves, and a digest of the program that was
 // rendered around it. The version is "applying V" while V is being put into force.

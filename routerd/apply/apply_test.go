@@ -21,12 +21,16 @@ import (
 	"github.com/tsuji-dev/tsuji/routerd/haproxy"
 	"github.com/tsuji-dev/tsuji/routerd/render"
 	"github.com/tsuji-dev/tsuji/snapshot"
+	"github.com/tsuji-dev/tsuji/test/haproxytest"
 )
 
 // The first snapshot starts HAProxy; after that endpoints come, go, return and change weight in the same
-// worker.
-func TestEndpoints(t *testing.T) {
-	w := newWorld(t)
+// worker. Before 3.0 only those that the worker knows do: one that is new to it costs a reload.
+func TestEndpoints(t *testing.T) { haproxytest.Each(t, endpointsStory) }
+
+func endpointsStory(t *testing.T, binary string) {
+	t.Parallel()
+	w := newWorld(t, binary)
 	r := w.router(options{})
 	if _, ok := r.InForce(); ok {
 		t.Error("something is in force before the first snapshot")
@@ -48,16 +52,26 @@ func TestEndpoints(t *testing.T) {
 		what string
 		put  []*tsujiv1.Resource
 		want map[string]int // of 20
+		old  string         // how HAProxy before 3.0 gets there
 	}{
-		{"moved", []*tsujiv1.Resource{a, endpoints("a", two)}, map[string]int{"two": 20}},
-		{"back", []*tsujiv1.Resource{a, endpoints("a", one)}, map[string]int{"one": 20}},
-		{"a second service", []*tsujiv1.Resource{a, endpoints("a", one), endpoints("b", three)}, map[string]int{"one": 15, "three": 5}},
-		{"two and one", []*tsujiv1.Resource{a, endpoints("a", one, two), endpoints("b", three)}, nil},
-		{"none", []*tsujiv1.Resource{a}, map[string]int{"503": 20}},
-		{"all again", []*tsujiv1.Resource{a, endpoints("a", one), endpoints("b", three)}, map[string]int{"one": 15, "three": 5}},
+		{"moved", []*tsujiv1.Resource{a, endpoints("a", two)}, map[string]int{"two": 20}, "reload"},
+		{"back", []*tsujiv1.Resource{a, endpoints("a", one)}, map[string]int{"one": 20}, "reload"},
+		{"a second service", []*tsujiv1.Resource{a, endpoints("a", one), endpoints("b", three)}, map[string]int{"one": 15, "three": 5}, "reload"},
+		{"two and one", []*tsujiv1.Resource{a, endpoints("a", one, two), endpoints("b", three)}, nil, "reload"},
+		{"none", []*tsujiv1.Resource{a}, map[string]int{"503": 20}, "runtime"},
+		{"all again", []*tsujiv1.Resource{a, endpoints("a", one), endpoints("b", three)}, map[string]int{"one": 15, "three": 5}, "runtime"},
 	}
 	for _, s := range steps {
+		how := s.old
+		if r.can.DynamicServers {
+			how = "runtime"
+		}
+		applied := r.metrics.Applies.WithLabelValues(how, "ok")
+		before := testutil.ToFloat64(applied)
 		r.put(s.put...)
+		if testutil.ToFloat64(applied) != before+1 {
+			t.Errorf("%s: not by %s", s.what, how)
+		}
 		got := w.count("a.test", 20)
 		for _, k := range []string{"one", "two", "three", "503"} {
 			if d := got[k] - s.want[k]; s.want != nil && (d < -2 || d > 2) {
@@ -66,27 +80,30 @@ func TestEndpoints(t *testing.T) {
 			}
 		}
 	}
-	if p := r.pids(); p.Worker != worker || len(p.Old) > 0 {
+	if p := r.pids(); r.can.DynamicServers && (p.Worker != worker || len(p.Old) > 0) {
 		t.Errorf("there was a reload: %d became %+v", worker, p)
-	}
-	if n := testutil.ToFloat64(r.metrics.Applies.WithLabelValues("runtime", "ok")); int(n) != len(steps) {
-		t.Errorf("%v snapshots at run time", n)
 	}
 }
 
-// A server that leaves while it answers finishes its answer, and is deleted after that.
-func TestDrain(t *testing.T) {
-	w := newWorld(t)
+// A server that leaves while it answers finishes its answer, and is deleted after that; before 3.0 it stays in
+// maintenance until the next reload.
+func TestDrain(t *testing.T) { haproxytest.Each(t, drainStory) }
+
+func drainStory(t *testing.T, binary string) {
+	t.Parallel()
+	w := newWorld(t, binary)
 	r := w.router(options{})
 	slow, begun, finish := serveSlowly(t)
-	r.put(route("a"), endpoints("a", slow))
+	next := serve(t, "next")
+	r.put(route("a", service("a", 100), service("b", 1)), endpoints("a", slow), endpoints("b", next))
+	worker := r.pids().Worker
 	answer := make(chan string, 1)
 	go func() {
 		s, err := w.tryGet("a.test")
 		answer <- fmt.Sprint(s, err)
 	}()
 	<-begun
-	r.put(route("a"), endpoints("a", serve(t, "next")))
+	r.put(route("a", service("a", 100), service("b", 1)), endpoints("b", next))
 	if got := w.get("a.test"); got != "next" {
 		t.Errorf("new traffic: %s", got)
 	}
@@ -106,13 +123,27 @@ func TestDrain(t *testing.T) {
 	if got := <-answer; got != "begun<nil>" {
 		t.Errorf("the answer was cut: %s", got)
 	}
+	if !r.can.DynamicServers {
+		time.Sleep(500 * time.Millisecond)
+		if n := servers(); n != 2 || r.pids().Worker != worker {
+			t.Errorf("%d servers, %+v: want 2 in process %d", n, r.pids(), worker)
+		}
+		r.put(route("a", service("a", 100), service("b", 1)), endpoints("b", next), route("b"))
+		rt.Close()
+		rt, err = r.process.Connect(t.Context())
+		must(t, err)
+		defer rt.Close()
+	}
 	eventually(t, "the drained server is deleted", func() bool { return servers() == 1 })
 	eventually(t, "nothing is leaving", func() bool { return testutil.ToFloat64(r.metrics.Leaving) == 0 })
 }
 
 // A renewed certificate is served without a reload, and the files follow when there is time.
-func TestCertificate(t *testing.T) {
-	w := newWorld(t)
+func TestCertificate(t *testing.T) { haproxytest.Each(t, certificateStory) }
+
+func certificateStory(t *testing.T, binary string) {
+	t.Parallel()
+	w := newWorld(t, binary)
 	r := w.router(options{})
 	cert, serial := certificate("a", false)
 	other, otherSerial := certificate("b", false)
@@ -140,8 +171,11 @@ func TestCertificate(t *testing.T) {
 }
 
 // A new route costs one reload, and nobody notices: neither connections that live nor new ones.
-func TestReloadUnderLoad(t *testing.T) {
-	w := newWorld(t)
+func TestReloadUnderLoad(t *testing.T) { haproxytest.Each(t, reloadUnderLoadStory) }
+
+func reloadUnderLoadStory(t *testing.T, binary string) {
+	t.Parallel()
+	w := newWorld(t, binary)
 	r := w.router(options{})
 	ep := endpoints("a", serve(t, "a"))
 	r.put(route("a"), ep)
@@ -210,8 +244,8 @@ func TestReloadUnderLoad(t *testing.T) {
 		before := done.Load()
 		eventually(t, "load after a move", func() bool { return done.Load() > before+10 })
 	}
-	if p := r.pids(); p.Worker != worker {
-		t.Errorf("moves cost a reload: %d, %+v", worker, p)
+	if p := r.pids(); r.can.DynamicServers != (p.Worker == worker) {
+		t.Errorf("moves: worker %d, then %+v", worker, p)
 	}
 	close(stop)
 	load.Wait()
@@ -222,8 +256,11 @@ func TestReloadUnderLoad(t *testing.T) {
 }
 
 // A configuration that HAProxy refuses is refused with the resource at fault, and what served still serves.
-func TestRefused(t *testing.T) {
-	w := newWorld(t)
+func TestRefused(t *testing.T) { haproxytest.Each(t, refusedStory) }
+
+func refusedStory(t *testing.T, binary string) {
+	t.Parallel()
+	w := newWorld(t, binary)
 	r := w.router(options{})
 	ep := endpoints("a", serve(t, "a"))
 	good := r.put(route("a"), ep)
@@ -282,8 +319,11 @@ func TestRefused(t *testing.T) {
 }
 
 // A first snapshot that HAProxy cannot serve here is a local matter; it is taken when it can.
-func TestPortTaken(t *testing.T) {
-	w := newWorld(t)
+func TestPortTaken(t *testing.T) { haproxytest.Each(t, portTakenStory) }
+
+func portTakenStory(t *testing.T, binary string) {
+	t.Parallel()
+	w := newWorld(t, binary)
 	r := w.router(options{})
 	l, err := net.Listen("tcp", w.http)
 	must(t, err)
@@ -306,8 +346,11 @@ func TestPortTaken(t *testing.T) {
 }
 
 // A worker or master that is killed comes back with what was in force, run-time changes included.
-func TestKilled(t *testing.T) {
-	w := newWorld(t)
+func TestKilled(t *testing.T) { haproxytest.Each(t, killedStory) }
+
+func killedStory(t *testing.T, binary string) {
+	t.Parallel()
+	w := newWorld(t, binary)
 	r := w.router(options{})
 	r.put(route("a"), endpoints("a", serve(t, "one")))
 	r.put(route("a"), endpoints("a", serve(t, "two"))) // not in the files yet
@@ -337,8 +380,11 @@ func TestKilled(t *testing.T) {
 
 // A router that died finds HAProxy as it left it, and takes it over: as it is if that serves what the
 // store says, with a reload if not.
-func TestAdopt(t *testing.T) {
-	w := newWorld(t)
+func TestAdopt(t *testing.T) { haproxytest.Each(t, adoptStory) }
+
+func adoptStory(t *testing.T, binary string) {
+	t.Parallel()
+	w := newWorld(t, binary)
 	r := w.router(options{})
 	one, two := serve(t, "one"), serve(t, "two")
 	r.put(route("a"), endpoints("a", one))
@@ -360,7 +406,7 @@ func TestAdopt(t *testing.T) {
 		return len(states[0]) == 1
 	})
 	next.put(route("a"), endpoints("a", one))
-	if got := w.get("a.test"); got != "one" || next.pids().Worker != before.Worker {
+	if got := w.get("a.test"); got != "one" || r.can.DynamicServers && next.pids().Worker != before.Worker {
 		t.Errorf("it goes on: %s, %+v", got, next.pids())
 	}
 	next.die()
@@ -392,10 +438,13 @@ func TestAdopt(t *testing.T) {
 
 // A HAProxy that stops, or cannot be reached any more, is taken back or replaced, and what is open there
 // may finish.
-func TestStopping(t *testing.T) {
+func TestStopping(t *testing.T) { haproxytest.Each(t, stoppingStory) }
+
+func stoppingStory(t *testing.T, binary string) {
+	t.Parallel()
 	for _, how := range []string{"its router was killed while it drained", "its socket was removed"} {
 		t.Run(how, func(t *testing.T) {
-			w := newWorld(t)
+			w := newWorld(t, binary)
 			r := w.router(options{})
 			slow, begun, finish := serveSlowly(t)
 			ep, slowly := endpoints("a", serve(t, "a")), endpoints("slow", slow)
@@ -430,11 +479,14 @@ func TestStopping(t *testing.T) {
 }
 
 // Files that cannot be written are a local matter, and only a reload needs them.
-func TestDiskFull(t *testing.T) {
-	w := newWorld(t)
+func TestDiskFull(t *testing.T) { haproxytest.Each(t, diskFullStory) }
+
+func diskFullStory(t *testing.T, binary string) {
+	t.Parallel()
+	w := newWorld(t, binary)
 	r := w.router(options{})
 	one, two := serve(t, "one"), serve(t, "two")
-	r.put(route("a"), endpoints("a", one))
+	r.put(route("a"), endpoints("a", one, two))
 	obstacle := filepath.Join(w.dir, "haproxy.cfg.tmp")
 	must(t, os.MkdirAll(filepath.Join(obstacle, "x"), 0o700))
 	refusal := r.try(w.snapshot(route("a"), route("b"), endpoints("a", one)))
@@ -453,13 +505,23 @@ func TestDiskFull(t *testing.T) {
 }
 
 // A connection that dies in the middle of a change costs a reload, and nothing else.
-func TestBrokenSocket(t *testing.T) {
+func TestBrokenSocket(t *testing.T) { haproxytest.Each(t, brokenSocketStory) }
+
+func brokenSocketStory(t *testing.T, binary string) {
+	t.Parallel()
 	for _, cut := range []string{"applying", "add server", "state maint", "show servers state"} {
 		t.Run(cut, func(t *testing.T) {
-			w := newWorld(t)
+			w := newWorld(t, binary)
 			r := w.router(options{idle: true})
 			one, two := serve(t, "one"), serve(t, "two")
-			r.put(route("a"), endpoints("a", one))
+			switch {
+			case r.can.DynamicServers:
+				r.put(route("a"), endpoints("a", one))
+			case cut == "add server":
+				return
+			default:
+				r.put(route("a"), endpoints("a", one, two))
+			}
 			must(t, os.Rename(filepath.Join(w.dir, haproxy.AdminSocket), filepath.Join(w.dir, "run/real.sock")))
 			cutter(t, w.dir, cut)
 			worker := r.pids().Worker
@@ -528,8 +590,11 @@ func cutter(t *testing.T, dir, text string) {
 }
 
 // A reload that somebody else made is noticed, and undone if it lost something.
-func TestReloadedBehindOurBack(t *testing.T) {
-	w := newWorld(t)
+func TestReloadedBehindOurBack(t *testing.T) { haproxytest.Each(t, reloadedBehindOurBackStory) }
+
+func reloadedBehindOurBackStory(t *testing.T, binary string) {
+	t.Parallel()
+	w := newWorld(t, binary)
 	r := w.router(options{})
 	r.put(route("a"), endpoints("a", serve(t, "one")))
 	two := endpoints("a", serve(t, "two"))
@@ -545,8 +610,11 @@ func TestReloadedBehindOurBack(t *testing.T) {
 }
 
 // Readiness fails first, while everything is served and changes are made; then what is open may finish.
-func TestStop(t *testing.T) {
-	w := newWorld(t)
+func TestStop(t *testing.T) { haproxytest.Each(t, stopStory) }
+
+func stopStory(t *testing.T, binary string) {
+	t.Parallel()
+	w := newWorld(t, binary)
 	r := w.router(options{delay: time.Minute, drain: time.Minute})
 	slow, begun, finish := serveSlowly(t)
 	ep := endpoints("a", serve(t, "a"))
@@ -603,8 +671,11 @@ func TestStop(t *testing.T) {
 }
 
 // Connections have time to finish when HAProxy stops listening.
-func TestStopDrains(t *testing.T) {
-	w := newWorld(t)
+func TestStopDrains(t *testing.T) { haproxytest.Each(t, stopDrainsStory) }
+
+func stopDrainsStory(t *testing.T, binary string) {
+	t.Parallel()
+	w := newWorld(t, binary)
 	r := w.router(options{drain: time.Minute})
 	slow, begun, finish := serveSlowly(t)
 	r.put(route("a"), endpoints("a", slow))

@@ -6,13 +6,14 @@ import (
 
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 	"github.com/tsuji-dev/tsuji/snapshot"
+	"github.com/tsuji-dev/tsuji/test/haproxytest"
 )
 
 // One endpoint moves: from the snapshot to the verified ack, and the same for a renewed certificate and, for
 // comparison, a route that needs a reload.
 func BenchmarkApply(b *testing.B) {
 	for _, n := range []int{100, 10_000} {
-		w := newWorld(b)
+		w := newWorld(b, haproxytest.Binary(b))
 		r := w.router(options{})
 		ends := []*tsujiv1.Endpoint{serve(b, "one"), serve(b, "two")}
 		var resources []*tsujiv1.Resource

@@ -125,7 +125,8 @@ func (a *Applier) online(ctx context.Context, c render.Change, v snapshot.Versio
 		return err
 	}
 	w := a.worker
-	p, err := newPlan(c, w.Version().Capabilities(), a.leaving)
+	can := w.Version().Capabilities()
+	p, err := newPlan(c, can, a.leaving)
 	if err != nil {
 		return &notOnline{err}
 	}
@@ -156,7 +157,7 @@ func (a *Applier) online(ctx context.Context, c render.Change, v snapshot.Versio
 	a.suspect = false
 	now := time.Now()
 	for s, was := range p.left {
-		a.leaving[s] = &leaver{server: &was, since: now, due: now.Add(janitorPause)}
+		a.leaving[s] = &leaver{server: &was, since: now, due: firstTry(can, now)}
 	}
 	a.cfg.Metrics.Leaving.Set(float64(len(a.leaving)))
 	a.touched = now

@@ -23,6 +23,8 @@ const (
 	janitorPause = time.Second      // before the first try to delete a server
 	janitorMost  = 30 * time.Second // between two tries
 	janitorBatch = 8                // servers in a row: a try takes up to a millisecond
+
+	never = 100 * 365 * 24 * time.Hour
 )
 
 // Run starts HAProxy again when it ends, deletes servers that have drained, and keeps the files up to
@@ -188,6 +190,16 @@ type leaver struct {
 	due    time.Time // of the next try
 }
 
+// firstTry tells when to try to delete a server that has just left. Where servers are not added at run time
+// (before HAProxy 3.0) they are not deleted either: its "del server" has crashed workers (haproxy#2298, #2323). The
+// server stays in maintenance until the next reload, and can come back until then.
+func firstTry(can haproxy.Capabilities, now time.Time) time.Time {
+	if !can.DynamicServers {
+		return now.Add(never)
+	}
+	return now.Add(janitorPause)
+}
+
 // sweepServers finds what an earlier routerd had left to delete. Only routerd puts servers into
 // maintenance.
 func (a *Applier) sweepServers(ctx context.Context, now time.Time) error {
@@ -198,9 +210,10 @@ func (a *Applier) sweepServers(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("look for servers in maintenance: %w", err)
 	}
+	can := a.worker.Version().Capabilities()
 	for _, s := range states {
 		if k := (server{s.Backend, s.Name}); s.State() == haproxy.Maint && a.leaving[k] == nil {
-			a.leaving[k] = &leaver{since: now, due: now}
+			a.leaving[k] = &leaver{since: now, due: firstTry(can, now)}
 		}
 	}
 	a.cfg.Metrics.Leaving.Set(float64(len(a.leaving)))

@@ -41,20 +41,20 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // world is the place of one HAProxy: a directory, and addresses.
 type world struct {
 	t                  testing.TB
-	dir                string
+	binary, dir        string
 	http, https, stats string
 	revision           uint64
 	client             *http.Client
 }
 
-func newWorld(t testing.TB) *world {
+func newWorld(t testing.TB, binary string) *world {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "tj")
 	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	transport := &http.Transport{DisableKeepAlives: true}
 	return &world{
-		t: t, dir: dir, http: freePort(t), https: freePort(t), stats: freePort(t),
+		t: t, binary: binary, dir: dir, http: freePort(t), https: freePort(t), stats: freePort(t),
 		client: &http.Client{Transport: transport, Timeout: 10 * time.Second},
 	}
 }
@@ -64,6 +64,7 @@ type router struct {
 	*apply.Applier
 	w       *world
 	process *haproxy.Process
+	can     haproxy.Capabilities
 	metrics *apply.Metrics
 	die     func() // ends the routerd, not HAProxy
 }
@@ -81,12 +82,13 @@ func (w *world) router(o options) *router {
 	if testing.Verbose() {
 		log = slog.New(slog.NewTextHandler(logWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
-	process, err := haproxy.New(haproxy.Config{Binary: haproxytest.Binary(t), Dir: w.dir, Log: log, StartTimeout: 30 * time.Second, TieToParent: true})
+	process, err := haproxy.New(haproxy.Config{Binary: w.binary, Dir: w.dir, Log: log, StartTimeout: 30 * time.Second, TieToParent: true})
 	must(t, err)
 	ro := render.Options{
 		HTTP: []string{w.http}, HTTPS: []string{w.https}, Stats: []string{w.stats},
 		DefaultCertificate: ownCertificate(), FileDescriptors: 2000,
 	}
+	ro.Version.Major, ro.Version.Minor = haproxytest.Version(t, w.binary)
 	if os.Geteuid() == 0 {
 		ro.Jail, ro.User, ro.Group = true, 65534, 65534
 	}
@@ -95,7 +97,9 @@ func (w *world) router(o options) *router {
 	}
 	renderer, err := render.New(ro)
 	must(t, err)
-	r := &router{w: w, process: process, metrics: apply.NewMetrics(nil)}
+	version, err := process.Version(t.Context())
+	must(t, err)
+	r := &router{w: w, process: process, metrics: apply.NewMetrics(nil), can: version.Capabilities()}
 	r.Applier = apply.New(apply.Config{
 		Renderer: renderer, HAProxy: process, Log: log, Metrics: r.metrics, ShutdownDelay: o.delay, DrainTimeout: o.drain,
 	})
