@@ -39,10 +39,19 @@ const (
 	annPoolSize       = routerPrefix + "pool-size" // for blueprints, which there are none of
 )
 
+// Annotations of our own, for what OpenShift's router cannot.
+const (
+	tsujiPrefix = "tsuji.dev/"
+
+	annRedirectCode    = tsujiPrefix + "redirect-code"     // of a redirect to HTTPS, for 302
+	annRateLimitStatus = tsujiPrefix + "rate-limit-status" // of the answer over rate-http, for a closed connection
+)
+
 var knownAnnotations = []string{
 	annBalance, annTimeout, annTimeoutTunnel, annAllowList, annWhiteList, annDisableCookies, annHSTS,
 	annForwarded, annPodConnections, annRewriteTarget, annAdjustCase, annRateLimit, annConcurrentTCP,
 	annRateTCP, annRateHTTP, annCookieName, annSameSite, annCheckInterval, annPoolSize,
+	annRedirectCode, annRateLimitStatus,
 }
 
 // options compiles the annotations.
@@ -55,10 +64,11 @@ func (b *builder) options() {
 		switch {
 		case known && hasControl(b.object.Annotations[name]):
 			b.fault(invalid("metadata.annotations["+name+"]", b.object.Annotations[name], controlRemedy))
-		case !known && (strings.HasPrefix(name, haproxyPrefix) || strings.HasPrefix(name, routerPrefix)):
+		case !known && (strings.HasPrefix(name, haproxyPrefix) || strings.HasPrefix(name, routerPrefix) || strings.HasPrefix(name, tsujiPrefix)):
 			b.warn("annotation %s is not known and is ignored", name)
 		}
 	}
+	b.redirect()
 	b.balance()
 	b.timeouts()
 	b.allowList()
@@ -133,6 +143,18 @@ func (b *builder) timeOption(name string) *durationpb.Duration {
 		b.notUnderstood(name, "a time (a whole number from 1, then us, ms, s, m, h or d)", "the default is used")
 	}
 	return d
+}
+
+// redirect compiles the code of a redirect to HTTPS; 302 is the default, and not written out.
+func (b *builder) redirect() {
+	code := choice(b, annRedirectCode, map[string]uint32{"301": 301, "302": 302, "307": 307, "308": 308})
+	switch {
+	case code == 0:
+	case b.route.GetInsecurePolicy() != tsujiv1.InsecurePolicy_INSECURE_POLICY_REDIRECT:
+		b.warn("annotation %s: nothing is redirected: set spec.tls.insecureEdgeTerminationPolicy to Redirect", annRedirectCode)
+	case code != 302:
+		b.route.RedirectCode = code
+	}
 }
 
 func (b *builder) balance() {
@@ -225,6 +247,12 @@ func (b *builder) rateLimit() {
 	}
 	if !b.passthrough() {
 		l.RequestsPer_10S = b.count(annRateHTTP, 1)
+	}
+	status := choice(b, annRateLimitStatus, map[string]uint32{"403": 403, "429": 429, "503": 503})
+	if l.GetRequestsPer_10S() > 0 {
+		l.DenyStatus = status
+	} else if status != 0 {
+		b.warn("annotation %s: there is no limit of requests for it: set %s", annRateLimitStatus, annRateHTTP)
 	}
 	if b.isTrue(annRateLimit) && (l.ConcurrentConnections > 0 || l.ConnectionsPer_3S > 0 || l.RequestsPer_10S > 0) {
 		b.route.RateLimit = l

@@ -53,6 +53,9 @@ type Result struct {
 	Config, Facts snapshot.Set
 	// Verdicts are those that are new or different since the last Apply, by namespace and name.
 	Verdicts []*tsujiv1.RouteVerdict
+	// Faults are what is wrong with the IngressController now, all of it: what is said there is not in
+	// force, and everything else is.
+	Faults []cluster.Fault
 	// Removed are the Routes that had a verdict and have none any more, because they are gone or are
 	// not this IngressController's any more, by namespace and name.
 	Removed []cluster.Key
@@ -70,6 +73,9 @@ type Compiler struct {
 
 	policy             policy // what the IngressController says about which Routes are admitted
 	defaultCertificate id     // the Secret that it names; zero: none
+	settingsMaps       [2]id  // the ConfigMaps that it names: error pages and the CA of clients; zero: none
+	faults             []cluster.Fault
+	hasServiceCA       bool // whether Routes can be verified with the cluster's own CA
 	config, facts      snapshot.Set
 	started            bool // whether Apply ran once
 }
@@ -92,19 +98,21 @@ func New(c Config) *Compiler {
 
 // dirty is what one Apply has to look at again.
 type dirty struct {
-	standing  map[id]*route // Routes whose standing may differ: selection, host, claim
-	content   map[id]*route // Routes whose content may compile differently
-	services  map[id]struct{}
-	secrets   map[id]struct{}
-	endpoints map[endpointsRef]struct{}
-	settings  bool
+	standing map[id]*route // Routes whose standing may differ: selection, host, claim
+	content  map[id]*route // Routes whose content may compile differently
+	services map[id]struct{}
+	secrets  map[id]struct{}
+	// ConfigMaps whose Certificate may differ.
+	configMaps map[id]struct{}
+	endpoints  map[endpointsRef]struct{}
+	settings   bool
 }
 
 // Apply takes changes and returns the state with them. A key that comes twice counts as it came last.
 func (c *Compiler) Apply(changes []cluster.Change) Result {
 	d := &dirty{
 		standing: map[id]*route{}, content: map[id]*route{}, services: map[id]struct{}{},
-		secrets: map[id]struct{}{}, endpoints: map[endpointsRef]struct{}{}, settings: !c.started,
+		secrets: map[id]struct{}{}, configMaps: map[id]struct{}{}, endpoints: map[endpointsRef]struct{}{}, settings: !c.started,
 	}
 	c.started = true
 	for _, ch := range changes {
@@ -128,7 +136,7 @@ func (c *Compiler) Apply(changes []cluster.Change) Result {
 	c.compileSharedFacts(d, &out)
 	c.config = out.config.applyTo(c.config)
 	c.facts = out.facts.applyTo(c.facts)
-	return Result{Config: c.config, Facts: c.facts, Verdicts: out.verdicts, Removed: out.removed}
+	return Result{Config: c.config, Facts: c.facts, Verdicts: out.verdicts, Faults: c.faults, Removed: out.removed}
 }
 
 // ingest puts one change into the store, and marks what depends on it.
@@ -143,11 +151,11 @@ func (c *Compiler) ingest(ch cluster.Change, d *dirty) {
 		}
 	case cluster.Service:
 		obj, _ := ch.Object.(*corev1.Service)
-		existence, family := o.putService(k, obj)
+		existence, endpoints := o.putService(k, obj)
 		if existence {
 			maps.Copy(d.content, o.routesByService[k])
 		}
-		if family {
+		if endpoints {
 			d.services[k] = struct{}{}
 		}
 	case cluster.EndpointSlice:
@@ -161,6 +169,14 @@ func (c *Compiler) ingest(ch cluster.Change, d *dirty) {
 		d.secrets[k] = struct{}{}
 		maps.Copy(d.content, o.routesBySecret[k])
 		d.settings = d.settings || k == c.defaultCertificate
+	case cluster.ConfigMap:
+		obj, _ := ch.Object.(*corev1.ConfigMap)
+		o.putConfigMap(k, obj)
+		d.configMaps[k] = struct{}{}
+		d.settings = d.settings || slices.Contains(c.settingsMaps[:], k)
+		if k == serviceCA {
+			c.changeServiceCA(d)
+		}
 	case cluster.Namespace:
 		obj, _ := ch.Object.(*corev1.Namespace)
 		o.putNamespace(k.Name, obj)
@@ -181,7 +197,7 @@ func (c *Compiler) ingest(ch cluster.Change, d *dirty) {
 			c.policy = p
 			maps.Copy(d.standing, o.routes)
 		}
-	case cluster.ConfigMap, cluster.ZoneKind:
+	case cluster.ZoneKind:
 		// Nothing is compiled from these.
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -33,6 +34,9 @@ func (c *Compiler) compileEndpoints(ref endpointsRef) *tsujiv1.Resource {
 	}
 	if primary := c.objects.services[ref.service].primary; primary != "" {
 		countOnce(found, primary == discoveryv1.AddressTypeIPv6)
+	}
+	if service := c.objects.services[ref.service]; service.address != "" && !c.anyReady(ref.service) {
+		c.idled(service, ref.port, found)
 	}
 	e := &tsujiv1.Endpoints{Namespace: ref.service.Namespace, Service: ref.service.Name, Port: ref.port}
 	for _, k := range slices.SortedFunc(maps.Keys(found), endpointKey.compare) {
@@ -69,6 +73,43 @@ func (c *Compiler) collect(s *discoveryv1.EndpointSlice, port string, found map[
 				}
 				merge(found, a, e)
 			}
+		}
+	}
+}
+
+// anyReady tells whether a Service has a ready endpoint, on whatever port.
+func (c *Compiler) anyReady(service id) bool {
+	for _, s := range c.objects.slices[service] {
+		for i := range s.Endpoints {
+			if ready := s.Endpoints[i].Conditions.Ready; ready == nil || *ready {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// idled adds the address of an idled Service itself: whoever connects there wakes it up.
+//
+// OpenShift's router does so for the port that has the name or the number asked for. Here also for the one
+// that leads to the number asked for, which is how ports are asked for while there are endpoints.
+func (c *Compiler) idled(s service, asked string, found map[endpointKey]*tsujiv1.Endpoint) {
+	family := discoveryv1.AddressTypeIPv4
+	if strings.Contains(s.address, ":") {
+		family = discoveryv1.AddressTypeIPv6
+	}
+	a, ok := c.address(s.address, family)
+	if !ok {
+		return
+	}
+	for _, p := range s.ports {
+		protocol := cmp.Or(p.Protocol, corev1.ProtocolTCP)
+		number, name, ok := tcpPort(discoveryv1.EndpointPort{Name: &p.Name, Port: &p.Port, Protocol: &protocol}, tsujiv1.AnyPort)
+		if !ok || asked != tsujiv1.AnyPort && asked != name && asked != strconv.Itoa(int(number)) && asked != p.TargetPort.String() {
+			continue
+		}
+		found[endpointKey{address: a, port: number, portName: name}] = &tsujiv1.Endpoint{
+			Address: a.String(), Port: number, PortName: name, Ready: true, Serving: true, Idled: true,
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	operatorv1 "github.com/openshift/api/operator/v1"
 	routev1 "github.com/openshift/api/route/v1"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	corev1 "k8s.io/api/core/v1"
@@ -25,11 +26,12 @@ var safe = func() map[string]*regexp.Regexp {
 		dns      = `[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?`
 		port     = `(\*|[A-Za-z0-9][A-Za-z0-9._-]{0,62})`
 		name     = `([A-Za-z0-9][A-Za-z0-9._-]{0,252})?`
-		cert     = `(cert/` + dns + `/(route|secret|destination-ca):` + dns + `)?`
+		cert     = `(cert/` + dns + `/(route|secret|destination-ca|configmap):` + dns + `)?`
 		ends     = `endpoints/` + dns + `/` + dns + `/` + port
 		header   = "[-!#$%&'*+.0-9A-Z^_`a-z|~]{1,255}"
 		visible  = `/[!-~]*`
 		printing = `[^\x00-\x1f\x7f]*`
+		logged   = `(?:[^%\x00-\x1f\x7f]|%(?:%|(?:\{[QXE+,-]+\})?(?:\[[0-9A-Za-z_.(),-]+\]|[A-Za-z]+)))*`
 	)
 	m := map[string]*regexp.Regexp{}
 	for field, pattern := range map[string]string{
@@ -47,6 +49,11 @@ var safe = func() map[string]*regexp.Regexp {
 		"Endpoints.namespace":               dns, "Endpoints.service": dns, "Endpoints.port": port,
 		"Endpoint.address": `[0-9a-f.:]+`, "Endpoint.port_name": name, "Endpoint.target_kind": name,
 		"Endpoint.target_name": name, "Endpoint.node": name, "Endpoint.zone": name,
+		"HeaderPolicy.unique_id_header": header, "HeaderPolicy.unique_id_format": logged, "HeaderPolicy.case_adjustments": header,
+		"AccessLog.address": `stdout|[0-9.]+:[0-9]{1,5}|\[[0-9a-f:.]+\]:[0-9]{1,5}`, "AccessLog.facility": `[a-z]{2,6}[0-9]?`,
+		"AccessLog.format": logged, "Capture.name": header, "CookieCapture.name": `[A-Za-z0-9_-]{1,128}`,
+		"Compression.mime_types": `[A-Za-z0-9.+_-]+/[A-Za-z0-9.+_*-]+`,
+		"ClientTLS.ca":           cert, "ClientTLS.allowed_subject_patterns": printing,
 		"Settings.ingress_controller": dns, "Settings.default_certificate": cert,
 		"TLSProfile.ciphers": `[A-Z0-9-]+`, "TLSProfile.cipher_suites": `[A-Z0-9_]+`,
 	} {
@@ -75,6 +82,12 @@ func checkSafe(t failer, m protoreflect.Message) {
 					t.Errorf("%s may not be %q", f.FullName(), v.String())
 				}
 			case protoreflect.BytesKind:
+				if f.Parent().Name() == "ErrorPages" {
+					if !wholePage.Match(v.Bytes()) {
+						t.Errorf("%s may not be %q", f.FullName(), v.Bytes())
+					}
+					return
+				}
 				if rest := pemOnly.ReplaceAllString(string(v.Bytes()), ""); rest != "" {
 					t.Errorf("%s has more than PEM in it: %q", f.FullName(), rest)
 				}
@@ -90,6 +103,8 @@ func checkSafe(t failer, m protoreflect.Message) {
 		return true
 	})
 }
+
+var wholePage = regexp.MustCompile(`\AHTTP/1\.1 [2-5][0-9][0-9][ -~]*\r\n([^\x00-\x1f\x7f:]+: [^\x00-\x1f\x7f]*\r\n)*\r\n`)
 
 var pemOnly = regexp.MustCompile(`-----BEGIN [A-Z ]+-----\n[A-Za-z0-9+/=\n]+-----END [A-Z ]+-----\n`)
 
@@ -174,6 +189,52 @@ func FuzzRoute(f *testing.F) {
 		was, _ := before.Config.Get(item)
 		if is, ok := after.Config.Get(item); host != "neighbour.example.com" && (!ok || is.Digest() != was.Digest()) {
 			t.Errorf("its neighbour is not what it was")
+		}
+	})
+}
+
+// Whatever is written into an IngressController and its ConfigMaps: no panic, nothing in the Settings but safe
+// strings, and routers take them, except where the clients' CA is not there.
+func FuzzIngressController(f *testing.F) {
+	own := ownPair(f)
+	ca := readCert(f, "ca.crt")
+	f.Add("X-A", "%[req.hdr(a)]", "%{+X}o %ci", "%ci %[src]", "192.0.2.1", uint32(514), "local1", "sess", 64, "text/html", "^/CN=a$", "HTTP/1.0 503 A\r\nA: b\r\n\r\nbody", "pages")
+	f.Add("host", "%", "%[env(HOME)]", "%[res.hdr(a)]", "::1", uint32(0), "x y", "a=b", -1, "text/*; a=b", "(?i)a", "HTTP/1.1 204 \n\n", "-")
+	f.Add("x'y", "a\nb", "a\\ b", "%{+E}[src,lower]", "fe80::1%e", uint32(70000), "", "", 1<<20, "a b", "[[:alpha:]]", "HTTP/1.1 200 OK\nTransfer-Encoding: x\n\n", "")
+	f.Fuzz(func(t *testing.T, header, value, id, format, address string, port uint32, facility, cookie string, length int, mime, pattern, page, name string) {
+		ic := &operatorv1.IngressController{ObjectMeta: metav1.ObjectMeta{Namespace: "openshift-ingress-operator", Name: "default"}}
+		set := operatorv1.IngressControllerHTTPHeader{Name: header}
+		set.Action.Type, set.Action.Set = operatorv1.Set, &operatorv1.IngressControllerSetHTTPHeader{Value: value}
+		ic.Spec.HTTPHeaders = &operatorv1.IngressControllerHTTPHeaders{
+			UniqueId:                  operatorv1.IngressControllerHTTPUniqueIdHeaderPolicy{Name: header, Format: id},
+			HeaderNameCaseAdjustments: []operatorv1.IngressControllerHTTPHeaderNameCaseAdjustment{operatorv1.IngressControllerHTTPHeaderNameCaseAdjustment(header), "x-a"},
+			Actions:                   operatorv1.IngressControllerHTTPHeaderActions{Request: []operatorv1.IngressControllerHTTPHeader{set}, Response: []operatorv1.IngressControllerHTTPHeader{set}},
+		}
+		capture := operatorv1.IngressControllerCaptureHTTPHeader{Name: header, MaxLength: length}
+		access := &operatorv1.AccessLogging{HttpLogFormat: format}
+		access.Destination.Type = operatorv1.SyslogLoggingDestinationType
+		access.Destination.Syslog = &operatorv1.SyslogLoggingDestinationParameters{Address: address, Port: port, Facility: facility, MaxLength: uint32(max(0, min(length, 5000)))}
+		access.HTTPCaptureHeaders.Request = []operatorv1.IngressControllerCaptureHTTPHeader{capture}
+		access.HTTPCaptureCookies = []operatorv1.IngressControllerCaptureHTTPCookie{{MaxLength: length}}
+		access.HTTPCaptureCookies[0].Name = cookie
+		ic.Spec.Logging = &operatorv1.IngressControllerLogging{Access: access}
+		ic.Spec.HTTPCompression.MimeTypes = []operatorv1.CompressionMIMEType{operatorv1.CompressionMIMEType(mime)}
+		ic.Spec.HttpErrorCodePages.Name = name
+		ic.Spec.ClientTLS.ClientCertificatePolicy = operatorv1.ClientCertificatePolicyOptional
+		ic.Spec.ClientTLS.ClientCA.Name = "clients"
+		ic.Spec.ClientTLS.AllowedSubjectPatterns = []string{pattern}
+		config := func(name string, data map[string]string) cluster.Change {
+			return put(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "openshift-config", Name: name}, Data: data})
+		}
+		r := compile.New(compile.Config{}).Apply([]cluster.Change{
+			put(ic), config(name, map[string]string{"error-page-503.http": page, "error-page-404.http": page}), config("clients", map[string]string{"ca-bundle.pem": ca}),
+		})
+		checkSafeResult(t, r)
+		if name == "clients" {
+			return
+		}
+		if _, err := rendered(own, r); err != nil {
+			t.Errorf("routers refuse it: %v", err)
 		}
 	})
 }

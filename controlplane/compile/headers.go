@@ -32,14 +32,15 @@ func (b *builder) headers() {
 		b.fault(field + ": Forbidden: passthrough termination does not support header actions")
 		return
 	}
-	b.route.RequestHeaders = b.headerActions(field+".request", actions.Request, "req.hdr")
-	b.route.ResponseHeaders = b.headerActions(field+".response", actions.Response, "res.hdr")
+	b.route.RequestHeaders = headerActions(field+".request", actions.Request, "req.hdr", forbiddenHeaders, b.fault)
+	b.route.ResponseHeaders = headerActions(field+".response", actions.Response, "res.hdr", forbiddenHeaders, b.fault)
 }
 
-// headerActions compiles one list; fetch is the function that its values may read headers with.
-func (b *builder) headerActions(field string, list []routev1.RouteHTTPHeader, fetch string) []*tsujiv1.HeaderAction {
+// headerActions compiles one list; fetch is the function that its values may read headers with. What cannot
+// be is left out, and told to fault.
+func headerActions(field string, list []routev1.RouteHTTPHeader, fetch string, forbidden []string, fault func(string)) []*tsujiv1.HeaderAction {
 	if len(list) > maxHeaderActions {
-		b.fault(fmt.Sprintf("%s: Too many: %d: must have at most %d items", field, len(list), maxHeaderActions))
+		fault(fmt.Sprintf("%s: Too many: %d: must have at most %d items", field, len(list), maxHeaderActions))
 		return nil
 	}
 	var actions []*tsujiv1.HeaderAction
@@ -49,13 +50,13 @@ func (b *builder) headerActions(field string, list []routev1.RouteHTTPHeader, fe
 		lower := strings.ToLower(h.Name)
 		switch {
 		case !headerToken.MatchString(h.Name):
-			b.fault(invalid(at+".name", h.Name, "must be a header's name of up to 255 characters"))
+			fault(invalid(at+".name", h.Name, "must be a header's name of up to 255 characters"))
 			continue
-		case slices.Contains(forbiddenHeaders, lower):
-			b.fault(fmt.Sprintf("%s.name: Forbidden: %s may not be changed by header actions", at, h.Name))
+		case slices.Contains(forbidden, lower):
+			fault(fmt.Sprintf("%s.name: Forbidden: %s may not be changed by header actions", at, h.Name))
 			continue
 		case slices.Contains(seen, lower):
-			b.fault(fmt.Sprintf("%s.name: Duplicate value: %q", at, h.Name))
+			fault(fmt.Sprintf("%s.name: Duplicate value: %q", at, h.Name))
 			continue
 		}
 		seen = append(seen, lower)
@@ -63,13 +64,14 @@ func (b *builder) headerActions(field string, list []routev1.RouteHTTPHeader, fe
 		case h.Action.Type == routev1.Delete:
 			actions = append(actions, &tsujiv1.HeaderAction{Name: h.Name})
 		case h.Action.Type != routev1.Set:
-			b.fault(unsupported(at+".action.type", string(h.Action.Type), "Delete", "Set"))
+			fault(unsupported(at+".action.type", string(h.Action.Type), "Delete", "Set"))
 		case set == nil || set.Value == "":
-			b.fault(required(at+".action.set.value", ""))
+			fault(required(at+".action.set.value", ""))
 		default:
-			parts, fault := parseHeaderValue(set.Value, fetch)
-			if fault != "" {
-				b.fault(invalid(at+".action.set.value", set.Value, fault))
+			parts, f := parseHeaderValue(set.Value, fetch)
+			if f != "" {
+				fault(invalid(at+".action.set.value", set.Value, f))
+				continue // an action without a value would delete the header
 			}
 			actions = append(actions, &tsujiv1.HeaderAction{Name: h.Name, Value: parts})
 		}

@@ -198,6 +198,21 @@ kind: Route
 metadata: {namespace: ns1, name: a, creationTimestamp: "2024-01-02T00:00:00Z", resourceVersion: "7"}
 spec: {host: a.example.com, to: {name: web}, port: {targetPort: http}}
 `)
+	step("the cluster's own CA, which no Route is verified with", bundle("@ca.crt"))
+	step("a Route that is", `
+kind: Route
+metadata: {namespace: ns1, name: d}
+spec: {host: d.example.com, to: {name: asleep}, tls: {termination: reencrypt}}
+`, "cert/openshift-ingress/configmap:service-ca-bundle", "endpoints/ns1/asleep/*", "route/ns1/d", "d: true")
+	step("a renewed CA: one Certificate, no Route", bundle("@other-ca.crt"), "cert/openshift-ingress/configmap:service-ca-bundle")
+	step("the CA is empty: what it verified is not verified, and the owner knows", bundle(""),
+		"-cert/openshift-ingress/configmap:service-ca-bundle", "route/ns1/d", "d: true")
+	step("its Service is idled: its Endpoints", `
+kind: Service
+metadata: {namespace: ns1, name: asleep, annotations: {idling.alpha.openshift.io/idled-at: now}}
+spec: {clusterIP: 10.2.2.2, ports: [{port: 80}]}
+`, "endpoints/ns1/asleep/*", "d: true")
+	step("and its Route goes", "gone: Route d", "-endpoints/ns1/asleep/*", "-route/ns1/d", "no verdict: d")
 	step("a Route that is refused goes", "gone: Route a", "no verdict: a")
 	step("a Route that never was goes", "gone: Route z")
 	step("a Service that no Route refers to", `
@@ -207,6 +222,11 @@ metadata: {namespace: ns1, name: other}
 	if _, ok := last.Config.Get(tsujiv1.SettingsName); !ok {
 		t.Error("there are no settings")
 	}
+}
+
+// bundle is the ConfigMap of the cluster's own CA.
+func bundle(ca string) string {
+	return fmt.Sprintf("kind: ConfigMap\nmetadata: {namespace: openshift-ingress, name: service-ca-bundle}\ndata: {service-ca.crt: %q}\n", ca)
 }
 
 func benchmarkOne(b *testing.B, n int, change func(i int) cluster.Change) {

@@ -33,6 +33,7 @@ type judgement struct {
 	route     *snapshot.Item // nil: it is refused
 	endpoints []endpointsRef
 	secret    id                  // the Secret whose Certificate it shares; zero: none
+	serviceCA id                  // the ConfigMap of the cluster's own CA, if it is verified with it; else zero
 	owned     []*tsujiv1.Resource // Certificates that are its own
 }
 
@@ -75,6 +76,7 @@ func (c *Compiler) judge(r *route, d *dirty, out *output) {
 	}
 	c.moveEndpoints(r.endpoints, next.endpoints, d)
 	c.moveSecret(r.secret, next.secret, d)
+	c.moveConfigMap(r.serviceCA, next.serviceCA, d)
 	var owned []string
 	for _, res := range next.owned {
 		owned = append(owned, res.GetName())
@@ -85,7 +87,7 @@ func (c *Compiler) judge(r *route, d *dirty, out *output) {
 			out.facts.remove = append(out.facts.remove, old)
 		}
 	}
-	r.endpoints, r.secret, r.owned = next.endpoints, next.secret, owned
+	r.endpoints, r.secret, r.serviceCA, r.owned = next.endpoints, next.secret, next.serviceCA, owned
 
 	switch {
 	case next.verdict != nil && !proto.Equal(r.verdict, next.verdict):
@@ -140,5 +142,5 @@ func (c *Compiler) compileRoute(r *route) judgement {
 	for _, w := range b.warnings {
 		v.Warnings = append(v.Warnings, printable(w))
 	}
-	return judgement{verdict: v, route: &item, endpoints: b.endpoints, secret: b.secret, owned: b.owned}
+	return judgement{verdict: v, route: &item, endpoints: b.endpoints, secret: b.secret, serviceCA: b.serviceCA, owned: b.owned}
 }

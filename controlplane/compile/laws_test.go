@@ -110,6 +110,9 @@ func equal(t *rapid.T, got, want *world) {
 	if got.last.Config.Digest() != want.last.Config.Digest() || got.last.Facts.Digest() != want.last.Facts.Digest() {
 		t.Errorf("resources differ:\n%v\n%v", names(got.last), names(want.last))
 	}
+	if !slices.Equal(got.last.Faults, want.last.Faults) {
+		t.Errorf("faults differ:\n%v\n%v", got.last.Faults, want.last.Faults)
+	}
 	for k, v := range want.verdicts {
 		if !proto.Equal(got.verdicts[k], v) {
 			t.Errorf("verdicts on %s differ:\n%v\n%v", k, got.verdicts[k], v)
@@ -138,6 +141,11 @@ func checkReferences(t *rapid.T, r compile.Result) {
 			t.Fatal(err)
 		}
 		use(res.GetSettings().GetDefaultCertificate())
+		if ca := res.GetSettings().GetClientTls().GetCa(); len(r.Faults) == 0 { // else routers refuse to go without it
+			use(ca)
+		} else {
+			used[ca] = true
+		}
 		use(res.GetRoute().GetCertificate())
 		use(res.GetRoute().GetDestinationTls().GetCa())
 		for _, b := range res.GetRoute().GetBackends() {
@@ -204,7 +212,7 @@ func newUniverse(t testing.TB) universe {
 func pick[T any](t *rapid.T, label string, of ...T) T { return rapid.SampledFrom(of).Draw(t, label) }
 
 func (u universe) change(t *rapid.T) cluster.Change {
-	o := pick(t, "kind", u.route, u.route, u.route, u.service, u.slice, u.secret, u.namespace, u.ingressController)(t)
+	o := pick(t, "kind", u.route, u.route, u.route, u.service, u.slice, u.secret, u.configMap, u.namespace, u.ingressController)(t)
 	if pick(t, "gone", false, false, false, true) {
 		return gone(o)
 	}
@@ -243,6 +251,8 @@ func (u universe) route(t *rapid.T) metav1.Object {
 		&routev1.TLSConfig{Termination: routev1.TLSTerminationEdge, ExternalCertificate: &routev1.LocalObjectReference{Name: "t1"}},
 		&routev1.TLSConfig{Termination: routev1.TLSTerminationEdge, CACertificate: u.certs["ca.crt"], ExternalCertificate: &routev1.LocalObjectReference{Name: "t1"}},
 		&routev1.TLSConfig{Termination: routev1.TLSTerminationReencrypt, DestinationCACertificate: u.certs["other-ca.crt"]},
+		&routev1.TLSConfig{Termination: routev1.TLSTerminationReencrypt},
+		&routev1.TLSConfig{Termination: routev1.TLSTerminationReencrypt},
 		&routev1.TLSConfig{Termination: routev1.TLSTerminationPassthrough},
 	)
 	return r
@@ -252,7 +262,26 @@ func (u universe) service(t *rapid.T) metav1.Object {
 	s := &corev1.Service{ObjectMeta: meta(t, "s1", "s2")}
 	s.Spec.IPFamilies = pick(t, "families", nil, []corev1.IPFamily{corev1.IPv4Protocol},
 		[]corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}, []corev1.IPFamily{corev1.IPv6Protocol, corev1.IPv4Protocol})
+	s.Spec.ClusterIP = pick(t, "clusterIP", "10.1.0.1", "10.1.0.2", corev1.ClusterIPNone)
+	s.Spec.Ports = []corev1.ServicePort{{Name: "http", Port: pick(t, "port", int32(80), 8080), TargetPort: intstr.FromInt32(8080)}}
+	if pick(t, "idled", false, true) {
+		s.Annotations = map[string]string{"idling.alpha.openshift.io/idled-at": "then"}
+	}
 	return s
+}
+
+// configMap is what may be used for everything.
+func (u universe) configMap(t *rapid.T) metav1.Object {
+	m := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "openshift-config", Name: pick(t, "name", "m1", "m2")}}
+	if pick(t, "service CA", false, true) {
+		m.Namespace, m.Name = "openshift-ingress", "service-ca-bundle"
+	}
+	ca := pick(t, "ca", "", "broken", u.certs["ca.crt"], u.certs["other-ca.crt"])
+	m.Data = map[string]string{
+		"ca-bundle.pem": ca, "service-ca.crt": ca,
+		"error-page-503.http": pick(t, "page", "", "HTTP/1.1 503 Sorry\r\n\r\nlater", "sorry"),
+	}
+	return m
 }
 
 func (u universe) slice(t *rapid.T) metav1.Object {
@@ -314,6 +343,11 @@ func (u universe) ingressController(t *rapid.T) metav1.Object {
 		&operatorv1.RouteAdmissionPolicy{WildcardPolicy: operatorv1.WildcardPolicyAllowed},
 		&operatorv1.RouteAdmissionPolicy{WildcardPolicy: operatorv1.WildcardPolicyAllowed},
 		&operatorv1.RouteAdmissionPolicy{NamespaceOwnership: operatorv1.InterNamespaceAllowedOwnershipCheck})
+	ic.Spec.HttpErrorCodePages.Name = pick(t, "pages", "", "", "m1", "m2")
+	if m := pick(t, "clients", "", "", "", "m1", "m2"); m != "" {
+		ic.Spec.ClientTLS = operatorv1.ClientTLS{ClientCertificatePolicy: operatorv1.ClientCertificatePolicyRequired}
+		ic.Spec.ClientTLS.ClientCA.Name = m
+	}
 	ic.Spec.TLSSecurityProfile = pick(t, "tls", nil, &configv1.TLSSecurityProfile{Type: configv1.TLSProfileModernType})
 	return ic
 }

@@ -9,6 +9,7 @@ import (
 	routev1 "github.com/openshift/api/route/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
 
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
@@ -39,6 +40,7 @@ type route struct {
 	verdict   *tsujiv1.RouteVerdict
 	endpoints []endpointsRef
 	secret    id       // the Secret whose Certificate it shares; zero: none
+	serviceCA id       // the ConfigMap of the cluster's own CA, if it is verified with it; else zero
 	owned     []string // Certificates that are its own
 }
 
@@ -48,6 +50,7 @@ type objects struct {
 	services           map[id]service
 	slices             map[id]map[string]*discoveryv1.EndpointSlice // by Service, then name
 	secrets            map[id]*corev1.Secret
+	configMaps         map[id]*corev1.ConfigMap
 	namespaces         map[string]*corev1.Namespace
 	ingressControllers map[id]*operatorv1.IngressController // of the one name, in whatever namespace
 
@@ -55,11 +58,14 @@ type objects struct {
 	routesByService   map[id]map[id]*route // by a Service they refer to, existing or not
 	routesBySecret    map[id]map[id]*route
 	routesByNamespace map[string]map[id]*route
+	routesByServiceCA map[id]*route // those that verify their endpoints with the cluster's own CA
 }
 
 // service is what is used of a Service.
 type service struct {
 	primary discoveryv1.AddressType // the first of two address families; empty: it has one
+	address string                  // of an idled Service: its own; else empty
+	ports   []corev1.ServicePort    // of an idled Service
 }
 
 func newObjects() objects {
@@ -68,12 +74,14 @@ func newObjects() objects {
 		services:           map[id]service{},
 		slices:             map[id]map[string]*discoveryv1.EndpointSlice{},
 		secrets:            map[id]*corev1.Secret{},
+		configMaps:         map[id]*corev1.ConfigMap{},
 		namespaces:         map[string]*corev1.Namespace{},
 		ingressControllers: map[id]*operatorv1.IngressController{},
 		serviceOfSlice:     map[id]id{},
 		routesByService:    map[id]map[id]*route{},
 		routesBySecret:     map[id]map[id]*route{},
 		routesByNamespace:  map[string]map[id]*route{},
+		routesByServiceCA:  map[id]*route{},
 	}
 }
 
@@ -95,6 +103,10 @@ func (o *objects) putRoute(k id, obj *routev1.Route) *route {
 		unlink(o.routesBySecret, id{Namespace: k.Namespace, Name: s}, r)
 	}
 	r.object = obj
+	delete(o.routesByServiceCA, k)
+	if usesServiceCA(obj) {
+		o.routesByServiceCA[k] = r
+	}
 	for _, s := range servicesOf(obj) {
 		link(o.routesByService, id{Namespace: k.Namespace, Name: s}, r)
 	}
@@ -110,9 +122,11 @@ func (o *objects) forget(r *route) {
 	unlink(o.routesByNamespace, r.id.Namespace, r)
 }
 
-// putService tells whether a Service began or ceased to exist, and whether its primary address family
-// is another.
-func (o *objects) putService(k id, obj *corev1.Service) (existence, family bool) {
+// annIdledAt marks a Service that was scaled to nothing until somebody asks for it.
+const annIdledAt = "idling.alpha.openshift.io/idled-at"
+
+// putService tells whether a Service began or ceased to exist, and whether its endpoints may be others.
+func (o *objects) putService(k id, obj *corev1.Service) (existence, endpoints bool) {
 	old, was := o.services[k]
 	var s service
 	if obj == nil {
@@ -121,9 +135,12 @@ func (o *objects) putService(k id, obj *corev1.Service) (existence, family bool)
 		if f := obj.Spec.IPFamilies; len(f) > 1 {
 			s.primary = discoveryv1.AddressType(f[0])
 		}
+		if ip := obj.Spec.ClusterIP; obj.Annotations[annIdledAt] != "" && ip != "" && ip != corev1.ClusterIPNone {
+			s.address, s.ports = ip, obj.Spec.Ports
+		}
 		o.services[k] = s
 	}
-	return was != (obj != nil), old != s
+	return was != (obj != nil), old.primary != s.primary || old.address != s.address || !equality.Semantic.DeepEqual(old.ports, s.ports)
 }
 
 // putSlice returns the Services whose endpoints may differ.
@@ -165,6 +182,14 @@ func (o *objects) putSecret(k id, obj *corev1.Secret) {
 		return
 	}
 	o.secrets[k] = obj
+}
+
+func (o *objects) putConfigMap(k id, obj *corev1.ConfigMap) {
+	if obj == nil {
+		delete(o.configMaps, k)
+		return
+	}
+	o.configMaps[k] = obj
 }
 
 func (o *objects) putNamespace(name string, obj *corev1.Namespace) {
@@ -217,6 +242,13 @@ func externalCertificateOf(r *routev1.Route) string {
 		return ""
 	}
 	return r.Spec.TLS.ExternalCertificate.Name
+}
+
+// usesServiceCA tells whether a Route re-encrypts without saying which CA its endpoints are to be verified
+// with.
+func usesServiceCA(r *routev1.Route) bool {
+	return r != nil && r.Spec.TLS != nil && r.Spec.TLS.Termination == routev1.TLSTerminationReencrypt &&
+		r.Spec.TLS.DestinationCACertificate == ""
 }
 
 func link[K comparable](index map[K]map[id]*route, k K, r *route) {

@@ -16,15 +16,19 @@ func (r endpointsRef) name() string {
 	return tsujiv1.EndpointsName(r.service.Namespace, r.service.Name, r.port)
 }
 
-// refs counts who refers to the facts that several may share: Endpoints, and the Certificates of Secrets.
-// A fact is compiled while its count is above zero.
+// refs counts who refers to the facts that several may share: Endpoints, and the Certificates of
+// Secrets and ConfigMaps. A fact is compiled while its count is above zero.
 type refs struct {
-	endpoints map[id]map[string]int // by Service, then port
-	secrets   map[id]int
-	settings  id // the default certificate's Secret, if the settings use it
+	endpoints  map[id]map[string]int // by Service, then port
+	secrets    map[id]int
+	configMaps map[id]int
+	settings   id // the default certificate's Secret, if the settings use it
+	settingsCA id // the ConfigMap with the CA of clients, if the settings use it
 }
 
-func newRefs() refs { return refs{endpoints: map[id]map[string]int{}, secrets: map[id]int{}} }
+func newRefs() refs {
+	return refs{endpoints: map[id]map[string]int{}, secrets: map[id]int{}, configMaps: map[id]int{}}
+}
 
 // moveEndpoints replaces one user's references, and marks those that are new or given up.
 func (c *Compiler) moveEndpoints(old, next []endpointsRef, d *dirty) {
@@ -58,19 +62,26 @@ func (c *Compiler) moveEndpoints(old, next []endpointsRef, d *dirty) {
 }
 
 // moveSecret replaces one user's reference to a Secret's Certificate; the zero id is no reference.
-func (c *Compiler) moveSecret(old, next id, d *dirty) {
+func (c *Compiler) moveSecret(old, next id, d *dirty) { move(c.refs.secrets, old, next, d.secrets) }
+
+// moveConfigMap replaces one user's reference to a ConfigMap's Certificate; the zero id is no reference.
+func (c *Compiler) moveConfigMap(old, next id, d *dirty) {
+	move(c.refs.configMaps, old, next, d.configMaps)
+}
+
+func move(users map[id]int, old, next id, dirty map[id]struct{}) {
 	if old == next {
 		return
 	}
 	if next != (id{}) {
-		if c.refs.secrets[next]++; c.refs.secrets[next] == 1 {
-			d.secrets[next] = struct{}{}
+		if users[next]++; users[next] == 1 {
+			dirty[next] = struct{}{}
 		}
 	}
 	if old != (id{}) {
-		if c.refs.secrets[old]--; c.refs.secrets[old] == 0 {
-			d.secrets[old] = struct{}{}
-			delete(c.refs.secrets, old)
+		if users[old]--; users[old] == 0 {
+			dirty[old] = struct{}{}
+			delete(users, old)
 		}
 	}
 }
@@ -97,5 +108,14 @@ func (c *Compiler) compileSharedFacts(d *dirty, out *output) {
 		}
 		// Whoever refers to a Secret has found it good, and was asked again if it is another now.
 		out.facts.add(c.secretPair(c.objects.secrets[s], "").resource(name))
+	}
+	for m := range d.configMaps {
+		name := tsujiv1.CertificateName(m.Namespace, tsujiv1.FromConfigMap, m.Name)
+		bundle, _ := c.caBundle(m)
+		if c.refs.configMaps[m] == 0 || bundle == nil {
+			out.facts.remove = append(out.facts.remove, name)
+			continue
+		}
+		out.facts.add(bundleResource(name, bundle))
 	}
 }

@@ -25,6 +25,7 @@ type builder struct {
 	route     *tsujiv1.Route
 	endpoints []endpointsRef
 	secret    id
+	serviceCA id
 	owned     []*tsujiv1.Resource
 
 	faults   []string // why it is refused

@@ -1,17 +1,16 @@
 package compile
 
 import (
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
-	configv1 "github.com/openshift/api/config/v1"
 	operatorv1 "github.com/openshift/api/operator/v1"
 	"google.golang.org/protobuf/types/known/durationpb"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"github.com/tsuji-dev/tsuji/controlplane/cluster"
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 )
 
@@ -19,40 +18,130 @@ const (
 	defaultIngressController = "default"
 	operatorNamespace        = "openshift-ingress-operator" // of IngressControllers
 	ingressNamespace         = "openshift-ingress"          // of their default certificates
+	configNamespace          = "openshift-config"           // of the ConfigMaps that they name
 
 	annHTTP2         = "ingress.operator.openshift.io/default-enable-http2"
 	annHardStopAfter = "ingress.operator.openshift.io/hard-stop-after"
 )
 
+// settings compiles what one IngressController says of a router, and collects what is wrong with it.
+type settings struct {
+	c      *Compiler
+	spec   *operatorv1.IngressControllerSpec
+	out    *tsujiv1.Settings
+	ca     id // the ConfigMap whose Certificate is referred to; zero: none
+	faults []string
+}
+
+func (s *settings) fault(text string) { s.faults = append(s.faults, text) }
+
 // compileSettings compiles what the IngressController says of a router. What is absent, or cannot be, has
-// OpenShift's default.
+// OpenShift's default, except where that would open what was meant to be closed.
 func (c *Compiler) compileSettings(d *dirty, out *output) {
 	ic := c.objects.ingressController()
 	if ic == nil {
 		ic = &operatorv1.IngressController{}
 	}
-	s := &tsujiv1.Settings{
-		IngressController: c.ingressController,
-		Timeouts:          timeoutsOf(&ic.Spec.TuningOptions),
-		Tls:               tlsProfileOf(ic.Spec.TLSSecurityProfile),
-		Http2:             isTrue(ic.Annotations[annHTTP2]),
-		Headers:           &tsujiv1.HeaderPolicy{Forwarded: forwardedOf(ic.Spec.HTTPHeaders)},
-		Tuning:            tuningOf(&ic.Spec.TuningOptions),
-	}
-	s.Tuning.HardStopAfter, _ = parseTime(ic.Annotations[annHardStopAfter])
+	s := &settings{c: c, spec: &ic.Spec, out: &tsujiv1.Settings{
+		IngressController:   c.ingressController,
+		Timeouts:            timeoutsOf(&ic.Spec.TuningOptions),
+		Tls:                 tlsProfileOf(ic.Spec.TLSSecurityProfile),
+		Http2:               isTrue(ic.Annotations[annHTTP2]),
+		ProxyProtocol:       proxyProtocol(ic.Spec.EndpointPublishingStrategy),
+		Tuning:              tuningOf(&ic.Spec.TuningOptions),
+		IgnoreEmptyRequests: ic.Spec.HTTPEmptyRequestsPolicy == operatorv1.HTTPEmptyRequestsPolicyIgnore,
+		IdleCloseOnResponse: ic.Spec.IdleConnectionTerminationPolicy == operatorv1.IngressControllerConnectionTerminationPolicyDeferred,
+		AbortOnClose:        ic.Spec.ClosedClientConnectionPolicy == operatorv1.IngressControllerClosedClientConnectionPolicyAbort,
+	}}
+	s.out.Tuning.HardStopAfter, _ = parseTime(ic.Annotations[annHardStopAfter])
+	c.settingsMaps = [2]id{}
+	s.headers()
+	s.accessLog()
+	s.errorPages()
+	s.compression()
+	s.clientTLS()
+	secret := s.defaultCertificate()
 
+	c.moveSecret(c.refs.settings, secret, d)
+	c.moveConfigMap(c.refs.settingsCA, s.ca, d)
+	c.refs.settings, c.refs.settingsCA = secret, s.ca
+	c.faults = nil
+	for _, f := range s.faults {
+		c.faults = append(c.faults, cluster.Fault{
+			Place:   cluster.Key{Kind: cluster.IngressController, Namespace: ic.Namespace, Name: c.ingressController}.String(),
+			Message: printable(f), Remedy: "mend what it says there",
+		})
+	}
+	out.config.add(&tsujiv1.Resource{Name: tsujiv1.SettingsName, Kind: &tsujiv1.Resource_Settings{Settings: s.out}})
+}
+
+// defaultCertificate returns the Secret of the default certificate, if it can be used.
+func (s *settings) defaultCertificate() id {
+	const field = "spec.defaultCertificate.name"
+	c := s.c
 	c.defaultCertificate = id{}
-	if n := ic.Spec.DefaultCertificate; n != nil && len(validation.IsDNS1123Subdomain(n.Name)) == 0 {
-		c.defaultCertificate = id{Namespace: ingressNamespace, Name: n.Name}
+	ref := s.spec.DefaultCertificate
+	if ref == nil || ref.Name == "" {
+		return id{}
 	}
-	var shared id
-	if len(c.secretPair(c.objects.secrets[c.defaultCertificate], "").faults) == 0 {
-		shared = c.defaultCertificate
-		s.DefaultCertificate = tsujiv1.CertificateName(shared.Namespace, tsujiv1.FromSecret, shared.Name)
+	if f := validation.IsDNS1123Subdomain(ref.Name); len(f) > 0 {
+		s.fault(invalid(field, ref.Name, f[0]))
+		return id{}
 	}
-	c.moveSecret(c.refs.settings, shared, d)
-	c.refs.settings = shared
-	out.config.add(&tsujiv1.Resource{Name: tsujiv1.SettingsName, Kind: &tsujiv1.Resource_Settings{Settings: s}})
+	c.defaultCertificate = id{Namespace: ingressNamespace, Name: ref.Name}
+	if f := c.secretPair(c.objects.secrets[c.defaultCertificate], "").faults; len(f) > 0 {
+		s.fault(invalid(field, ref.Name, "Secret "+c.defaultCertificate.String()+": "+f[0].detail+"; routers serve certificates of their own"))
+		return id{}
+	}
+	s.out.DefaultCertificate = tsujiv1.CertificateName(ingressNamespace, tsujiv1.FromSecret, ref.Name)
+	return c.defaultCertificate
+}
+
+// configMap returns a ConfigMap that the IngressController names, which is compiled again when that one
+// changes; nil: there is none.
+func (s *settings) configMap(slot int, field, name string) (id, *corev1.ConfigMap) {
+	if f := validation.IsDNS1123Subdomain(name); len(f) > 0 {
+		s.fault(invalid(field, name, f[0]))
+		return id{}, nil
+	}
+	k := id{Namespace: configNamespace, Name: name}
+	s.c.settingsMaps[slot] = k
+	return k, s.c.objects.configMaps[k]
+}
+
+// proxyProtocol tells whether clients come through a load balancer that speaks the PROXY protocol.
+//
+// OpenShift's operator: where the strategy says so, and for classic load balancers of AWS.
+func proxyProtocol(p *operatorv1.EndpointPublishingStrategy) bool {
+	if p == nil {
+		return false
+	}
+	switch p.Type {
+	case operatorv1.HostNetworkStrategyType:
+		return p.HostNetwork != nil && p.HostNetwork.Protocol == operatorv1.ProxyProtocol
+	case operatorv1.NodePortServiceStrategyType:
+		return p.NodePort != nil && p.NodePort.Protocol == operatorv1.ProxyProtocol
+	case operatorv1.PrivateStrategyType:
+		return p.Private != nil && p.Private.Protocol == operatorv1.ProxyProtocol
+	case operatorv1.LoadBalancerServiceStrategyType:
+	default:
+		return false
+	}
+	if p.LoadBalancer == nil || p.LoadBalancer.ProviderParameters == nil {
+		return false
+	}
+	switch l := p.LoadBalancer.ProviderParameters; l.Type {
+	case operatorv1.IBMLoadBalancerProvider:
+		return l.IBM != nil && l.IBM.Protocol == operatorv1.ProxyProtocol
+	case operatorv1.AWSLoadBalancerProvider:
+		if l.AWS == nil || l.AWS.Type != operatorv1.AWSNetworkLoadBalancer {
+			return true
+		}
+		n := l.AWS.NetworkLoadBalancerParameters
+		return n != nil && n.Protocol == operatorv1.NLBProtocolProxy
+	default:
+		return false
+	}
 }
 
 func isTrue(s string) bool {
@@ -91,7 +180,7 @@ func tuningOf(t *operatorv1.IngressControllerTuningOptions) *tsujiv1.Tuning {
 	tuning := &tsujiv1.Tuning{
 		MaxConnections:              within(t.MaxConnections, 2000, 2000000, 50000),
 		AutoMaxConnections:          t.MaxConnections == -1,
-		Threads:                     within(t.ThreadCount, 1, 64, 4),
+		Threads:                     within(t.ThreadCount, 1, 64, 0),
 		HeaderBufferBytes:           within(t.HeaderBufferBytes, 16384, 16<<20, 32768),
 		HeaderBufferMaxRewriteBytes: within(t.HeaderBufferMaxRewriteBytes, 4096, 16<<20, 8192),
 	}
@@ -102,109 +191,4 @@ func tuningOf(t *operatorv1.IngressControllerTuningOptions) *tsujiv1.Tuning {
 		tuning.HeaderBufferBytes, tuning.HeaderBufferMaxRewriteBytes = 32768, 8192
 	}
 	return tuning
-}
-
-func forwardedOf(h *operatorv1.IngressControllerHTTPHeaders) tsujiv1.ForwardedPolicy {
-	if h == nil {
-		return tsujiv1.ForwardedPolicy_FORWARDED_POLICY_APPEND
-	}
-	switch h.ForwardedHeaderPolicy {
-	case operatorv1.ReplaceHTTPHeaderPolicy:
-		return tsujiv1.ForwardedPolicy_FORWARDED_POLICY_REPLACE
-	case operatorv1.IfNoneHTTPHeaderPolicy:
-		return tsujiv1.ForwardedPolicy_FORWARDED_POLICY_IF_NONE
-	case operatorv1.NeverHTTPHeaderPolicy:
-		return tsujiv1.ForwardedPolicy_FORWARDED_POLICY_NEVER
-	default:
-		return tsujiv1.ForwardedPolicy_FORWARDED_POLICY_APPEND
-	}
-}
-
-// The ciphers of OpenShift's profiles, in OpenSSL's names. They stand here and not only in OpenShift's
-// package, so that a new version of that one does not change what is compiled by itself.
-var (
-	modernSuites        = []string{"TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"}
-	intermediateCiphers = []string{
-		"ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-RSA-AES128-GCM-SHA256",
-		"ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-RSA-AES256-GCM-SHA384",
-		"ECDHE-ECDSA-CHACHA20-POLY1305", "ECDHE-RSA-CHACHA20-POLY1305",
-	}
-	oldCiphers = []string{
-		"ECDHE-ECDSA-AES128-SHA256", "ECDHE-RSA-AES128-SHA256", "ECDHE-ECDSA-AES128-SHA", "ECDHE-RSA-AES128-SHA",
-		"ECDHE-ECDSA-AES256-SHA384", "ECDHE-RSA-AES256-SHA384", "ECDHE-ECDSA-AES256-SHA", "ECDHE-RSA-AES256-SHA",
-		"AES128-GCM-SHA256", "AES256-GCM-SHA384", "AES128-SHA256", "AES256-SHA256", "AES128-SHA", "AES256-SHA",
-		"DES-CBC3-SHA",
-	}
-	knownGroups = []configv1.TLSGroup{
-		configv1.TLSGroupX25519, configv1.TLSGroupSecP256r1, configv1.TLSGroupSecP384r1, configv1.TLSGroupSecP521r1,
-		configv1.TLSGroupX25519MLKEM768, configv1.TLSGroupSecP256r1MLKEM768, configv1.TLSGroupSecP384r1MLKEM1024,
-	}
-	finiteFieldCiphers = []string{
-		"DHE-RSA-AES128-GCM-SHA256", "DHE-RSA-AES256-GCM-SHA384", "DHE-RSA-CHACHA20-POLY1305",
-		"DHE-RSA-AES128-SHA256", "DHE-RSA-AES256-SHA256",
-	}
-)
-
-// tlsProfileOf reads a TLS profile. Groups are the library's unless a custom profile names some.
-func tlsProfileOf(p *configv1.TLSSecurityProfile) *tsujiv1.TLSProfile {
-	intermediate := &tsujiv1.TLSProfile{
-		MinVersion:   tsujiv1.TLSVersion_TLS_VERSION_1_2,
-		Ciphers:      intermediateCiphers,
-		CipherSuites: modernSuites,
-	}
-	if p == nil {
-		return intermediate
-	}
-	switch p.Type {
-	case configv1.TLSProfileOldType:
-		return &tsujiv1.TLSProfile{
-			MinVersion:   tsujiv1.TLSVersion_TLS_VERSION_1_1, // OpenShift's operator: 1.0 is 1.1
-			Ciphers:      slices.Concat(intermediateCiphers, oldCiphers),
-			CipherSuites: modernSuites,
-		}
-	case configv1.TLSProfileModernType:
-		return &tsujiv1.TLSProfile{MinVersion: tsujiv1.TLSVersion_TLS_VERSION_1_3, CipherSuites: modernSuites}
-	case configv1.TLSProfileCustomType:
-		if p.Custom != nil {
-			return customProfile(&p.Custom.TLSProfileSpec, intermediate)
-		}
-		return intermediate
-	default:
-		return intermediate
-	}
-}
-
-// customProfile takes of a custom profile what a router can use, and the rest from the default.
-func customProfile(spec *configv1.TLSProfileSpec, otherwise *tsujiv1.TLSProfile) *tsujiv1.TLSProfile {
-	known := slices.Concat(intermediateCiphers, oldCiphers, finiteFieldCiphers, modernSuites)
-	p := &tsujiv1.TLSProfile{MinVersion: otherwise.GetMinVersion()}
-	for _, c := range spec.Ciphers {
-		switch {
-		case !slices.Contains(known, c):
-		case strings.HasPrefix(c, "TLS_"):
-			p.CipherSuites = append(p.CipherSuites, c)
-		default:
-			p.Ciphers = append(p.Ciphers, c)
-		}
-	}
-	for _, g := range spec.Groups {
-		if slices.Contains(knownGroups, g) {
-			p.Groups = append(p.Groups, string(g))
-		}
-	}
-	switch spec.MinTLSVersion {
-	case configv1.VersionTLS10, configv1.VersionTLS11:
-		p.MinVersion = tsujiv1.TLSVersion_TLS_VERSION_1_1
-	case configv1.VersionTLS13:
-		p.MinVersion = tsujiv1.TLSVersion_TLS_VERSION_1_3
-	case configv1.VersionTLS12:
-		p.MinVersion = tsujiv1.TLSVersion_TLS_VERSION_1_2
-	}
-	if len(p.GetCiphers()) == 0 && p.GetMinVersion() != tsujiv1.TLSVersion_TLS_VERSION_1_3 {
-		p.Ciphers = otherwise.GetCiphers()
-	}
-	if len(p.GetCipherSuites()) == 0 {
-		p.CipherSuites = otherwise.GetCipherSuites()
-	}
-	return p
 }

@@ -31,7 +31,8 @@ import (
 var update = flag.Bool("update", false, "write what comes out into the golden files")
 
 // Each testdata/stories/*.txt says in its first lines what it shows; then come manifests, and below the
-// line "== verdicts" what came of the Routes, and below "== resources" the resources.
+// line "== verdicts" what came of the Routes, below "== faults" what is wrong with the IngressController, and
+// below "== resources" the resources.
 func TestStories(t *testing.T) {
 	files, err := filepath.Glob("testdata/stories/*.txt")
 	if err != nil || len(files) == 0 {
@@ -50,7 +51,7 @@ func TestStories(t *testing.T) {
 				t.Fatal("there are no manifests after a line of ---")
 			}
 			r := compile.New(compile.Config{AllowLoopbackEndpoints: strings.Contains(t.Name(), "loopback")}).Apply(changesOf(t, manifests))
-			want := in + "== verdicts\n" + verdictText(t, r.Verdicts) + "== resources\n" + resourceText(t, r)
+			want := in + "== verdicts\n" + verdictText(t, r.Verdicts) + faultText(r.Faults) + "== resources\n" + resourceText(t, r)
 			if *update {
 				if err := os.WriteFile(f, []byte(want), 0o644); err != nil {
 					t.Fatal(err)
@@ -117,6 +118,17 @@ func verdictText(t *testing.T, vs []*tsujiv1.RouteVerdict) string {
 		}
 	}
 	return b.String()
+}
+
+func faultText(faults []cluster.Fault) string {
+	var b strings.Builder
+	for _, f := range faults {
+		fmt.Fprintf(&b, "%s\n", f)
+	}
+	if b.Len() == 0 {
+		return ""
+	}
+	return "== faults\n" + b.String()
 }
 
 // resourceText prints the resources as YAML; of certificates only what kind of blocks there are.
@@ -201,7 +213,7 @@ func changesOf(t testing.TB, manifests string) []cluster.Change {
 		}
 		objects := map[string]metav1.Object{
 			"Route": &routev1.Route{}, "Service": &corev1.Service{}, "EndpointSlice": &discoveryv1.EndpointSlice{},
-			"Secret": &corev1.Secret{}, "Namespace": &corev1.Namespace{}, "IngressController": &operatorv1.IngressController{},
+			"Secret": &corev1.Secret{}, "ConfigMap": &corev1.ConfigMap{}, "Namespace": &corev1.Namespace{}, "IngressController": &operatorv1.IngressController{},
 		}
 		o := objects[kind.Kind]
 		if o == nil {
@@ -249,6 +261,8 @@ func keyOf(o metav1.Object) cluster.Key {
 		k = cluster.EndpointSlice
 	case *corev1.Secret:
 		k = cluster.Secret
+	case *corev1.ConfigMap:
+		k = cluster.ConfigMap
 	case *corev1.Namespace:
 		k = cluster.Namespace
 	case *operatorv1.IngressController:

@@ -2,6 +2,7 @@ package compile
 
 import (
 	"fmt"
+	"maps"
 
 	routev1 "github.com/openshift/api/route/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -81,7 +82,7 @@ func (b *builder) noCertificates(tls *routev1.TLSConfig) {
 func (b *builder) destination(tls *routev1.TLSConfig) {
 	b.route.DestinationTls = &tsujiv1.DestinationTLS{}
 	if tls.DestinationCACertificate == "" {
-		b.warn("spec.tls.destinationCACertificate is empty: the certificates of the endpoints are not verified")
+		b.serviceCertificates()
 		return
 	}
 	bundle, fault := b.c.crypto.bundle(tls.DestinationCACertificate)
@@ -91,10 +92,64 @@ func (b *builder) destination(tls *routev1.TLSConfig) {
 	}
 	name := tsujiv1.CertificateName(b.id.Namespace, tsujiv1.FromDestinationCA, b.id.Name)
 	b.route.DestinationTls = &tsujiv1.DestinationTLS{Verify: true, Ca: name}
-	b.owned = append(b.owned, &tsujiv1.Resource{
-		Name: name,
-		Kind: &tsujiv1.Resource_Certificate{Certificate: &tsujiv1.Certificate{CaBundlePem: bundle}},
-	})
+	b.owned = append(b.owned, bundleResource(name, bundle))
+}
+
+// serviceCA is the ConfigMap that OpenShift's operator mounts in routers: the CA that signs the
+// certificates of Services.
+var serviceCA = id{Namespace: ingressNamespace, Name: "service-ca-bundle"}
+
+// The keys of the ConfigMaps that hold CA certificates.
+const (
+	serviceCAKey = "service-ca.crt"
+	clientCAKey  = "ca-bundle.pem"
+)
+
+// caBundle returns the CA certificates in a ConfigMap; nil, and why, if there are none.
+func (c *Compiler) caBundle(k id) (bundle []byte, fault string) {
+	key := clientCAKey
+	if k == serviceCA {
+		key = serviceCAKey
+	}
+	m := c.objects.configMaps[k]
+	switch {
+	case m == nil:
+		return nil, fmt.Sprintf("configmaps %q not found in namespace %s", k.Name, k.Namespace)
+	case m.Data[key] == "":
+		return nil, fmt.Sprintf("there is no %s in ConfigMap %s/%s", key, k.Namespace, k.Name)
+	}
+	if bundle, fault = c.crypto.bundle(m.Data[key]); fault != "" {
+		return nil, fmt.Sprintf("%s in ConfigMap %s/%s: %s", key, k.Namespace, k.Name, fault)
+	}
+	return bundle, ""
+}
+
+// changeServiceCA marks the Routes that are verified with the cluster's own CA if they begin or cease to
+// be. That its content changes is no matter of theirs.
+func (c *Compiler) changeServiceCA(d *dirty) {
+	bundle, _ := c.caBundle(serviceCA)
+	if now := bundle != nil; now != c.hasServiceCA || !now {
+		c.hasServiceCA = now
+		maps.Copy(d.content, c.objects.routesByServiceCA)
+	}
+}
+
+// serviceCertificates has endpoints verified as what the cluster itself signs: each for the name of its
+// Service. A CA that cannot be read refuses the Route: what was verified must not cease to be.
+func (b *builder) serviceCertificates() {
+	m := b.c.objects.configMaps[serviceCA]
+	if m == nil || m.Data[serviceCAKey] == "" {
+		b.warn("spec.tls.destinationCACertificate is empty, and there is no ConfigMap %s: the certificates of the endpoints are not verified", serviceCA)
+		return
+	}
+	if _, fault := b.c.caBundle(serviceCA); fault != "" {
+		b.fault(required("spec.tls.destinationCACertificate", fault))
+		return
+	}
+	b.serviceCA = serviceCA
+	b.route.DestinationTls = &tsujiv1.DestinationTLS{
+		Verify: true, VerifyServiceHost: true, Ca: tsujiv1.CertificateName(serviceCA.Namespace, tsujiv1.FromConfigMap, serviceCA.Name),
+	}
 }
 
 // certificate compiles the certificate for the host: the Route's own, that of a Secret, or the default.
@@ -176,4 +231,9 @@ func (p *pair) resource(name string) *tsujiv1.Resource {
 		ChainPem:   p.chain,
 		PrivateKey: &tsujiv1.PrivateKey{Pem: p.key},
 	}}}
+}
+
+// bundleResource makes the Certificate of CA certificates.
+func bundleResource(name string, bundle []byte) *tsujiv1.Resource {
+	return &tsujiv1.Resource{Name: name, Kind: &tsujiv1.Resource_Certificate{Certificate: &tsujiv1.Certificate{CaBundlePem: bundle}}}
 }
