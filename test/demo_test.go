@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -28,7 +27,7 @@ func TestDemo(t *testing.T) {
 	if err := os.CopyFS(manifests, os.DirFS("../examples/demo")); err != nil {
 		t.Fatal(err)
 	}
-	offset := 20_000 + 10*rand.IntN(2_000) // far from a demo that runs, and from other tests' free ports as a rule
+	const offset = 1000 // below the ports that clients get, in a namespace that is ours alone
 	state := filepath.Join(dir, "state")
 	log := filepath.Join(dir, "demo.log")
 	p := start(t, log, "tsuji", "demo", "--source="+manifests, "--state-dir="+state, "--bin-dir="+bin, "--haproxy="+haproxytest.Binary(t), fmt.Sprintf("--port-offset=%d", offset))
@@ -71,7 +70,22 @@ func TestDemo(t *testing.T) {
 		}
 	}
 
-	// With an offset the demo serves a copy of the manifests: that is where an edit goes.
+	// An edit shows in both zones. With an offset the demo serves a copy of the manifests: that is where it goes.
+	hello := filepath.Join(state, "manifests", "hello.yaml")
+	manifest, err := os.ReadFile(hello)
+	if err != nil {
+		t.Fatal(err)
+	}
+	edited := strings.ReplaceAll(string(manifest), "hello.demo.example", "edited.demo.example")
+	if err := os.WriteFile(hello, []byte(edited), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, zone := range []int{14080, 15080} {
+		eventually(t, "the zone takes the edit", func() error {
+			return answers(fmt.Sprintf("127.0.0.1:%d", zone+offset), "edited.demo.example", "/", "Hello from backend-")
+		})
+	}
+
 	var pids []string
 	for _, name := range []string{"controlplane", "tok04", "tok05"} {
 		b, err := os.ReadFile(filepath.Join(state, name+".pid"))
