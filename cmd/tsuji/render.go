@@ -73,7 +73,7 @@ The certificate for hosts that have none is made anew each time, as long as the 
 	f.StringSliceVar(&o.https, "https", []string{":443"}, "addresses for HTTPS")
 	f.StringSliceVar(&o.stats, "stats", []string{":1936"}, "addresses for health and metrics")
 	f.StringVar(&o.haproxyVersion, "haproxy-version", "3.4", "the release of HAProxy that it is for")
-	f.StringVarP(&o.directory, "output", "o", "", "write the files into this directory, which must be new")
+	f.StringVarP(&o.directory, "output-dir", "o", "", "write the files into this directory, which must be new")
 	f.BoolVar(&o.withKeys, "with-keys", false, "with -o: write private keys, too")
 	return cmd
 }

@@ -15,6 +15,7 @@ import (
 // What HAProxy would be given is printed without certificates, or written so that HAProxy can check it; private
 // keys are written only where they are asked for.
 func TestRender(t *testing.T) {
+	haproxy := haproxytest.Binary(t) // before the working directory is another
 	manifests(t)
 	printed, code := tsuji(t, nil, "render", "demo", "bad")
 	if code != exitOK {
@@ -71,7 +72,7 @@ func TestRender(t *testing.T) {
 			t.Errorf("%s: %d lines of private keys", c.dir, keys)
 		}
 	}
-	check := exec.CommandContext(t.Context(), haproxytest.Binary(t), "-c", "-f", "haproxy.cfg")
+	check := exec.CommandContext(t.Context(), haproxy, "-c", "-f", "haproxy.cfg")
 	check.Dir = "with"
 	if out, err := check.CombinedOutput(); err != nil {
 		t.Errorf("HAProxy does not accept it: %v\n%s", err, out)
