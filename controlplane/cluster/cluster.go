@@ -96,10 +96,17 @@ type Batch struct {
 	Changes []Change
 	// Faults are all that there are now, sorted by place and line.
 	Faults []Fault
-	// Observed tells how far the source was followed.
+	// Observed tells how far the source was followed: for each kind, the highest revision that an object
+	// had, or at which one was deleted, as far as that was seen. Nil before the first whole read of a
+	// cluster.
 	Observed *tsujiv1.Observed
-	// Revision grows with every change of an object: the highest resourceVersion handled, or for a
-	// directory the time of the read in milliseconds since 1970. Zero before the first whole read.
+	// Reached tells the same, and more where that is known: nothing happened to a kind between the
+	// revision that Observed has and this one. Another who followed the same source is ahead if its
+	// Observed is above this: of what was deleted before a source was read first, Observed knows nothing.
+	Reached *tsujiv1.Observed
+	// Revision is the highest resourceVersion handled, or for a directory the time of the read in
+	// milliseconds since 1970, which grows with every change. It does not fall, but when a cluster's
+	// storage is another. Zero before the first whole read.
 	Revision uint64
 }
 

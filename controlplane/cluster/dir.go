@@ -143,6 +143,7 @@ func (d *Dir) Take() (Batch, bool) {
 	for _, k := range Kinds() {
 		b.Observed.Kinds = append(b.Observed.Kinds, &tsujiv1.ObservedKind{Kind: string(k), Revision: d.revision})
 	}
+	b.Reached = b.Observed
 	for _, key := range slices.SortedFunc(maps.Keys(d.pending), Key.Compare) {
 		obj, had := d.pending[key], d.taken[key]
 		if obj == nil && had == nil || obj != nil && had != nil && equality.Semantic.DeepEqual(obj, had) {

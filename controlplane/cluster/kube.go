@@ -116,6 +116,7 @@ type Kube struct {
 	current *life      // what is handed out; nil: not synced
 	reading *life      // what is followed: the current one, or the one to come
 	faults  []Fault
+	doubt   bool          // other things may be faults now
 	fresh   bool          // Take has something new
 	changed chan struct{} // closed when fresh
 
@@ -128,7 +129,7 @@ var _ Source = (*Kube)(nil)
 // NewKube returns a source that asks nothing of the API server before it is run.
 func NewKube(c KubeConfig) (*Kube, error) {
 	if err := c.Validate(); err != nil {
-		return nil, fmt.Errorf("Kubernetes source: %w", err) //nolint:revive,staticcheck // a name
+		return nil, fmt.Errorf("Kubernetes source: %w", err) //nolint:staticcheck // a name
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -209,9 +210,11 @@ func (k *Kube) tick(ctx context.Context) {
 			k.reading.giveUp()
 		}
 		if !k.replacedUntil.IsZero() && k.now().After(k.replacedUntil) {
-			k.replaced, k.replacedUntil = nil, time.Time{}
+			k.replaced, k.replacedUntil, k.doubt = nil, time.Time{}, true
 		}
-		k.judge()
+		if k.doubt {
+			k.judge()
+		}
 		k.mu.Unlock()
 	}
 }
@@ -252,11 +255,12 @@ func (k *Kube) adopt(l *life) {
 // judge finds out what the faults are now. The caller holds mu.
 func (k *Kube) judge() {
 	var faults []Fault
+	k.doubt = false
+	if k.reading != nil {
+		faults, k.doubt = k.reading.faults()
+	}
 	if k.replaced != nil {
 		faults = append(faults, *k.replaced)
-	}
-	if k.reading != nil {
-		faults = append(faults, k.reading.faults()...)
 	}
 	faults = slices.Compact(sorted(faults))
 	if slices.Equal(faults, k.faults) {

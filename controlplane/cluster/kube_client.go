@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -17,10 +18,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	apiwatch "k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/flowcontrol"
 	"k8s.io/klog/v2"
@@ -58,9 +57,8 @@ type resource struct {
 }
 
 const (
-	protobufOrJSON = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
-	kubeSystem     = metav1.NamespaceSystem // as old as the cluster, and cannot be deleted
-	byName         = metav1.ObjectNameField
+	kubeSystem = metav1.NamespaceSystem // as old as the cluster, and cannot be deleted
+	byName     = metav1.ObjectNameField
 )
 
 func newClient(c KubeConfig) (*client, error) {
@@ -72,6 +70,7 @@ func newClient(c KubeConfig) (*client, error) {
 	config.UserAgent = "tsuji-controlplane/" + version
 	config.RateLimiter = flowcontrol.NewTokenBucketRateLimiter(requestsPerSecond, requestsAtOnce)
 	config.WarningHandler = rest.NoWarnings{}
+	config.Timeout = 0 // it would end watches
 	h, err := rest.HTTPClientFor(config)
 	if err != nil {
 		return nil, fmt.Errorf("make an HTTP client: %w", err)
@@ -82,25 +81,32 @@ func newClient(c KubeConfig) (*client, error) {
 	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Service{}, &corev1.ServiceList{}, &corev1.Secret{}, &corev1.SecretList{},
 		&corev1.ConfigMap{}, &corev1.ConfigMapList{}, &corev1.Namespace{}, &corev1.NamespaceList{})
 	scheme.AddKnownTypes(discoveryv1.SchemeGroupVersion, &discoveryv1.EndpointSlice{}, &discoveryv1.EndpointSliceList{})
+	if err := metav1.AddMetaToScheme(scheme); err != nil {
+		return nil, fmt.Errorf("know the types of metadata: %w", err)
+	}
 	addLenient[routev1.Route](scheme, Route)
 	addLenient[operatorv1.IngressController](scheme, IngressController)
 	addLenient[Zone](scheme, ZoneKind)
 	for kind, r := range map[Kind]struct {
 		plural   string
 		example  runtime.Object
-		accept   string
+		core     bool
 		optional bool
 	}{
-		Route:             {"routes", &lenient[routev1.Route, *routev1.Route]{}, runtime.ContentTypeJSON, false},
-		IngressController: {"ingresscontrollers", &lenient[operatorv1.IngressController, *operatorv1.IngressController]{}, runtime.ContentTypeJSON, true},
-		ZoneKind:          {"zones", &lenient[Zone, *Zone]{}, runtime.ContentTypeJSON, true},
-		Service:           {"services", &corev1.Service{}, protobufOrJSON, false},
-		EndpointSlice:     {"endpointslices", &discoveryv1.EndpointSlice{}, protobufOrJSON, false},
-		Secret:            {"secrets", &corev1.Secret{}, protobufOrJSON, false},
-		ConfigMap:         {"configmaps", &corev1.ConfigMap{}, protobufOrJSON, false},
-		Namespace:         {"namespaces", &corev1.Namespace{}, protobufOrJSON, false},
+		Route:             {"routes", &lenient[routev1.Route, *routev1.Route]{}, false, false},
+		IngressController: {"ingresscontrollers", &lenient[operatorv1.IngressController, *operatorv1.IngressController]{}, false, true},
+		ZoneKind:          {"zones", &lenient[Zone, *Zone]{}, false, true},
+		Service:           {"services", &corev1.Service{}, true, false},
+		EndpointSlice:     {"endpointslices", &discoveryv1.EndpointSlice{}, true, false},
+		Secret:            {"secrets", &corev1.Secret{}, true, false},
+		ConfigMap:         {"configmaps", &corev1.ConfigMap{}, true, false},
+		Namespace:         {"namespaces", &corev1.Namespace{}, true, false},
+		node:              {"nodes", &metav1.PartialObjectMetadata{}, true, false},
 	} {
 		gv := gvks[kind].GroupVersion()
+		if kind == node {
+			gv = corev1.SchemeGroupVersion
+		}
 		metav1.AddToGroupVersion(scheme, gv)
 		rc := rest.CopyConfig(config)
 		rc.GroupVersion, rc.APIPath = &gv, "/apis"
@@ -108,42 +114,40 @@ func newClient(c KubeConfig) (*client, error) {
 			rc.APIPath = "/api"
 		}
 		rc.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
-		rc.AcceptContentTypes, rc.ContentType = r.accept, runtime.ContentTypeJSON
+		accept := []string{runtime.ContentTypeJSON}
+		if r.core {
+			accept = []string{runtime.ContentTypeProtobuf, runtime.ContentTypeJSON}
+		}
+		rc.ContentType = runtime.ContentTypeJSON
 		api, err := rest.RESTClientForConfigAndClient(rc, h)
 		if err != nil {
 			return nil, fmt.Errorf("make a client for %s: %w", r.plural, err)
 		}
-		res := typed(api, r.plural, runtime.NewParameterCodec(scheme))
+		res := typed(api, r.plural, accept, runtime.NewParameterCodec(scheme))
 		res.api, res.example, res.optional = gv.WithResource(r.plural).GroupResource().String(), r.example, r.optional
-		res.core = r.accept == protobufOrJSON
+		res.core = r.core && kind != node
 		out.resources[kind] = res
-	}
-	m, err := metadata.NewForConfigAndClient(metadata.ConfigFor(config), h)
-	if err != nil {
-		return nil, fmt.Errorf("make a client for metadata: %w", err)
-	}
-	nodes := m.Resource(schema.GroupVersionResource{Version: "v1", Resource: "nodes"})
-	out.resources[node] = resource{
-		api: "nodes", example: &metav1.PartialObjectMetadata{}, core: true,
-		list: func(ctx context.Context, _ string, o metav1.ListOptions) (runtime.Object, error) {
-			return nodes.List(ctx, o)
-		},
-		watch: func(ctx context.Context, _ string, o metav1.ListOptions) (apiwatch.Interface, error) {
-			return nodes.Watch(ctx, o)
-		},
 	}
 	return out, nil
 }
 
-// typed returns a resource of which every object is decoded into its own type.
-func typed(api *rest.RESTClient, plural string, codec runtime.ParameterCodec) resource {
+// typed returns a resource whose objects are decoded into types of their own. Failures are told at once: who
+// asks again, and when, is for the feeds to say.
+func typed(api *rest.RESTClient, plural string, accept []string, codec runtime.ParameterCodec) resource {
+	get := func(namespace string, o *metav1.ListOptions, as string) *rest.Request {
+		q := api.Get().Namespace(namespace).Resource(plural).VersionedParams(o, codec).MaxRetries(0)
+		if plural == "nodes" { // they are large, and their metadata is enough
+			return q.SetHeader("Accept", strings.Join(accept, as+",")+as)
+		}
+		return q.SetHeader("Accept", strings.Join(accept, ","))
+	}
 	return resource{
 		list: func(ctx context.Context, namespace string, o metav1.ListOptions) (runtime.Object, error) {
-			return api.Get().Namespace(namespace).Resource(plural).VersionedParams(&o, codec).Do(ctx).Get()
+			return get(namespace, &o, ";as=PartialObjectMetadataList;g=meta.k8s.io;v=v1").Do(ctx).Get()
 		},
 		watch: func(ctx context.Context, namespace string, o metav1.ListOptions) (apiwatch.Interface, error) {
 			o.Watch = true
-			return api.Get().Namespace(namespace).Resource(plural).VersionedParams(&o, codec).Watch(ctx)
+			return get(namespace, &o, ";as=PartialObjectMetadata;g=meta.k8s.io;v=v1").Watch(ctx)
 		},
 	}
 }
@@ -160,6 +164,7 @@ func (c *client) scope(kind Kind) (namespace, selector string) {
 		}
 	case Route, Service, EndpointSlice:
 		return c.namespace, ""
+	default: // what is in no namespace, or is named where it is referred to
 	}
 	return "", ""
 }
@@ -216,5 +221,3 @@ func (q quiet) Error(err error, message string, values ...any) {
 func (q quiet) WithValues(values ...any) logr.LogSink { return quiet{q.log.With(values...)} }
 
 func (q quiet) WithName(name string) logr.LogSink { return quiet{q.log.With("logger", name)} }
-
-

@@ -16,23 +16,25 @@ const replacedFor = time.Hour
 // apiServer is the place of faults that are not of one kind.
 const apiServer = "API server"
 
-// faults returns what a person must mend. The caller holds mu.
-func (l *life) faults() []Fault {
-	var out []Fault
+// faults returns what a person must mend, and whether there is more if it lasts. The caller holds mu.
+func (l *life) faults() (out []Fault, more bool) {
 	for _, f := range l.bad {
 		out = append(out, f)
 	}
+	now := l.kube.now()
 	for f := range l.failing {
-		if fault, ok := f.fault(); ok {
+		lasts := now.Sub(f.since) >= l.kube.timing.unreachable
+		more = more || !lasts
+		if fault, ok := f.fault(lasts); ok {
 			out = append(out, fault)
 		}
 	}
-	return out
+	return out, more
 }
 
-// fault says what is wrong with a feed whose last request failed, if that is anything to mend. The caller
-// holds mu.
-func (f *feed) fault() (Fault, bool) {
+// fault says what is wrong with a feed whose last request failed, if that is anything to mend, or is when it
+// lasts. The caller holds mu.
+func (f *feed) fault(lasts bool) (Fault, bool) {
 	l, err := f.life, f.failure
 	res := l.kube.client.resources[f.kind]
 	out := Fault{Place: string(f.kind), Message: res.api + " cannot be read"}
@@ -49,7 +51,6 @@ func (f *feed) fault() (Fault, bool) {
 		}
 	}
 	var status apierrors.APIStatus
-	lasts := l.kube.now().Sub(f.since) >= l.kube.timing.unreachable
 	switch {
 	case apierrors.IsUnauthorized(err):
 		return Fault{

@@ -210,7 +210,7 @@ func (f *feed) note(err error) {
 	if err == nil {
 		if before != nil {
 			delete(l.failing, f)
-			l.kube.judge()
+			l.kube.doubt = true
 		}
 		return
 	}
@@ -224,7 +224,7 @@ func (f *feed) note(err error) {
 		apierrors.IsForbidden(err) && (f.ref != nil || f.kind == node):
 		f.settle()
 	}
-	l.kube.judge()
+	l.kube.doubt = true
 }
 
 // gone tells whether nobody cares for the feed any more. The caller holds mu.
@@ -276,6 +276,9 @@ func (f *feed) put(obj any) error {
 	f.handle(o.GetResourceVersion())
 	if p == nil {
 		strip(o)
+		if t, ok := o.(runtime.Object); ok { // a list's items say their kind, and what a watch sends does not
+			t.GetObjectKind().SetGroupVersionKind(gvks[f.kind])
+		}
 		if z, ok := o.(*Zone); ok {
 			if err := z.validate(); err != nil {
 				p = &problem{message: err.Error(), remedy: "correct it, and install the schema of Zones, which would not have let it in"}
@@ -288,6 +291,7 @@ func (f *feed) put(obj any) error {
 			what = "stays as it was"
 		}
 		f.life.bad[key] = Fault{Place: key.String(), Message: p.message + "; the " + string(key.Kind) + " " + what, Remedy: p.remedy}
+		f.life.kube.doubt = true
 		return nil
 	}
 	f.life.put(key, o)
@@ -310,15 +314,7 @@ func (f *feed) Add(obj any) error {
 	if f.gone() {
 		return nil
 	}
-	defer f.judge(len(f.life.bad))
 	return f.put(obj)
-}
-
-// judge has the faults judged if objects that cannot be used came or went. The caller holds mu.
-func (f *feed) judge(bad int) {
-	if bad > 0 || len(f.life.bad) > 0 {
-		f.life.kube.judge()
-	}
 }
 
 // Update implements [cache.ReflectorStore].
@@ -332,7 +328,6 @@ func (f *feed) Delete(obj any) error {
 	if o == nil || f.gone() {
 		return nil
 	}
-	defer f.judge(len(f.life.bad))
 	f.handle(o.GetResourceVersion())
 	f.life.put(f.key(o), nil)
 	return nil
@@ -346,7 +341,6 @@ func (f *feed) Replace(list []any, revision string) error {
 	if f.gone() {
 		return nil
 	}
-	defer f.judge(len(l.bad))
 	are := make(map[Key]struct{}, len(list))
 	for _, obj := range list {
 		if o, _ := read(obj); o != nil {

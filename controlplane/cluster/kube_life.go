@@ -139,7 +139,7 @@ func (l *life) verify(ctx context.Context) error {
 	case uid != l.epoch:
 		l.replace("it is another cluster's: namespace " + kubeSystem + " is not the one that it was")
 		return errReplaced
-	case revision < before:
+	case revision < before && l.adopted: // if not, some kind is in storage of its own
 		l.replace(fmt.Sprintf("it was restored to an earlier state: its revision is %d, and had been %d", revision, before))
 		return errReplaced
 	}
@@ -180,7 +180,10 @@ func (l *life) replace(why string) {
 // put takes what an object is now, nil if it is gone, as the API has it but stripped. The caller holds mu.
 func (l *life) put(key Key, obj metav1.Object) {
 	n := name{Namespace: key.Namespace, Name: key.Name}
-	delete(l.bad, key)
+	if _, ok := l.bad[key]; ok {
+		delete(l.bad, key)
+		l.kube.doubt = true
+	}
 	switch key.Kind {
 	case Namespace:
 		if key.Name == kubeSystem && l.kube.client.namespace == "" && (obj == nil || string(obj.GetUID()) != l.epoch) {
@@ -199,6 +202,7 @@ func (l *life) put(key Key, obj metav1.Object) {
 		} else {
 			obj = s
 		}
+	default: // as it is
 	}
 	l.set(key, obj)
 }
@@ -231,7 +235,8 @@ func (l *life) set(key Key, obj metav1.Object) {
 
 // take returns what changed since the last time. The caller holds mu.
 func (l *life) take() Batch {
-	b := Batch{Observed: &tsujiv1.Observed{Epoch: "kube:" + l.epoch}}
+	epoch := "kube:" + l.epoch
+	b := Batch{Observed: &tsujiv1.Observed{Epoch: epoch}, Reached: &tsujiv1.Observed{Epoch: epoch}}
 	keys := make([]Key, 0, len(l.pending))
 	for key := range l.pending {
 		if !l.held(key) {
@@ -257,13 +262,13 @@ func (l *life) take() Batch {
 	}
 	l.pending = rest
 	slices.SortFunc(b.Changes, func(x, y Change) int { return x.Key.Compare(y.Key) })
-	for _, kind := range append(Kinds(), node) {
+	kinds := append(Kinds(), node)
+	slices.Sort(kinds)
+	for _, kind := range kinds {
 		b.Revision = max(b.Revision, l.handled[kind])
 		b.Observed.Kinds = append(b.Observed.Kinds, &tsujiv1.ObservedKind{Kind: string(kind), Revision: l.handled[kind]})
+		b.Reached.Kinds = append(b.Reached.Kinds, &tsujiv1.ObservedKind{Kind: string(kind), Revision: l.reached[kind]})
 	}
-	slices.SortFunc(b.Observed.GetKinds(), func(x, y *tsujiv1.ObservedKind) int {
-		return Key{Kind: Kind(x.GetKind())}.Compare(Key{Kind: Kind(y.GetKind())})
-	})
 	return b
 }
 

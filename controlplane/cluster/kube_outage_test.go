@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/url"
@@ -20,6 +21,7 @@ import (
 	routev1 "github.com/openshift/api/route/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
@@ -33,6 +35,7 @@ type relay struct {
 	to     string
 	mu     sync.Mutex
 	conns  map[net.Conn]bool
+	down   bool // nobody gets a connection
 }
 
 func newRelay(t testing.TB, c *rest.Config) *relay {
@@ -69,7 +72,11 @@ func (r *relay) serve(a net.Conn) {
 	}
 	r.mu.Lock()
 	r.conns[a], r.conns[b] = true, true
+	down := r.down
 	r.mu.Unlock()
+	if down {
+		a.Close()
+	}
 	done := make(chan struct{}, 2)
 	for _, pair := range [][2]net.Conn{{a, b}, {b, a}} {
 		go func() {
@@ -97,6 +104,14 @@ func (r *relay) cut() {
 	}
 }
 
+// block cuts the wire until it is unblocked.
+func (r *relay) block(down bool) {
+	r.mu.Lock()
+	r.down = down
+	r.mu.Unlock()
+	r.cut()
+}
+
 // world changes objects of some kinds in a namespace, at random.
 type world struct {
 	a   *api
@@ -107,7 +122,7 @@ type world struct {
 
 func newWorld(a *api, ns string, seed uint64) *world {
 	a.apply(aNamespace(ns))
-	return &world{a: a, ns: ns, rnd: rand.New(rand.NewPCG(seed, 1))} //nolint:gosec // a test's
+	return &world{a: a, ns: ns, rnd: rand.New(rand.NewPCG(seed, 1))}
 }
 
 // step creates, changes or deletes an object.
@@ -138,7 +153,7 @@ func (w *world) step() {
 func (w *world) list() map[Key]metav1.Object {
 	w.a.t.Helper()
 	out := map[Key]metav1.Object{}
-	read := func(apiVersion, kind string, make func() metav1.Object) {
+	read := func(apiVersion, kind string, empty func() metav1.Object) {
 		ns := w.ns
 		if kind == "Node" {
 			ns = ""
@@ -146,7 +161,7 @@ func (w *world) list() map[Key]metav1.Object {
 		l, err := w.a.resource(apiVersion, kind, ns).List(context.Background(), metav1.ListOptions{})
 		must(w.a.t, err)
 		for _, u := range l.Items {
-			o := make()
+			o := empty()
 			must(w.a.t, runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, o))
 			strip(o)
 			out[Key{Kind(kind), u.GetNamespace(), u.GetName()}] = o
@@ -271,8 +286,8 @@ func TestKubeCutWatches(t *testing.T) {
 	m.until(t, k, "no fault of the API server", func() bool { return m.faultAt(apiServer) == "" })
 }
 
-// The API server ends and comes back: with its data, nothing changed; without, the other storage is told,
-// and handed out whole when it was read, with another epoch. Without the API of Routes, it is waited for.
+// The API server ends and comes back: with its data, nothing changed; with that of a backup, all is read
+// again; without, the other storage is told, and handed out whole when it was read, with another epoch. Without the API of Routes, it is waited for.
 func TestKubeOutages(t *testing.T) {
 	t.Parallel()
 	dir, err := os.MkdirTemp("", "tj")
@@ -288,47 +303,93 @@ func TestKubeOutages(t *testing.T) {
 	}
 	a.apply(aRoute("outage", "stays", "", fmt.Sprintf(external, "s")) + "\n---\n" + aSecret("outage", "s", "1"))
 	var log bytes.Buffer
-	k := following(t, KubeConfig{REST: s.Config(), Log: slog.New(slog.NewTextHandler(writer(func(p []byte) (int, error) { return log.Write(p) }), nil))},
+	line := newRelay(t, s.Config())
+	k := following(t, KubeConfig{REST: line.config, Log: slog.New(slog.NewTextHandler(writer(func(p []byte) (int, error) { return log.Write(p) }), nil))},
 		func(k *Kube) { k.timing.unreachable = 100 * time.Millisecond })
 	var m mirror
 	w.converge(&m, k, "first")
 
-	// With its data.
-	came := len(m.came)
-	batches := count(m.came)
+	// With its data. Watches go on where they ended, or are told 410 Gone: that this is so is looked at.
+	k.mu.Lock()
+	old := k.current.reached[ZoneKind]
+	k.mu.Unlock()
+	came := maps.Clone(m.came)
+	was := maps.Clone(m.objects)
 	epoch := m.last.Observed.GetEpoch()
 	must(t, s.Kill())
 	m.until(t, k, "unreachable", func() bool { return m.faultAt(apiServer) != "" })
-	if f := m.faultAt(apiServer); !strings.Contains(f, "connection refused") || !strings.Contains(f, "stays in force") {
+	if f := m.faultAt(apiServer); !strings.Contains(f, "cannot be reached") || !strings.Contains(f, "stays in force") {
 		t.Errorf("fault: %s", f)
 	}
+	must(t, os.CopyFS(dir+"/backup", os.DirFS(dir+"/k/etcd")))
 	must(t, s.Restart(t.Context(), false))
+	stream, err := a.resource("tsuji.dev/v1alpha1", "Zone", "").Watch(t.Context(), metav1.ListOptions{ResourceVersion: fmt.Sprint(old)})
+	must(t, err)
+	if e := <-stream.ResultChan(); !apierrors.IsResourceExpired(apierrors.FromObject(e.Object)) {
+		t.Errorf("the revision of before is not gone: %v", e)
+	}
+	stream.Stop()
 	m.until(t, k, "back", func() bool { return m.faultAt(apiServer) == "" })
 	a.apply(aRoute("outage", "after", "", ""))
 	w.converge(&m, k, "after a restart")
-	if count(m.came) != batches+1 || len(m.came) != came+1 || m.last.Observed.GetEpoch() != epoch {
-		t.Errorf("%d changes more than one after a restart", count(m.came)-batches-1)
+	came[Key{Route, "outage", "after"}]++
+	if d := gocmp.Diff(came, m.came); d != "" || m.last.Observed.GetEpoch() != epoch {
+		t.Errorf("after a restart more or less came than what was new:\n%s\n%s", d, gocmp.Diff(was, m.objects))
 	}
 
-	// Without.
+	// With the data of then.
+	for range 60 {
+		w.step()
+	}
+	w.converge(&m, k, "before the restoration")
+	before := m.last
+	must(t, s.Kill())
+	must(t, os.RemoveAll(dir+"/k/etcd"))
+	must(t, os.CopyFS(dir+"/k/etcd", os.DirFS(dir+"/backup")))
+	must(t, s.Restart(t.Context(), false))
+	m.last = Batch{}
+	m.until(t, k, "restored", func() bool {
+		restored := m.last.Revision < before.Revision
+		if !restored {
+			m.last = Batch{} // revisions will be those of then
+		}
+		return restored && strings.Contains(m.faultAt(apiServer), "restored to an earlier state")
+	})
+	w.converge(&m, k, "after the restoration")
+	a.apply(aRoute("outage", "after", "", ""))
+	w.converge(&m, k, "after the restoration")
+
+	// Without, and without the API of Routes.
 	n := len(m.objects)
+	line.block(true)
 	must(t, s.Restart(t.Context(), true))
-	a.remove("apiextensions.k8s.io/v1", "CustomResourceDefinition", "", "routes.route.openshift.io")
-	m.until(t, k, "no Routes any more", func() bool { return strings.Contains(m.faultAt("Route"), "this cluster has no routes.route.openshift.io") })
+	crds := a.resource("apiextensions.k8s.io/v1", "CustomResourceDefinition", "")
+	crd, err := crds.Get(t.Context(), "routes.route.openshift.io", metav1.GetOptions{})
+	must(t, err)
+	a.remove("apiextensions.k8s.io/v1", "CustomResourceDefinition", "", crd.GetName())
+	a.gone("apiextensions.k8s.io/v1", "CustomResourceDefinition", "", crd.GetName())
+	a.apply(aNamespace("outage") + "\n---\n" + aService("outage", "new", 80))
+	line.block(false)
+	m.until(t, k, "no Routes any more", func() bool {
+		return strings.Contains(m.faultAt(apiServer), "storage was replaced") && strings.Contains(m.faultAt("Route"), "this cluster has no routes.route.openshift.io")
+	})
 	if len(m.objects) != n || m.last.Observed.GetEpoch() != epoch {
 		t.Errorf("%d objects and epoch %s before the new storage was read; had %d", len(m.objects), m.last.Observed.GetEpoch(), n)
 	}
-	if !strings.Contains(m.faultAt(apiServer), "storage was replaced") {
-		t.Errorf("faults: %v", m.faults)
-	}
-	a.apply(aNamespace("outage") + "\n---\n" + aService("outage", "new", 80))
-	k2, stop := followingUntil(t, KubeConfig{REST: s.Config()})
+	fresh := following(t, KubeConfig{REST: s.Config()})
 	var m2 mirror
-	m2.until(t, k2, "no Routes at first", func() bool { return m2.faultAt("Route") != "" })
-	must(t, s.Restart(t.Context(), false)) // installs the resources again
-	m2.until(t, k2, "Routes came", m2.synchronized)
-	stop()
-	m.until(t, k, "the new storage", func() bool { return m.last.Observed.GetEpoch() != epoch })
+	m2.until(t, fresh, "no Routes", func() bool { return strings.Contains(m2.faultAt("Route"), "nothing is served before") })
+	crd.SetResourceVersion("")
+	crd.SetUID("")
+	_, err = crds.Create(t.Context(), crd, metav1.CreateOptions{})
+	must(t, err)
+	m2.until(t, fresh, "the Routes came", m2.synchronized)
+	m.until(t, k, "the new storage", func() bool { // in one batch
+		if m.last.Observed.GetEpoch() == epoch && len(m.objects) != n {
+			t.Errorf("%d objects of before, of %d", len(m.objects), n)
+		}
+		return m.last.Observed.GetEpoch() != epoch
+	})
 	for key := range m.objects {
 		if key.Kind == Route {
 			t.Errorf("%s is still there", key)
@@ -344,11 +405,15 @@ func TestKubeOutages(t *testing.T) {
 	w.converge(&m, k, "after the new storage")
 }
 
-func count(m map[Key]int) int {
-	n := 0
-	for _, c := range m {
-		n += c
+// gone waits until an object that is being deleted is.
+func (a *api) gone(apiVersion, kind, namespace, name string) {
+	a.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		_, err := a.resource(apiVersion, kind, namespace).Get(context.Background(), name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return
+		}
+		must(a.t, err)
 	}
-	return n
+	a.t.Fatalf("%s %s is still there", kind, name)
 }
-

@@ -12,13 +12,16 @@ import (
 
 	routev1 "github.com/openshift/api/route/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 )
 
 // impatient makes a source ask again soon for what it may not read.
-func impatient(k *Kube) { k.timing.forbidden, k.timing.absent = 200*time.Millisecond, 200*time.Millisecond }
+func impatient(k *Kube) {
+	k.timing.forbidden, k.timing.absent = 200*time.Millisecond, 200*time.Millisecond
+}
 
 // A Secret is watched, by itself, while a Route refers to it: it appears, changes, vanishes; it may not be
 // read, and then may. Others are never asked for.
@@ -254,6 +257,28 @@ func TestKubeEveryRight(t *testing.T) {
 		}
 		return strings.Join(rules, ",")
 	}
+	const ns = "rights"
+	a.apply(aNamespace(ns) + "\n---\n" + aRoute(ns, "r", "", "") + "\n---\n" + aService(ns, "app", 80) + "\n---\n" + aSlice(ns, "app-1", "10.1.1.1", ", nodeName: rights") + `
+---
+{apiVersion: tsuji.dev/v1alpha1, kind: Zone, metadata: {name: rights}, spec: {order: 1}}
+---
+{apiVersion: v1, kind: Node, metadata: {name: rights, labels: {topology.kubernetes.io/zone: tok04}}}
+`)
+	own := func(m *mirror) string { // what is there of this test
+		var out []string
+		for key, o := range m.objects {
+			if key.Namespace != ns && key.Name != ns {
+				continue
+			}
+			out = append(out, key.String())
+			if s, ok := o.(*discoveryv1.EndpointSlice); ok && s.Endpoints[0].Zone != nil {
+				out = append(out, "zone "+*s.Endpoints[0].Zone)
+			}
+		}
+		slices.Sort(out)
+		return strings.Join(out, ", ")
+	}
+	const want = "EndpointSlice rights/app-1, Namespace rights, Route rights/r, Service rights/app, Zone rights, zone tok04"
 	for kind := range all {
 		patch(allBut(kind))
 		k, stop := followingUntil(t, KubeConfig{REST: line.config}, impatient)
@@ -265,13 +290,12 @@ func TestKubeEveryRight(t *testing.T) {
 			t.Errorf("synced without %s", kind)
 		}
 		patch(allBut(""))
-		m.until(t, k, "synced with "+kind, func() bool { return m.synced && m.faultAt(kind) == "" })
-		n := len(m.objects)
+		m.until(t, k, "synced with "+kind, func() bool { return m.synced && m.faultAt(kind) == "" && own(&m) == want })
 		patch(allBut(kind))
 		line.cut()
 		m.until(t, k, "fault without "+kind, func() bool { return m.faultAt(kind) != "" })
-		if len(m.objects) != n {
-			t.Errorf("without %s there are %d objects, and were %d", kind, len(m.objects), n)
+		if have := own(&m); have != want {
+			t.Errorf("without %s there are %s, and were %s", kind, have, want)
 		}
 		stop()
 	}

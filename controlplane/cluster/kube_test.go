@@ -65,7 +65,8 @@ func sharedServer(t testing.TB) (*api, *rest.Config) {
 	must(t, shared.err)
 	a := newAPI(t, shared.server)
 	a.apply(rights)
-	return a, a.as("controlplane")
+	config := a.as("controlplane")
+	return a, config
 }
 
 // rights are those that the source needs, and no others.
@@ -131,6 +132,7 @@ type api struct {
 func newAPI(t testing.TB, s *kubetest.Server) *api {
 	t.Helper()
 	c := s.Config()
+	c.WarningHandler = rest.NoWarnings{}
 	h, err := rest.HTTPClientFor(c)
 	must(t, err)
 	client, err := dynamic.NewForConfigAndClient(c, h)
@@ -337,7 +339,9 @@ func TestKubeFollows(t *testing.T) {
 		}, map[Key]int{
 			{Namespace, "", ns}: 1, {Service, ns, "app"}: 1, {EndpointSlice, ns, "app-1"}: 1, {Route, ns, "r"}: 1,
 			{ZoneKind, "", "follows"}: 1, {IngressController, "openshift-ingress-operator", "follows"}: 1,
-		}, func() bool { return get[*operatorv1.IngressController](&m, IngressController, "openshift-ingress-operator", "follows") != nil }},
+		}, func() bool {
+			return get[*operatorv1.IngressController](&m, IngressController, "openshift-ingress-operator", "follows") != nil
+		}},
 		{"changed", func() {
 			a.apply(aRoute(ns, "r", "2", "") + "\n---\n" + aService(ns, "app", 81) + "\n---\n" + aSlice(ns, "app-1", "10.1.1.2", ""))
 			a.apply(fmt.Sprintf(zone, 2) + "\n---\n" + fmt.Sprintf(controller, 2))
@@ -520,5 +524,5 @@ func TestKubeOneBadObject(t *testing.T) {
 		return m.faultAt("Route bad/good") == "" && get[*routev1.Route](&m, Route, ns, "good").Annotations["note"] == "3"
 	})
 	a.remove("route.openshift.io/v1", "Route", ns, "bad")
-	m.until(t, k, "gone", func() bool { return len(m.faults) == 0 })
+	m.until(t, k, "gone", func() bool { return m.faultAt("Route bad/bad") == "" })
 }

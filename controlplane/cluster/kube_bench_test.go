@@ -1,0 +1,105 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+)
+
+// many creates n applications in a namespace of an API server, with a Secret each if external.
+func many(b *testing.B, a *api, ns string, n int, secrets bool) {
+	b.Helper()
+	a.apply(aNamespace(ns))
+	var g errgroup.Group
+	g.SetLimit(16)
+	for i := range n {
+		g.Go(func() error {
+			name, more := fmt.Sprintf("app-%d", i), ""
+			if secrets {
+				more = fmt.Sprintf(external, name)
+				a.apply(aSecret(ns, name, "a certificate would be longer"))
+			}
+			a.apply(aService(ns, name, 80) + "\n---\n" + aSlice(ns, name, "10.1.2.3", ", zone: tok04, nodeName: node-1") + "\n---\n" + aRoute(ns, name, "", more))
+			return nil
+		})
+	}
+	must(b, g.Wait())
+}
+
+var benchmarks sync.Map
+
+// benchmarkServer returns the shared API server with n applications.
+func benchmarkServer(b *testing.B, n int, secrets bool) (*rest.Config, string) {
+	b.Helper()
+	a, _ := sharedServer(b)
+	ns := fmt.Sprintf("bench-%d-%t", n, secrets)
+	if _, ok := benchmarks.LoadOrStore(ns, true); !ok {
+		many(b, a, ns, n, secrets)
+	}
+	return a.server.Config(), ns
+}
+
+// memory is what is in use, in bytes.
+func memory() float64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return float64(m.HeapAlloc + m.StackInuse)
+}
+
+// A source starts, at a cluster with so many applications: a Route, a Service and an EndpointSlice each, and
+// a Secret that is referred to.
+func BenchmarkKubeSync(b *testing.B) {
+	for _, secrets := range []bool{false, true} {
+		b.Run(fmt.Sprintf("applications=1000/secrets=%t", secrets), func(b *testing.B) {
+			config, ns := benchmarkServer(b, 1000, secrets)
+			var held, goroutines float64
+			for b.Loop() {
+				before, g := memory(), runtime.NumGoroutine()
+				k, stop := followingUntil(b, KubeConfig{REST: config, Namespace: ns})
+				for synced := false; !synced; _, synced = k.Take() {
+					select {
+					case <-k.Changed():
+					case <-time.After(time.Minute):
+						b.Fatal("not synced")
+					}
+				}
+				b.StopTimer()
+				held, goroutines = memory()-before, float64(runtime.NumGoroutine()-g)
+				b.ReportMetric(held/1000, "B/application")
+				b.ReportMetric(goroutines, "goroutines")
+				stop()
+				b.StartTimer()
+			}
+		})
+	}
+}
+
+// One endpoint moves in a cluster of 1,000 applications: from the API server's answer to Take.
+func BenchmarkKubeOneChange(b *testing.B) {
+	config, ns := benchmarkServer(b, 1000, false)
+	a, _ := sharedServer(b)
+	k := following(b, KubeConfig{REST: config, Namespace: ns})
+	var m mirror
+	m.until(b, k, "synced", m.synchronized)
+	slices := a.resource("discovery.k8s.io/v1", "EndpointSlice", ns)
+	n := 0
+	for b.Loop() {
+		n++
+		b.StopTimer()
+		before := m.came[Key{EndpointSlice, ns, "app-1"}]
+		patch := fmt.Appendf(nil, `[{"op":"replace","path":"/endpoints/0/addresses/0","value":"10.9.%d.%d"}]`, n/250%250, n%250+1)
+		_, err := slices.Patch(context.Background(), "app-1", "application/json-patch+json", patch, metav1.PatchOptions{})
+		must(b, err)
+		b.StartTimer()
+		m.until(b, k, "moved", func() bool { return m.came[Key{EndpointSlice, ns, "app-1"}] == before+1 })
+	}
+}
