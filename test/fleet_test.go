@@ -39,6 +39,7 @@ type fleet struct {
 	dir      string // everything the fleet writes
 	ca       *authority.Authority
 	replicas []*replica // of the control plane; one, if a story adds none
+	haproxy  string     // that routers run
 	source
 }
 
@@ -71,7 +72,7 @@ func newFleet(t testing.TB) *fleet {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fleet{t: t, dir: dir, ca: ca, source: newDirectory(t, filepath.Join(dir, "manifests"))}
+	f := &fleet{t: t, dir: dir, ca: ca, haproxy: haproxytest.Binary(t), source: newDirectory(t, filepath.Join(dir, "manifests"))}
 	f.addReplica()
 	return f
 }
@@ -146,7 +147,7 @@ func (f *fleet) newRouter(zone, name string) *router {
 		"--zone=" + zone, "--name=" + name, "--control-plane=" + strings.Join(addresses, ","),
 		"--tls-cert=" + files.Cert, "--tls-key=" + files.Key, "--ca=" + files.CA,
 		"--http=" + r.http, "--https=" + r.https, "--stats=" + r.stats, "--admin=" + r.admin,
-		"--state-dir=" + r.stateDir, "--haproxy=" + haproxytest.Binary(f.t), "--shutdown-delay=0s", "--drain-timeout=5s",
+		"--state-dir=" + r.stateDir, "--haproxy=" + f.haproxy, "--shutdown-delay=0s", "--drain-timeout=5s",
 	}
 	f.t.Cleanup(func() { r.killHAProxy() })
 	return r
