@@ -7,10 +7,12 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 
+	"github.com/tsuji-dev/tsuji/controlplane/cluster"
 	"github.com/tsuji-dev/tsuji/controlplane/compile"
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 	"github.com/tsuji-dev/tsuji/snapshot"
@@ -100,10 +102,27 @@ type evidence interface {
 	routes(ctx context.Context) ([]*tsujiv1.RouteVerdict, error)
 	// resources returns those of one version whose names begin so.
 	resources(ctx context.Context, prefix string) ([]*tsujiv1.Resource, error)
-	// annotations returns a Route's; ok: they are known.
-	annotations(namespace, name string) (a map[string]string, ok bool)
-	// locate returns where a Route is to be edited; empty: it is not known.
-	locate(namespace, name string) string
+	// object returns what only the Route itself tells; ok: it is known.
+	object(namespace, name string) (o object, ok bool)
+}
+
+// object is what a Route tells that verdicts and resources do not.
+type object struct {
+	place       string    // file and line
+	created     time.Time // zero: it does not say
+	annotations map[string]string
+}
+
+// shown tells people where a Route is, and how old; empty: it is not known.
+func (o object) shown() string {
+	switch {
+	case o.place == "":
+		return ""
+	case o.created.IsZero():
+		return fmt.Sprintf(" (%s, without creationTimestamp: the youngest)", o.place)
+	default:
+		return fmt.Sprintf(" (%s, created %s)", o.place, o.created.UTC().Format(time.RFC3339))
+	}
 }
 
 // routes implements evidence.
@@ -125,18 +144,16 @@ func (c *compiled) resources(_ context.Context, prefix string) ([]*tsujiv1.Resou
 	return list, nil
 }
 
-// annotations implements evidence.
-func (c *compiled) annotations(namespace, name string) (map[string]string, bool) {
-	for _, ch := range c.Changes {
-		if ch.Key.Kind == "Route" && ch.Key.Namespace == namespace && ch.Key.Name == name {
-			return ch.Object.GetAnnotations(), true
-		}
+// object implements evidence.
+func (c *compiled) object(namespace, name string) (object, bool) {
+	key := cluster.Key{Kind: cluster.Route, Namespace: namespace, Name: name}
+	i, ok := slices.BinarySearchFunc(c.Changes, key, func(ch cluster.Change, k cluster.Key) int { return ch.Key.Compare(k) })
+	if !ok {
+		return object{}, false
 	}
-	return nil, false
+	r := c.Changes[i].Object
+	return object{place: c.Places[key].String(), created: r.GetCreationTimestamp().Time, annotations: r.GetAnnotations()}, true
 }
-
-// locate implements evidence.
-func (c *compiled) locate(namespace, name string) string { return c.place(namespace, name).String() }
 
 // asked is a control plane as evidence. Everything comes of the version that is current at the first question.
 type asked struct {
@@ -160,9 +177,7 @@ func (a *asked) resources(ctx context.Context, prefix string) ([]*tsujiv1.Resour
 	return s.GetResources(), nil
 }
 
-func (a *asked) annotations(string, string) (map[string]string, bool) { return nil, false }
-
-func (a *asked) locate(string, string) string { return "" }
+func (a *asked) object(string, string) (object, bool) { return object{}, false }
 
 // explanation is what explain tells. Others read it as JSON: fields are not renamed.
 type explanation struct {
@@ -190,17 +205,19 @@ func explain(ctx context.Context, q question, ingressController string, e eviden
 	x.HTTP, httpRoute = plainHTTP(q, exact, wildcard)
 	x.HTTPS, httpsRoute = overTLS(q, exact, wildcard)
 	for _, r := range slices.Concat(exact, wildcard) {
+		o, _ := e.object(r.GetNamespace(), r.GetName())
 		x.Routes = append(x.Routes, &candidate{
-			Route: routeName(r), Place: e.locate(r.GetNamespace(), r.GetName()), Host: shownHost(r), Path: r.GetPath(),
+			Route: routeName(r), Place: o.place, Host: shownHost(r), Path: r.GetPath(),
 			Termination: termination(r.GetTermination()), Admitted: true,
 			HTTP: whyHTTP(q, r, httpRoute, exact), HTTPS: whyHTTPS(q, r, httpsRoute),
 		})
 	}
 	for _, v := range verdicts {
 		if refusedRival(q, v) {
+			o, _ := e.object(v.GetNamespace(), v.GetName())
 			x.Routes = append(x.Routes, &candidate{
-				Route: v.GetNamespace() + "/" + v.GetName(), Place: e.locate(v.GetNamespace(), v.GetName()), Host: v.GetHost(), Path: v.GetPath(),
-				Termination: termination(v.GetTermination()), HTTP: "refused", HTTPS: "refused", Reason: v.GetReason(), Message: v.GetMessage(),
+				Route: v.GetNamespace() + "/" + v.GetName(), Place: o.place, Host: v.GetHost(), Path: v.GetPath(),
+				Termination: termination(v.GetTermination()), HTTP: "refused", HTTPS: "refused", Reason: v.GetReason(), Message: v.GetMessage(), shown: o.shown(),
 			})
 		}
 	}
@@ -285,11 +302,7 @@ func (x *explanation) table(g *grid) {
 	}
 	for _, r := range x.Routes {
 		if !r.Admitted {
-			at := ""
-			if r.Place != "" {
-				at = " (" + r.Place + ")"
-			}
-			g.text("\n%s%s is refused: %s: %s", r.Route, at, r.Reason, strings.ReplaceAll(r.Message, "\n", " "))
+			g.text("\n%s%s is refused: %s: %s", r.Route, r.shown, r.Reason, strings.ReplaceAll(r.Message, "\n", " "))
 		}
 	}
 	for _, d := range x.Answers {

@@ -27,6 +27,8 @@ type candidate struct {
 	HTTPS       string `json:"https"` // the same for HTTPS
 	Reason      string `json:"reason,omitempty"`
 	Message     string `json:"message,omitempty"`
+
+	shown string // place and age, for people
 }
 
 func routeName(r *tsujiv1.Route) string { return r.GetNamespace() + "/" + r.GetName() }
@@ -70,7 +72,7 @@ func refusedRival(q question, v *tsujiv1.RouteVerdict) bool {
 	}
 	p := parentDomain(q.host)
 	return v.GetHost() == q.host || p != "" && parentDomain(v.GetHost()) == p &&
-		(v.GetReason() == "RouteNotAdmitted" || strings.Contains(v.GetMessage(), "*."+p))
+		(strings.Contains(v.GetMessage(), "wildcard") || strings.Contains(v.GetMessage(), "*."+p))
 }
 
 // pathOf returns a Route's path; all paths of slashes only are one.

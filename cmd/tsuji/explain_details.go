@@ -20,6 +20,8 @@ type details struct {
 	Warnings []string `json:"warnings,omitempty"`
 	Options  []option `json:"options"`
 	Servers  []server `json:"servers"`
+
+	shown string // place and age, for people
 }
 
 // option is one in force, and where it came from.
@@ -42,11 +44,7 @@ func (d *details) takesTraffic() bool {
 }
 
 func (d *details) table(g *grid) {
-	title := "Route " + d.Route
-	if d.Place != "" {
-		title += " (" + d.Place + ")"
-	}
-	g.text("\n%s", title)
+	g.text("\nRoute %s%s", d.Route, d.shown)
 	for _, w := range d.Warnings {
 		g.text("  warning: %s", w)
 	}
@@ -73,14 +71,14 @@ type origins struct {
 
 // details finds out about one Route.
 func (o origins) details(ctx context.Context, e evidence, r *tsujiv1.Route, verdicts []*tsujiv1.RouteVerdict) (*details, error) {
-	d := &details{Route: routeName(r), Place: e.locate(r.GetNamespace(), r.GetName()), Servers: []server{}}
+	of, known := e.object(r.GetNamespace(), r.GetName())
+	d := &details{Route: routeName(r), Place: of.place, shown: of.shown(), Servers: []server{}}
 	for _, v := range verdicts {
 		if v.GetNamespace() == r.GetNamespace() && v.GetName() == r.GetName() {
 			d.Warnings = v.GetWarnings()
 		}
 	}
-	p := &optionList{origins: o, warnings: d.Warnings}
-	p.annotations, p.known = e.annotations(r.GetNamespace(), r.GetName())
+	p := &optionList{origins: o, annotations: of.annotations, known: known, warnings: d.Warnings}
 	p.route(r)
 	if name := r.GetCertificate(); name != "" {
 		found, err := named(ctx, e, name)
