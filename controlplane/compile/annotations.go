@@ -170,6 +170,8 @@ func (b *builder) balance() {
 		b.route.Balance = tsujiv1.Balance_BALANCE_ROUND_ROBIN
 	case b.passthrough():
 		b.route.Balance = tsujiv1.Balance_BALANCE_SOURCE
+	case b.c.policy.leastConnections:
+		b.route.Balance = tsujiv1.Balance_BALANCE_LEAST_CONNECTIONS
 	default:
 		b.route.Balance = tsujiv1.Balance_BALANCE_RANDOM
 	}

@@ -343,6 +343,7 @@ func (u universe) ingressController(t *rapid.T) metav1.Object {
 		&operatorv1.RouteAdmissionPolicy{WildcardPolicy: operatorv1.WildcardPolicyAllowed},
 		&operatorv1.RouteAdmissionPolicy{WildcardPolicy: operatorv1.WildcardPolicyAllowed},
 		&operatorv1.RouteAdmissionPolicy{NamespaceOwnership: operatorv1.InterNamespaceAllowedOwnershipCheck})
+	ic.Spec.UnsupportedConfigOverrides.Raw = pick(t, "overrides", nil, nil, []byte(`{"loadBalancingAlgorithm":"leastconn"}`), []byte("["))
 	ic.Spec.HttpErrorCodePages.Name = pick(t, "pages", "", "", "m1", "m2")
 	if m := pick(t, "clients", "", "", "", "m1", "m2"); m != "" {
 		ic.Spec.ClientTLS = operatorv1.ClientTLS{ClientCertificatePolicy: operatorv1.ClientCertificatePolicyRequired}

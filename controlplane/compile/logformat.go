@@ -46,7 +46,7 @@ func logFormatFault(format string, most int, fetch *regexp.Regexp) string {
 			continue
 		}
 		m := logItem.FindStringSubmatch(item)
-		if m == nil || m[2] != "" && !slices.Contains(logAliases, m[2]) || m[2] == "" && !fetch.MatchString(m[1]) {
+		if len(m) != 3 || m[2] != "" && !slices.Contains(logAliases, m[2]) || m[2] == "" && !fetch.MatchString(m[1]) {
 			return quoted("%"+item) + " is not an alias or a fetch that can be used here: write %% for a percent sign"
 		}
 		rest = item[len(m[0]):]

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"encoding/json"
 	"maps"
 
 	operatorv1 "github.com/openshift/api/operator/v1"
@@ -11,12 +12,13 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-// policy is what an IngressController says of which Routes it admits.
+// policy is what an IngressController says of which Routes it admits, and of what they have in common.
 type policy struct {
 	routes, namespaces labels.Selector // nil: all
 	strict             bool            // a host belongs to the namespace of its oldest Route
 	wildcards          bool            // whether wildcard Routes are admitted
 	domain             string          // for Routes with a subdomain only; empty: none
+	leastConnections   bool            // how Routes with one Service are balanced; else at random
 }
 
 // policyOf reads an IngressController; nil: the defaults.
@@ -32,6 +34,12 @@ func policyOf(ic *operatorv1.IngressController) policy {
 	}
 	if p.domain = ic.Status.Domain; p.domain == "" {
 		p.domain = ic.Spec.Domain
+	}
+	var overrides struct {
+		LoadBalancingAlgorithm string `json:"loadBalancingAlgorithm"`
+	}
+	if json.Unmarshal(ic.Spec.UnsupportedConfigOverrides.Raw, &overrides) == nil {
+		p.leastConnections = overrides.LoadBalancingAlgorithm == "leastconn"
 	}
 	return p
 }
@@ -54,7 +62,8 @@ func (p policy) equal(o policy) bool {
 		return (a == nil) == (b == nil) && (a == nil || a.String() == b.String())
 	}
 	return same(p.routes, o.routes) && same(p.namespaces, o.namespaces) &&
-		p.strict == o.strict && p.wildcards == o.wildcards && p.domain == o.domain
+		p.strict == o.strict && p.wildcards == o.wildcards && p.domain == o.domain &&
+		p.leastConnections == o.leastConnections
 }
 
 // selects tells whether a Route is the IngressController's. A Namespace that is not there counts as one
