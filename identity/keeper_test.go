@@ -307,4 +307,4 @@ type file struct {
 }
 
 func (f file) Mode() os.FileMode { return f.mode }
-func (f file) Sys() any          { return &syscall.Stat_t{Uid: uint32(f.owner)} } //nolint:gosec // no user is negative
+func (f file) Sys() any          { return &syscall.Stat_t{Uid: uint32(f.owner)} }

@@ -80,7 +80,7 @@ func decode[T any](t testing.TB, text string, into *T, strict bool) *T {
 var whole = []string{"install", "kubernetes", "openshift"}
 
 // optional are components that nothing here uses: each is tried with install.
-var optional = []string{"standard-ports"}
+var optional = []string{"service-ca", "standard-ports"}
 
 // everything returns every kustomization that can be built, those with optional components included.
 func everything(t *testing.T) map[string]built {
@@ -184,7 +184,7 @@ func TestPodsAreRestricted(t *testing.T) {
 			}
 			for _, v := range spec.Volumes {
 				switch {
-				case v.EmptyDir != nil:
+				case v.EmptyDir != nil, v.ConfigMap != nil:
 				case v.Secret != nil:
 					if v.Secret.DefaultMode == nil || *v.Secret.DefaultMode != 0o400 {
 						fail("Secret %s can be read by others", v.Secret.SecretName)

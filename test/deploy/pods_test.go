@@ -21,6 +21,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/tsuji-dev/tsuji/identity"
+	"github.com/tsuji-dev/tsuji/identity/authority"
 	"github.com/tsuji-dev/tsuji/test/haproxytest"
 	"github.com/tsuji-dev/tsuji/test/kubetest"
 )
@@ -28,7 +29,7 @@ import (
 // A user is who a Pod runs as.
 type user struct{ uid, gid, fsGroup int }
 
-// The control plane and a router run as the Deployments that an API server has say: their arguments, users, ports and
+// The control plane and a router run as their Deployments say: their arguments, users, ports and
 // probes, Secrets as a kubelet writes them, a state directory that the kubelet made, nothing else that can be written, and
 // no capabilities. The certificates are those of docs/install.md. Then the control plane goes, the router's container is
 // restarted, and it serves again.
@@ -41,19 +42,24 @@ func testPods(t *testing.T, server *kubetest.Server) {
 	answerHello(t, "10.64.0.1:8888")
 	kubectl(t, server, hello, "apply", "--server-side", "-f", "-")
 	certificatesByHand(t, server)
-	for name, as := range map[string]user{
-		"as the manifests say": {65532, 65532, 65532},
-		"as OpenShift says":    {1000650000, 0, 1000650000},
-	} {
-		t.Run(name, func(t *testing.T) { testPodsAs(t, server, as, name == "as the manifests say") })
-	}
+	t.Run("as they are", func(t *testing.T) {
+		b := build(t, manifests+"/install")
+		s := b.deployments["router-tok04"].Spec.Template.Spec.SecurityContext
+		testPodsAs(t, server, b, user{int(*s.RunAsUser), int(*s.RunAsGroup), int(*s.FSGroup)})
+	})
+	t.Run("on OpenShift", func(t *testing.T) {
+		servingCertificate(t, server)
+		dir := edited(t, map[string]string{"it/kustomization.yaml": "resources: [../install]\ncomponents: [../components/openshift, ../components/service-ca]\n"})
+		testPodsAs(t, server, build(t, dir+"/it"), user{1000650000, 0, 1000650000})
+	})
 }
 
-func testPodsAs(t *testing.T, server *kubetest.Server, as user, said bool) {
-	control := newPod(t, server, "controlplane", as)
-	if s := control.spec.SecurityContext; said && (int(*s.RunAsUser) != as.uid || int(*s.RunAsGroup) != as.gid || int(*s.FSGroup) != as.fsGroup) {
-		t.Fatalf("the Pods are of user %d, group %d and fsGroup %d", *s.RunAsUser, *s.RunAsGroup, *s.FSGroup)
+func testPodsAs(t *testing.T, server *kubetest.Server, b built, as user) {
+	haproxy := exec.CommandContext(t.Context(), "setpriv", "--reuid="+fmt.Sprint(as.uid), "--regid="+fmt.Sprint(as.gid), "--clear-groups", haproxytest.Binary(t), "-v")
+	if out, err := haproxy.CombinedOutput(); err != nil {
+		t.Skipf("user %d cannot run HAProxy; is a folder above it closed to others? %v\n%s", as.uid, err, out)
 	}
+	control := newPod(t, server, b.deployments["controlplane"], as)
 	kubeconfig, err := server.KubeconfigFor(namespace, control.spec.ServiceAccountName)
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +68,7 @@ func testPodsAs(t *testing.T, server *kubetest.Server, as user, said bool) {
 	control.start("--kubeconfig=/mnt/kubeconfig") // where a Pod has a mounted token
 	control.ready()
 
-	router := newPod(t, server, "router-tok04", as)
+	router := newPod(t, server, b.deployments["router-tok04"], as)
 	router.start("--haproxy="+router.haproxy, "--haproxy-tied") // so that a test leaves nothing behind
 	router.ready()
 	serves(t)
@@ -91,11 +97,11 @@ func testPodsAs(t *testing.T, server *kubetest.Server, as user, said bool) {
 	control.stop(syscall.SIGKILL)
 	router.stop(syscall.SIGKILL)
 	eventually(t, "the router is gone", func() error {
-		if l, err := net.Listen("tcp", ":8080"); err != nil {
+		l, err := net.Listen("tcp", ":8080")
+		if err != nil {
 			return err
-		} else {
-			return l.Close()
 		}
+		return l.Close()
 	})
 	router.start("--haproxy="+router.haproxy, "--haproxy-tied")
 	router.ready()
@@ -164,17 +170,7 @@ func ask(req *http.Request, want string) error {
 // certificatesByHand makes the Secrets as docs/install.md says, and checks that they are identities.
 func certificatesByHand(t *testing.T, server *kubetest.Server) {
 	t.Helper()
-	kubectl, err := kubetest.Kubectl()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", strings.Join(commands(t, "certificates"), "\n"))
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+server.Kubeconfig(), "PATH="+filepath.Dir(kubectl)+":"+os.Getenv("PATH"))
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	shell(t, server, t.TempDir(), "certificates")
 	for secret, want := range map[string]string{
 		"controlplane-tls": "spiffe://tsuji.local/controlplane/controlplane", "operator-tls": "spiffe://tsuji.local/operator/admin",
 		"router-tok04-tls": "spiffe://tsuji.local/ingress/default/zone/tok04", "router-tok05-tls": "spiffe://tsuji.local/ingress/default/zone/tok05",
@@ -193,6 +189,30 @@ func certificatesByHand(t *testing.T, server *kubetest.Server) {
 			t.Errorf("%s is of %s, %v: want %s", secret, id, err, want)
 		}
 	}
+	dir := t.TempDir()
+	shell(t, server, dir, "operator")
+	if _, err := identity.Load(identity.Files{Cert: dir + "/tls.crt", Key: dir + "/tls.key", CA: dir + "/ca.crt"}, slog.New(slog.DiscardHandler)); err != nil {
+		t.Error(err)
+	}
+}
+
+// servingCertificate makes what OpenShift's service CA would.
+func servingCertificate(t *testing.T, server *kubetest.Server) {
+	t.Helper()
+	ca, err := authority.NewAuthority("service CA")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key, err := ca.Issue(authority.Options{DNSNames: []string{"controlplane.tsuji.svc"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	kubectl(t, server, secret(namespace, "controlplane-serving", cert, key), "apply", "--server-side", "-f", "-")
+	dir := t.TempDir()
+	if err := os.WriteFile(dir+"/service-ca.crt", ca.CertPEM(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	kubectl(t, server, "", "create", "configmap", "controlplane-serving", "-n", namespace, "--from-file="+dir+"/service-ca.crt")
 }
 
 // pod is a process in the place of a Pod. Its directory is /mnt to it.
@@ -207,15 +227,14 @@ type pod struct {
 }
 
 // newPod makes what a kubelet makes before it starts a Pod of the Deployment.
-func newPod(t *testing.T, server *kubetest.Server, deployment string, as user) *pod {
+func newPod(t *testing.T, server *kubetest.Server, deployment *appsv1.Deployment, as user) *pod {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "tjpod")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	p := &pod{t: t, name: deployment, dir: dir, as: as, haproxy: haproxytest.Binary(t)}
-	p.spec = get[appsv1.Deployment](t, server, "deployment", namespace, deployment).Spec.Template.Spec
+	p := &pod{t: t, name: deployment.Name, dir: dir, as: as, spec: deployment.Spec.Template.Spec, haproxy: haproxytest.Binary(t)}
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -231,8 +250,14 @@ func newPod(t *testing.T, server *kubetest.Server, deployment string, as user) *
 			must(os.Chmod(path, 0o777|fs.ModeSetgid))
 			continue
 		}
+		if v.ConfigMap != nil {
+			for name, content := range get[corev1.ConfigMap](t, server, "configmap", namespace, v.ConfigMap.Name).Data {
+				must(os.WriteFile(filepath.Join(path, name), []byte(content), 0o644))
+			}
+			continue
+		}
 		for name, content := range get[corev1.Secret](t, server, "secret", namespace, v.Secret.SecretName).Data {
-			mode := fs.FileMode(*v.Secret.DefaultMode) | 0o440 //nolint:gosec // small; with what the fsGroup adds
+			mode := fs.FileMode(*v.Secret.DefaultMode) | 0o440
 			must(os.WriteFile(filepath.Join(path, name), content, mode))
 			must(os.Chown(filepath.Join(path, name), 0, as.fsGroup))
 			must(os.Chmod(filepath.Join(path, name), mode))
@@ -240,7 +265,7 @@ func newPod(t *testing.T, server *kubetest.Server, deployment string, as user) *
 	}
 	program, err := os.ReadFile(filepath.Join(bin, p.spec.Containers[0].Name))
 	must(err)
-	must(os.WriteFile(filepath.Join(dir, "program"), program, 0o755)) //nolint:gosec // a program
+	must(os.WriteFile(filepath.Join(dir, "program"), program, 0o755))
 	return p
 }
 
@@ -281,7 +306,7 @@ func (p *pod) start(more ...string) {
 		p.t.Fatal(err)
 	}
 	defer log.Close()
-	p.cmd = exec.Command("unshare", append(args, more...)...) //nolint:noctx // ends with stop
+	p.cmd = exec.Command("unshare", append(args, more...)...)
 	p.cmd.Env = []string{"PATH=/usr/bin:/bin"}
 	for _, e := range c.Env {
 		value := e.Value

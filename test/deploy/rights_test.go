@@ -1,22 +1,13 @@
 package deploy
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -25,72 +16,9 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/yaml"
 
-	"github.com/tsuji-dev/tsuji/identity"
 	"github.com/tsuji-dev/tsuji/identity/authority"
-	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 	"github.com/tsuji-dev/tsuji/test/kubetest"
 )
-
-// namespace is where everything is installed.
-const namespace = "tsuji"
-
-// startServer starts an API server with what all of deploy/ needs in a cluster.
-func startServer(t *testing.T) *kubetest.Server {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "tjkube")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	s, err := kubetest.Start(t.Context(), kubetest.Config{Dir: dir, Log: io.Discard})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Stop)
-	return s
-}
-
-// TestOnAnAPIServer tells the stories that share an API server.
-func TestOnAnAPIServer(t *testing.T) {
-	server := startServer(t)
-	t.Run("it is installed", func(t *testing.T) { testInstall(t, server) })
-	t.Run("the rights are enough", func(t *testing.T) { testRights(t, server) })
-	t.Run("the Pods run", func(t *testing.T) { testPods(t, server) })
-}
-
-// An API server takes everything but what only cert-manager's would, twice with the same outcome, and in the form for
-// OpenShift too.
-func testInstall(t *testing.T, server *kubetest.Server) {
-	kubectl(t, server, "", "create", "namespace", "openshift-ingress-operator")
-	dir := edited(t, map[string]string{
-		"openshift/kustomization.yaml": "resources: [../install]\ncomponents: [../components/openshift, ../components/beside]\n",
-		"ports/kustomization.yaml":     "resources: [../install]\ncomponents: [../components/standard-ports]\n",
-	})
-	first := kubectl(t, server, "", "apply", "-k", manifests+"/install", "--server-side")
-	for _, what := range []string{"deployment.apps/controlplane ", "deployment.apps/router-tok04 ", "deployment.apps/router-tok05 ", "zone.tsuji.dev/tok05 ", "poddisruptionbudget.policy/router-tok04 "} {
-		if !strings.Contains(first, what) {
-			t.Errorf("%s was not applied:\n%s", what, first)
-		}
-	}
-	const versions = `-o=custom-columns=KIND:.kind,NAME:.metadata.name,VERSION:.metadata.resourceVersion`
-	objects := []string{"get", "deploy,svc,pdb,sa,role,rolebinding", "-n", namespace, versions}
-	before := kubectl(t, server, "", objects...)
-	kubectl(t, server, "", "apply", "-k", manifests+"/install", "--server-side")
-	if after := kubectl(t, server, "", objects...); after != before {
-		t.Errorf("applied again, it is another:\n%s\n%s", before, after)
-	}
-	for _, name := range []string{"openshift", "ports"} {
-		// Zones cannot change their IngressController, so what is tried is a cluster that has none.
-		text := withoutZones(kubectl(t, nil, "", "kustomize", filepath.Join(dir, name)))
-		kubectl(t, server, text, "apply", "--server-side", "--dry-run=server", "-f", "-")
-	}
-}
-
-func withoutZones(text string) string {
-	objects := strings.Split(text, "\n---\n")
-	objects = slices.DeleteFunc(objects, func(o string) bool { return strings.HasPrefix(o, "apiVersion: tsuji.dev/") })
-	return strings.Join(objects, "\n---\n")
-}
 
 // world is a cluster in which every right is used.
 const world = `
@@ -237,9 +165,7 @@ func testRights(t *testing.T, server *kubetest.Server) {
 	kubectl(t, server, secret("shop", "cart-tls", certPEM, keyPEM), "apply", "--server-side", "-f", "-")
 	kubectl(t, server, secret("openshift-ingress", "apps-tls", certPEM, keyPEM), "apply", "--server-side", "-f", "-")
 	kubectl(t, server, "", "patch", "ingresscontroller/default", "-n", "openshift-ingress-operator", "--type=merge", `-p={"spec":{"defaultCertificate":{"name":"apps-tls"}}}`)
-	for _, command := range commands(t, "grants") {
-		kubectl(t, server, "", strings.Fields(strings.TrimPrefix(command, "kubectl "))...)
-	}
+	shell(t, server, t.TempDir(), "grants")
 
 	var all []right
 	all = append(all, rightsOf("", get[rbacv1.ClusterRole](t, server, "clusterrole", "", "tsuji-controlplane").Rules)...)
@@ -328,110 +254,6 @@ func testFollows(t *testing.T, server *kubetest.Server, c *controlPlane) {
 	}
 }
 
-// controlPlane is a control plane that runs, and a connection to it as an operator.
-type controlPlane struct {
-	conn *grpc.ClientConn
-}
-
-// slots bounds how many run at the same time.
-var slots = make(chan struct{}, 3)
-
-// startControlPlane starts one that follows the API server with that kubeconfig.
-func startControlPlane(t *testing.T, kubeconfig string) *controlPlane {
-	t.Helper()
-	slots <- struct{}{}
-	t.Cleanup(func() { <-slots })
-	dir, err := os.MkdirTemp("", "tj") // short: there is a unix socket in it
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	files := certificates(t, dir)
-	log, err := os.Create(filepath.Join(dir, "log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	own := files["spiffe://tsuji.local/controlplane/controlplane"]
-	cmd := exec.Command(bin+"/controlplane", "--source=kube", "--kubeconfig="+kubeconfig, "--listen=unix:"+dir+"/grpc", "--admin=127.0.0.1:0",
-		"--tls-cert="+own.Cert, "--tls-key="+own.Key, "--client-ca="+own.CA)
-	// Lists as they are from API servers that do not stream them yet: else nobody would miss the right to list.
-	cmd.Env = append(os.Environ(), "KUBE_FEATURE_WatchListClient=false")
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		if text, err := os.ReadFile(log.Name()); err == nil && t.Failed() {
-			t.Logf("the control plane's log:\n%s", text)
-		}
-	})
-	return &controlPlane{conn: dial(t, "unix:"+dir+"/grpc", files["spiffe://tsuji.local/operator/admin"])}
-}
-
-// certificates writes those of a control plane and an operator, by their identities.
-func certificates(t *testing.T, dir string) map[string]identity.Files {
-	t.Helper()
-	ca, err := authority.NewAuthority("test")
-	if err != nil {
-		t.Fatal(err)
-	}
-	out := map[string]identity.Files{}
-	for name, uri := range map[string]string{
-		"controlplane": "spiffe://tsuji.local/controlplane/controlplane", "operator": "spiffe://tsuji.local/operator/admin",
-	} {
-		if out[uri], err = ca.WriteFiles(dir, name, authority.Options{URI: uri}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return out
-}
-
-// dial connects to a control plane.
-func dial(t *testing.T, address string, files identity.Files) *grpc.ClientConn {
-	t.Helper()
-	k, err := identity.Load(files, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(credentials.NewTLS(k.ClientTLS("tsuji.local", func(identity.ID) error { return nil }))))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close() })
-	return conn
-}
-
-func (c *controlPlane) status(t *testing.T) *tsujiv1.GetStatusResponse {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	s, err := tsujiv1.NewStatusServiceClient(c.conn).GetStatus(ctx, &tsujiv1.GetStatusRequest{}, grpc.WaitForReady(true))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
-// compiled returns what came of the cluster's objects, as text.
-func (c *controlPlane) compiled(t *testing.T) string {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	s, err := tsujiv1.NewSnapshotServiceClient(c.conn).GetSnapshot(ctx, &tsujiv1.GetSnapshotRequest{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := tsujiv1.NewRouteServiceClient(c.conn).ListRoutes(ctx, &tsujiv1.ListRoutesRequest{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fmt.Sprint(s.GetSnapshot().GetVersion(), s.GetResources(), r.GetRoutes())
-}
-
 // get reads an object.
 func get[T any](t *testing.T, server *kubetest.Server, kind, namespace, name string) T {
 	t.Helper()
@@ -468,19 +290,4 @@ func secret(namespace, name string, certPEM, keyPEM []byte) string {
 		panic(err) // of a map that is always the same
 	}
 	return string(text)
-}
-
-// commands returns the lines of the code block that follows the mark in docs/install.md.
-func commands(t *testing.T, mark string) []string {
-	t.Helper()
-	text, err := os.ReadFile(root + "/docs/install.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, after, ok := strings.Cut(string(text), "<!-- tested: "+mark+" -->\n```sh\n")
-	block, _, closed := strings.Cut(after, "```")
-	if !ok || !closed {
-		t.Fatalf("docs/install.md has no block marked %q", mark)
-	}
-	return strings.Split(strings.TrimSpace(strings.ReplaceAll(block, "\\\n", " ")), "\n")
 }
