@@ -38,7 +38,7 @@ type world struct {
 // The exit codes, which scripts rely on.
 const (
 	exitOK    = 0
-	exitError = 1 // what was asked for could not be done
+	exitError = 1 // what was asked for could not be done, or the answer is no
 	exitUsage = 2 // it was not understood
 )
 
@@ -66,7 +66,7 @@ tsuji explain --files need none: they look at manifests.
 Every flag can also come from an environment variable: --tls-cert is TSUJI_TLS_CERT. With neither, the
 commands look at the demo that was started in the current directory.
 
-Exit codes: 0 done, 1 an error, 2 the command line was not understood.`,
+Exit codes: 0 done, 1 an error, or something that tsuji lint found, 2 the command line was not understood.`,
 		Args:          cobra.NoArgs,
 		Version:       version,
 		SilenceUsage:  true,
