@@ -58,6 +58,7 @@ func endpointsStory(t *testing.T, binary string) {
 		{"back", []*tsujiv1.Resource{a, endpoints("a", one)}, map[string]int{"one": 20}, "reload"},
 		{"a second service", []*tsujiv1.Resource{a, endpoints("a", one), endpoints("b", three)}, map[string]int{"one": 15, "three": 5}, "reload"},
 		{"two and one", []*tsujiv1.Resource{a, endpoints("a", one, two), endpoints("b", three)}, nil, "reload"},
+		{"one of the two left", []*tsujiv1.Resource{a, endpoints("a", one), endpoints("b", three)}, map[string]int{"one": 15, "three": 5}, "runtime"},
 		{"none", []*tsujiv1.Resource{a}, map[string]int{"503": 20}, "runtime"},
 		{"all again", []*tsujiv1.Resource{a, endpoints("a", one), endpoints("b", three)}, map[string]int{"one": 15, "three": 5}, "runtime"},
 	}
@@ -345,6 +346,43 @@ func portTakenStory(t *testing.T, binary string) {
 	}
 }
 
+// A HAProxy that accepts a configuration and yet does not start with it, here for want of file descriptors, is a
+// local matter: no resource is blamed, whatever the snapshot brings; and what serves goes on.
+func TestTooFewDescriptors(t *testing.T) { haproxytest.Each(t, tooFewDescriptorsStory) }
+
+func tooFewDescriptorsStory(t *testing.T, binary string) {
+	t.Parallel()
+	w := newWorld(t, binary)
+	// A limit that HAProxy cannot raise, as if the machine had it.
+	script := filepath.Join(w.dir, "limited")
+	must(t, os.WriteFile(script, fmt.Appendf(nil, "#!/bin/sh\nulimit -n 2000\nexec %s \"$@\"\n", binary), 0o700))
+	w.binary = script
+	unknown := func(o *render.Options) { o.FileDescriptors = 0 }
+	r := w.router(options{render: unknown})
+	settings := func(connections uint32) *tsujiv1.Resource {
+		return &tsujiv1.Resource{Name: tsujiv1.SettingsName, Kind: &tsujiv1.Resource_Settings{Settings: &tsujiv1.Settings{
+			Tuning: &tsujiv1.Tuning{MaxConnections: connections},
+		}}}
+	}
+	ep := endpoints("a", serve(t, "a"))
+	local := func(what string, refusal *tsujiv1.Refusal) {
+		t.Helper()
+		if refusal.GetClass() != tsujiv1.RefusalClass_REFUSAL_CLASS_LOCAL || len(refusal.GetResources()) > 0 {
+			t.Errorf("%s: %v", what, refusal)
+		}
+	}
+	local("at first", r.try(w.snapshot(settings(100_000), route("a"), ep)))
+	if _, ok := r.InForce(); ok {
+		t.Error("it is in force")
+	}
+	r.put(settings(500), route("a"), ep)
+	local("more connections", r.try(w.snapshot(settings(100_000), route("a"), ep)))
+	if got := w.get("a.test"); got != "a" {
+		t.Errorf("what served: %s", got)
+	}
+	r.put(settings(600), route("a"), ep)
+}
+
 // A worker or master that is killed comes back with what was in force, run-time changes included.
 func TestKilled(t *testing.T) { haproxytest.Each(t, killedStory) }
 
@@ -433,6 +471,62 @@ func adoptStory(t *testing.T, binary string) {
 	fifth.put(route("a"), endpoints("a", one))
 	if got := w.get("a.test"); got != "one" || fifth.pids().Master != before.Master {
 		t.Errorf("without a store: %s, %+v", got, fifth.pids())
+	}
+}
+
+// HAProxy is upgraded where it is, and its router is started again: the next release takes over from the running
+// one by a reload, and no request fails.
+func TestUpgrade(t *testing.T) {
+	binaries := haproxytest.Binaries(t)
+	for i := range binaries[1:] {
+		older, newer := binaries[i+1], binaries[i]
+		t.Run(filepath.Base(older), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, older)
+			link := filepath.Join(w.dir, "haproxy")
+			must(t, os.Symlink(older, link))
+			w.binary = link
+			r := w.router(options{})
+			one := serve(t, "one")
+			current := r.put(route("a"), endpoints("a", one))
+			before := r.pids()
+			r.die()
+
+			must(t, os.Remove(link))
+			must(t, os.Symlink(newer, link))
+			next := w.router(options{})
+			stop, loaded := make(chan struct{}), make(chan error, 1)
+			go func() {
+				for {
+					if _, err := w.tryGet("a.test"); err != nil {
+						loaded <- err
+						return
+					}
+					select {
+					case <-stop:
+						loaded <- nil
+						return
+					default:
+					}
+				}
+			}()
+			must(t, next.Start(t.Context(), current))
+			if n := testutil.ToFloat64(next.metrics.Reloads); n != 1 {
+				t.Errorf("%v reloads", n)
+			}
+			next.put(route("a"), route("b", service("a", 1)), endpoints("a", one, serve(t, "two")))
+			close(stop)
+			must(t, <-loaded)
+			rt, err := next.process.Connect(t.Context())
+			must(t, err)
+			defer rt.Close()
+			if major, minor := haproxytest.Version(t, newer); !rt.Version().AtLeast(major, minor) || next.pids().Master != before.Master {
+				t.Errorf("HAProxy %v, %+v and before %+v", rt.Version(), next.pids(), before)
+			}
+			if got := w.get("b.test"); got != "one" && got != "two" {
+				t.Errorf("after the upgrade: %s", got)
+			}
+		})
 	}
 }
 

@@ -27,9 +27,11 @@ const (
 var derived = []string{"maps", "certs", "ca", "errors"}
 
 // programDigest returns a digest of what is rendered for the empty snapshot: addresses, the program, the
-// router's own certificate. A routerd with other flags, or another release, has another.
+// router's own certificate; and of HAProxy's release. A routerd with other flags, or of another release, has
+// another.
 func programDigest(r *render.Renderer) string {
 	h := sha256.New()
+	fmt.Fprintf(h, "%v\n", r.Version())
 	for _, f := range r.Dirty() {
 		fmt.Fprintf(h, "%s %d\n", f.Path, len(f.Content))
 		h.Write(f.Content)

@@ -160,18 +160,27 @@ func (o *output) line(s string) {
 	o.log.Log(context.Background(), level, m[3], "from", "haproxy", "pid", m[2])
 }
 
-// ordinary matches warnings about what routerd does all day: reloads, and endpoints that come and go.
-var ordinary = regexp.MustCompile(`^(Proxy \S+ stopped|Server \S+ is (UP/READY \(leaving forced|going DOWN for maintenance)|Former worker \([0-9]+\) exited with code 0 )`)
+var (
+	// constant matches warnings about what routerd does all day, a line for each backend or server: reloads, and
+	// endpoints that come and go.
+	constant = regexp.MustCompile(`^(Proxy \S+ stopped|Server \S+ is (UP/READY \(leaving forced|going DOWN for maintenance))`)
+	// ordinary matches warnings and alerts about what is meant to happen: workers and masters that end when they are
+	// told to (143 and 130 are how SIGTERM and SIGINT end one), and Routes that have no endpoints.
+	ordinary = regexp.MustCompile(`^(Exiting Master process|All workers exited\. Exiting\.\.\. \((0|143|130)\)` +
+		`|(Current|Former) worker \([0-9]+\) exited with code (0|143|130) |backend '\S+' has no server available!)`)
+)
 
 // levelOf returns the level of what HAProxy says of itself.
 func levelOf(level, message string) slog.Level {
 	switch {
-	case level == "ALERT" || level == "EMERG":
-		return slog.LevelError
-	case level == "WARNING" && !ordinary.MatchString(message):
+	case level != "ALERT" && level != "EMERG" && level != "WARNING", constant.MatchString(message):
+		return slog.LevelDebug
+	case ordinary.MatchString(message):
+		return slog.LevelInfo
+	case level == "WARNING":
 		return slog.LevelWarn
 	default:
-		return slog.LevelDebug
+		return slog.LevelError
 	}
 }
 

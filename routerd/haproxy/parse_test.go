@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"io"
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -103,6 +104,33 @@ func TestParseVersion(t *testing.T) {
 	for _, bad := range []string{"", "3", "x.y", "99999.1", "3.4x"} {
 		if _, err := ParseVersion(bad); err == nil {
 			t.Errorf("%q is a version", bad)
+		}
+	}
+}
+
+// What HAProxy calls a warning or an alert although it is meant to happen is logged as neither.
+func TestLevels(t *testing.T) {
+	for _, test := range []struct {
+		level, message string
+		want           slog.Level
+	}{
+		{"NOTICE", "Loading success.", slog.LevelDebug},
+		{"WARNING", "Proxy be_http:ns:a stopped (cumulated conns: FE: 0, BE: 1).", slog.LevelDebug},
+		{"WARNING", "Server be_http:ns:a/pod:a is UP/READY (leaving forced maintenance).", slog.LevelDebug},
+		{"WARNING", "Exiting Master process...", slog.LevelInfo},
+		{"WARNING", "All workers exited. Exiting... (0)", slog.LevelInfo},
+		{"WARNING", "All workers exited. Exiting... (137)", slog.LevelWarn},
+		{"WARNING", "Former worker (12) exited with code 0 (Exit)", slog.LevelInfo},
+		{"ALERT", "Current worker (12) exited with code 143 (Terminated)", slog.LevelInfo},
+		{"WARNING", "Former worker (12) exited with code 139 (Segmentation fault)", slog.LevelWarn},
+		{"ALERT", "Current worker (12) exited with code 137 (Killed)", slog.LevelError},
+		{"ALERT", "backend 'be_http:ns:b' has no server available!", slog.LevelInfo},
+		{"EMERG", "backend 'be_http:ns:b' has no server available!", slog.LevelInfo},
+		{"ALERT", "Failed to get the sockets from the old process!", slog.LevelError},
+		{"WARNING", "Loading failure!", slog.LevelWarn},
+	} {
+		if got := levelOf(test.level, test.message); got != test.want {
+			t.Errorf("%s %s: %v, want %v", test.level, test.message, got, test.want)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 	"github.com/tsuji-dev/tsuji/routerd/render"
 	"github.com/tsuji-dev/tsuji/snapshot"
+	"github.com/tsuji-dev/tsuji/test/haproxytest"
 )
 
 // transcript tells a Change in words.
@@ -130,7 +131,7 @@ render cert/ns/route:c: no certificate`
 	}
 }
 
-// Options are refused with every fault at once; HAProxy listens on every kind of address.
+// Options are refused with every fault at once; each HAProxy listens on every kind of address.
 func TestOptions(t *testing.T) {
 	t.Parallel()
 	_, err := render.New(render.Options{
@@ -143,17 +144,19 @@ func TestOptions(t *testing.T) {
 		{HTTP: []string{":8080", "[::]:8080", "127.0.0.1:8081", "[::1]:8081", "unix:run/http.sock"}, Stats: []string{"127.0.0.1:8082"}},
 		{HTTPS: []string{":8443"}, Stats: []string{"127.0.0.1:8082"}, DefaultCertificate: ownPair()},
 	} {
-		o.Jail, o.User, o.Group, o.FileDescriptors = true, 65534, 65534, 4096
-		r := renderer(t, o)
-		chain, key := fixedPair()
-		c := apply(t, r, routeOf(simple("a", "a.example", "/", edge, allow)), certificateOf("ns", "edge", chain, key))
-		if len(c.Certificates) > 0 {
-			t.Errorf("certificates that nothing reads: %v", c)
-		}
-		dir := shortDir(t)
-		write(t, dir, r)
-		if out, ok := check(t, dir); !ok || strings.Contains(out, "WARNING") {
-			t.Errorf("HAProxy says:\n%s", out)
+		for _, binary := range haproxytest.Binaries(t) {
+			o.Jail, o.User, o.Group, o.FileDescriptors, o.Version = true, 65534, 65534, 4096, release(t, binary)
+			r := renderer(t, o)
+			chain, key := fixedPair()
+			c := apply(t, r, routeOf(simple("a", "a.example", "/", edge, allow)), certificateOf("ns", "edge", chain, key))
+			if len(c.Certificates) > 0 {
+				t.Errorf("certificates that nothing reads: %v", c)
+			}
+			dir := shortDir(t)
+			write(t, dir, r)
+			if out, ok := check(t, binary, dir); !ok || strings.Contains(out, "WARNING") {
+				t.Errorf("%s says:\n%s", binary, out)
+			}
 		}
 	}
 }

@@ -151,6 +151,13 @@ func (w *writer) httpRules(exact, wildcard string, plain bool) {
 	first := quoted("var(txn.host)," + fmt.Sprintf(lookup, exact))
 	above := "var(txn.host),field(2,.,0)," + fmt.Sprintf(lookup, wildcard)
 
+	// Not in the profile, which a frontend of mode tcp has too: HAProxy 2.6 would warn of it.
+	if w.s.GetIgnoreEmptyRequests() {
+		w.line("  option http-ignore-probes")
+	}
+	if w.s.GetIdleCloseOnResponse() {
+		w.line("  option idle-close-on-response")
+	}
 	w.line("  http-request deny if { hdr_len(content-length) 0 }") // CVE-2023-40225
 	w.line("  http-request del-header Proxy")                      // httpoxy
 	w.line("  http-request del-header X-SSL -m beg")

@@ -13,6 +13,7 @@ import (
 
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 	"github.com/tsuji-dev/tsuji/routerd/render"
+	"github.com/tsuji-dev/tsuji/test/haproxytest"
 )
 
 var update = flag.Bool("update", false, "write what was rendered into testdata")
@@ -20,6 +21,7 @@ var update = flag.Bool("update", false, "write what was rendered into testdata")
 // What each archive's resources are rendered to is what stands in it, and HAProxy accepts it without a
 // warning. Resources are *.txtpb; the comment's lines "pair NAME HOST…" and "bundle NAME" add certificates,
 // and "whole" asks for the whole of haproxy.cfg, of which otherwise only the routes' backends are shown.
+// Below want/ is what the newest HAProxy gets, below want-2.6/ what is different for 2.6.
 func TestGolden(t *testing.T) {
 	t.Parallel()
 	archives, err := filepath.Glob("testdata/*.txtar")
@@ -34,28 +36,37 @@ func TestGolden(t *testing.T) {
 				t.Fatal(err)
 			}
 			resources, whole := inputs(t, a)
-			o := options()
-			o.Jail, o.User, o.Group = true, 65534, 65534
-			r := renderer(t, o)
-			apply(t, r, resources...)
-			got := shown(r, whole)
-			dir := shortDir(t)
-			write(t, dir, r)
-			if out, ok := check(t, dir); !ok || strings.Contains(out, "WARNING") {
-				t.Errorf("HAProxy says:\n%s", out)
-			}
-			want := map[string]string{}
+			have, want := map[string]string{}, map[string]string{}
 			kept := a.Files[:0:0]
 			for _, f := range a.Files {
-				if name, ok := strings.CutPrefix(f.Name, "want/"); ok {
-					want[name] = string(f.Data)
+				if strings.HasPrefix(f.Name, "want") {
+					want[f.Name] = string(f.Data)
 				} else {
 					kept = append(kept, f)
 				}
 			}
+			newest := map[string]string{}
+			for _, v := range []render.Version{{}, {Major: 3, Minor: 0}, {Major: 2, Minor: 6}} {
+				got, where := rendered(t, v, resources, whole), "want/"
+				if v == (render.Version{}) {
+					newest = got
+				} else {
+					where = "want-" + v.String() + "/"
+					for name := range newest {
+						if _, ok := got[name]; !ok {
+							t.Errorf("HAProxy %v has no %s", v, name)
+						}
+					}
+				}
+				for name, content := range got {
+					if where == "want/" || newest[name] != content {
+						have[where+name] = content
+					}
+				}
+			}
 			if *update {
-				for _, name := range sortedNames(got) {
-					kept = append(kept, txtar.File{Name: "want/" + name, Data: []byte(got[name])})
+				for _, name := range sortedNames(have) {
+					kept = append(kept, txtar.File{Name: name, Data: []byte(have[name])})
 				}
 				a.Files = kept
 				if err := os.WriteFile(path, txtar.Format(a), 0o600); err != nil {
@@ -63,11 +74,31 @@ func TestGolden(t *testing.T) {
 				}
 				return
 			}
-			if d := cmp.Diff(want, got); d != "" {
+			if d := cmp.Diff(want, have); d != "" {
 				t.Errorf("want (-), got (+):\n%s", d)
 			}
 		})
 	}
+}
+
+// rendered renders resources for a release, and lets that release, where it is to be had, read the files.
+func rendered(t *testing.T, v render.Version, resources []*tsujiv1.Resource, whole bool) map[string]string {
+	t.Helper()
+	o := optionsFor(v)
+	o.Jail, o.User, o.Group = true, 65534, 65534
+	r := renderer(t, o)
+	apply(t, r, resources...)
+	got := shown(r, whole)
+	dir := shortDir(t)
+	write(t, dir, r)
+	for i, binary := range haproxytest.Binaries(t) {
+		if v == release(t, binary) || v == (render.Version{}) && i == 0 {
+			if out, ok := check(t, binary, dir); !ok || strings.Contains(out, "WARNING") {
+				t.Errorf("%s says:\n%s", binary, out)
+			}
+		}
+	}
+	return got
 }
 
 func inputs(t *testing.T, a *txtar.Archive) (resources []*tsujiv1.Resource, whole bool) {

@@ -194,14 +194,28 @@ func shortDir(t testing.TB) string {
 	return dir
 }
 
-// check asks HAProxy what it thinks of the files in the directory.
-func check(t testing.TB, dir string) (output string, ok bool) {
+// check asks a HAProxy what it thinks of the files in the directory.
+func check(t testing.TB, binary, dir string) (output string, ok bool) {
 	t.Helper()
-	cmd := exec.Command(haproxytest.Binary(t), "-c", "-f", "haproxy.cfg")
+	cmd := exec.Command(binary, "-c", "-f", "haproxy.cfg")
 	cmd.Dir = dir
 	cmd.Env = []string{}
 	out, err := cmd.CombinedOutput()
 	return string(bytes.TrimSpace(out)), err == nil
+}
+
+// optionsFor are those of a test that starts a HAProxy. Debian's 2.6 has OpenSSL 3.0.
+func optionsFor(v render.Version) render.Options {
+	o := options()
+	o.Version, o.OldTLS = v, v != render.Version{} && !v.AtLeast(3, 0)
+	return o
+}
+
+// release returns the version of a HAProxy.
+func release(t testing.TB, binary string) render.Version {
+	t.Helper()
+	major, minor := haproxytest.Version(t, binary)
+	return render.Version{Major: major, Minor: minor}
 }
 
 // fixedPair returns one certificate and its key, always the same in one run.

@@ -15,6 +15,7 @@ import (
 
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 	"github.com/tsuji-dev/tsuji/routerd/render"
+	"github.com/tsuji-dev/tsuji/test/haproxytest"
 )
 
 // everything is a snapshot in which every field that is written somewhere has a value.
@@ -344,9 +345,15 @@ var hostile = []string{
 	"CN=(", "CN=a|b", "TLSv1.3", "@SECLEVEL=0", "kERNEL:!x", "text/*", "a/b c",
 }
 
-// HAProxy accepts whatever is rendered: random routes with odd text in them that pass, a hundred at a time.
+// Each HAProxy accepts whatever is rendered: random routes with odd text in them that pass, a hundred at a time.
 func TestHAProxyAcceptsWhatIsRendered(t *testing.T) {
 	t.Parallel()
+	haproxytest.Each(t, acceptsStory)
+}
+
+func acceptsStory(t *testing.T, binary string) {
+	t.Parallel()
+	o := optionsFor(release(t, binary))
 	base := everything()
 	fields := places(base)
 	random := rand.New(rand.NewPCG(1, 2))
@@ -355,7 +362,7 @@ func TestHAProxyAcceptsWhatIsRendered(t *testing.T) {
 		rounds = 1
 	}
 	for range rounds {
-		r := renderer(t, options())
+		r := renderer(t, o)
 		apply(t, r, base...)
 		passed := 0
 		for n := range 400 {
@@ -379,7 +386,7 @@ func TestHAProxyAcceptsWhatIsRendered(t *testing.T) {
 		}
 		dir := shortDir(t)
 		write(t, dir, r)
-		if out, ok := check(t, dir); !ok {
+		if out, ok := check(t, binary, dir); !ok {
 			t.Fatalf("HAProxy refuses what %d odd resources came to:\n%s", passed, out)
 		}
 		if passed < 20 {

@@ -20,6 +20,11 @@ type Options struct {
 	// Version is HAProxy's. The zero value stands for 3.4.
 	Version Version
 
+	// OldTLS says that HAProxy's TLS library knows no hybrid groups (X25519MLKEM768 and the like; OpenSSL knows
+	// them since 3.5): those that the Settings name are left out, for HAProxy does not start with one that the
+	// library does not know.
+	OldTLS bool
+
 	// Jail says that HAProxy is started as root: it then changes its root to run/jail, which must exist and
 	// be empty, and its user and group to User and Group, neither of which may be 0.
 	Jail        bool

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
@@ -176,12 +177,20 @@ func (w *writer) tls() {
 	}{
 		{"ssl-default-bind-ciphers", "-_+!@=.", t.GetCiphers()},
 		{"ssl-default-bind-ciphersuites", "_", t.GetCipherSuites()},
-		{"ssl-default-bind-curves", "_-", t.GetGroups()},
+		{"ssl-default-bind-curves", "_-", w.groups(t.GetGroups())},
 	} {
 		if len(l.words) > 0 && w.check(checkWords(l.directive, l.words, l.extra)) {
 			w.line("  %s %s", l.directive, strings.Join(l.words, ":"))
 		}
 	}
+}
+
+// groups returns the groups that the TLS library knows. If none is left it is for the library to choose.
+func (w *writer) groups(names []string) []string {
+	if !w.o.OldTLS {
+		return names
+	}
+	return slices.DeleteFunc(slices.Clone(names), func(n string) bool { return strings.Contains(n, "MLKEM") })
 }
 
 // timeout writes one timeout.
@@ -198,12 +207,6 @@ func (w *writer) profiles() {
 	w.line("\ndefaults %s\n  mode http", profileClient)
 	w.clientTimeouts()
 	w.accessLog()
-	if w.s.GetIgnoreEmptyRequests() {
-		w.line("  option http-ignore-probes")
-	}
-	if w.s.GetIdleCloseOnResponse() {
-		w.line("  option idle-close-on-response")
-	}
 	if len(w.s.GetHeaders().GetCaseAdjustments()) > 0 {
 		w.line("  option h1-case-adjust-bogus-client")
 	}

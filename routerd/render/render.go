@@ -62,6 +62,9 @@ func (r *Renderer) Apply(d snapshot.Delta) (Change, error) {
 	return r.commit(s), nil
 }
 
+// Version returns the release of HAProxy that is rendered for.
+func (r *Renderer) Version() Version { return r.options.version() }
+
 // Change says what one Apply changed, in terms of HAProxy.
 type Change struct {
 	// Reload says why only a reload will do, for people: "route ns/name: added". Empty: what the other

@@ -22,7 +22,6 @@ import (
 
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 	"github.com/tsuji-dev/tsuji/routerd/render"
-	"github.com/tsuji-dev/tsuji/test/haproxytest"
 )
 
 // seen is what an endpoint says of a request.
@@ -80,22 +79,24 @@ func freePort(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// start writes the files and starts HAProxy on them, in a jail if the test may.
-func start(t *testing.T, o render.Options, resources ...*tsujiv1.Resource) *router {
+// start writes the files and starts a HAProxy on them, in a jail if the test may.
+func start(t *testing.T, binary string, o render.Options, resources ...*tsujiv1.Resource) *router {
 	t.Helper()
 	rt := &router{t: t, http: freePort(t), https: freePort(t), stats: freePort(t)}
 	o.HTTP, o.HTTPS, o.Stats = []string{rt.http}, []string{rt.https}, []string{rt.stats}
 	o.FileDescriptors = 4096
+	v := release(t, binary)
+	o.Version, o.OldTLS = v, optionsFor(v).OldTLS
 	r := renderer(t, o)
 	apply(t, r, resources...)
 	dir := shortDir(t)
 	rt.dir = dir
 	write(t, dir, r)
-	if out, ok := check(t, dir); !ok || strings.Contains(out, "WARNING") && o.Jail {
+	if out, ok := check(t, binary, dir); !ok || strings.Contains(out, "WARNING") && o.Jail {
 		t.Fatalf("HAProxy does not like the files:\n%s", out)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, haproxytest.Binary(t), "-db", "-f", "haproxy.cfg")
+	cmd := exec.CommandContext(ctx, binary, "-db", "-f", "haproxy.cfg")
 	cmd.Dir = dir
 	cmd.Env = []string{}
 	var out bytes.Buffer

@@ -17,11 +17,17 @@ import (
 	"time"
 
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+	"github.com/tsuji-dev/tsuji/test/haproxytest"
 )
 
 // Requests reach the route whose host they name and whose path is the longest that they match, over plain
 // HTTP as the routes' policies say.
 func TestLookup(t *testing.T) {
+	t.Parallel()
+	haproxytest.Each(t, lookupStory)
+}
+
+func lookupStory(t *testing.T, binary string) {
 	t.Parallel()
 	var resources []*tsujiv1.Resource
 	add := func(r *tsujiv1.Route) *tsujiv1.Route {
@@ -48,7 +54,7 @@ func TestLookup(t *testing.T) {
 	add(simple("strip", "r.example", "/app", insecure, unset)).Rewrite = &tsujiv1.PathRewrite{Target: "/"}
 	add(simple("replace", "r.example", "/old", insecure, unset)).Rewrite = &tsujiv1.PathRewrite{Target: "/new%41"}
 	add(simple("prepend", "r.example", "/", insecure, unset)).Rewrite = &tsujiv1.PathRewrite{Target: "/base"}
-	rt := start(t, jailed(options()), resources...)
+	rt := start(t, binary, jailed(options()), resources...)
 
 	for _, c := range []struct{ url, host, want string }{
 		{"http://a.example/", "", "root /"},
@@ -101,9 +107,13 @@ func TestLookup(t *testing.T) {
 			t.Errorf("GET %s, Host %q: %s, want %s", c.url, c.host, got, c.want)
 		}
 	}
+	twoHosts := "400"
+	if !haproxytest.AtLeast(t, binary, 2, 8) {
+		twoHosts = "503" // to 2.6 it is a host like others; no route has it
+	}
 	for _, c := range []struct{ request, want string }{
 		{"GET / HTTP/1.0\r\n\r\n", "503"},
-		{"GET / HTTP/1.1\r\nHost: a.example, b.example\r\n\r\n", "400"},
+		{"GET / HTTP/1.1\r\nHost: a.example, b.example\r\n\r\n", twoHosts},
 		{"GET http://a.example/api HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n", "200"},
 		{"OPTIONS * HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n", "200"},
 		{"POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length:\r\n\r\n", "4"},
@@ -117,6 +127,11 @@ func TestLookup(t *testing.T) {
 // Over TLS a host's own certificate is served, the server name decides between passing through and ending
 // TLS, and each termination reaches its endpoint in its own way.
 func TestTerminations(t *testing.T) {
+	t.Parallel()
+	haproxytest.Each(t, terminationsStory)
+}
+
+func terminationsStory(t *testing.T, binary string) {
 	t.Parallel()
 	ca := theAuthority()
 	edgeChain, edgeKey := ca.issue("edge.example")
@@ -169,7 +184,7 @@ func TestTerminations(t *testing.T) {
 		endpointsOf("ns", "pass", serve(t, "pass", ca.pair("pass.own"))),
 		endpointsOf("ns", "pass-wild", serve(t, "pass-wild", ca.pair("pass-wild.own"))),
 	}
-	rt := start(t, jailed(options()), resources...)
+	rt := start(t, binary, jailed(options()), resources...)
 	var all sync.WaitGroup
 	for _, c := range []struct{ host, want, certificate, proto string }{
 		{"edge.example", "edge /", "edge.example", "HTTP/2.0"},
@@ -202,6 +217,11 @@ func TestTerminations(t *testing.T) {
 
 // A route's options show on requests and responses as OpenShift's router has them.
 func TestOptionsOfRoutes(t *testing.T) {
+	t.Parallel()
+	haproxytest.Each(t, optionsOfRoutesStory)
+}
+
+func optionsOfRoutesStory(t *testing.T, binary string) {
 	t.Parallel()
 	lit := func(s string) []*tsujiv1.HeaderValuePart {
 		return []*tsujiv1.HeaderValuePart{{Part: &tsujiv1.HeaderValuePart_Literal{Literal: s}}}
@@ -247,7 +267,7 @@ func TestOptionsOfRoutes(t *testing.T) {
 	gone := serve(t, "gone", nil)
 	gone.Ready, gone.Serving = false, false
 	resources = append(resources, routeOf(sticky), endpointsOf("ns", "sticky", serve(t, "one", nil), serve(t, "two", nil), draining, gone))
-	rt := start(t, jailed(options()), resources...)
+	rt := start(t, binary, jailed(options()), resources...)
 
 	first := rt.do("https://sticky.example/", "", nil)
 	set := first.header.Get("Set-Cookie")
@@ -333,11 +353,16 @@ func TestOptionsOfRoutes(t *testing.T) {
 // An endpoint that does not answer costs no request; one that speaks HTTP/2 without TLS is spoken to so.
 func TestEndpoints(t *testing.T) {
 	t.Parallel()
+	haproxytest.Each(t, endpointsStory)
+}
+
+func endpointsStory(t *testing.T, binary string) {
+	t.Parallel()
 	address := netip.MustParseAddrPort(freePort(t))
 	dead := endpoint(address.Addr().String(), uint32(address.Port()))
 	h2c := serve(t, "h2c", nil)
 	h2c.AppProtocol = tsujiv1.AppProtocol_APP_PROTOCOL_H2C
-	rt := start(t, jailed(options()),
+	rt := start(t, binary, jailed(options()),
 		routeOf(simple("half", "half.example", "/", insecure, unset)), endpointsOf("ns", "half", dead, serve(t, "alive", nil)),
 		routeOf(simple("h2c", "h2c.example", "/", insecure, unset)), endpointsOf("ns", "h2c", h2c),
 		routeOf(simple("empty", "empty.example", "/", insecure, unset)),
@@ -366,8 +391,17 @@ func TestEndpoints(t *testing.T) {
 
 // A route that has no endpoints at first gets one while HAProxy runs, by the command that the Server knows:
 // also where it must be verified against CA certificates, which HAProxy in its jail cannot read any more.
+// HAProxy 2.6 has a command of that name that takes no cookie, so there routerd adds none.
 func TestAddCommand(t *testing.T) {
 	t.Parallel()
+	haproxytest.Each(t, addCommandStory)
+}
+
+func addCommandStory(t *testing.T, binary string) {
+	t.Parallel()
+	if !haproxytest.AtLeast(t, binary, 3, 0) {
+		return
+	}
 	ca := theAuthority()
 	secure := simple("secure", "secure.example", "/", reencrypt, none)
 	secure.DestinationTls = &tsujiv1.DestinationTLS{Verify: true, Ca: tsujiv1.CertificateName("ns", tsujiv1.FromDestinationCA, "ca"), VerifyServiceHost: true}
@@ -375,8 +409,8 @@ func TestAddCommand(t *testing.T) {
 	before := []*tsujiv1.Resource{
 		bundleOf("ns", "ca", ca.pem), routeOf(secure), routeOf(simple("plain", "plain.example", "/", edge, none)), routeOf(simple("pass", "pass.example", "/", passthrough, none)),
 	}
-	rt := start(t, jailed(options()), before...)
-	r := renderer(t, options())
+	rt := start(t, binary, jailed(options()), before...)
+	r := renderer(t, optionsFor(release(t, binary)))
 	apply(t, r, before...)
 	c := apply(t, r,
 		endpointsOf("ns", "secure", serve(t, "secure", ca.pair("secure.ns.svc"))),
@@ -412,12 +446,17 @@ func TestAddCommand(t *testing.T) {
 // Clients show certificates where the Settings ask for them, and endpoints are told whose.
 func TestClientCertificates(t *testing.T) {
 	t.Parallel()
+	haproxytest.Each(t, clientCertificatesStory)
+}
+
+func clientCertificatesStory(t *testing.T, binary string) {
+	t.Parallel()
 	ca := theAuthority()
 	headers := simple("edge", "edge.example", "/", edge, none)
 	headers.RequestHeaders = []*tsujiv1.HeaderAction{{Name: "X-Der", Value: []*tsujiv1.HeaderValuePart{
 		{Part: &tsujiv1.HeaderValuePart_ClientCertificate{ClientCertificate: &tsujiv1.ClientCertificateFetch{}}},
 	}}}
-	rt := start(t, options(), // not in a jail: the other way through the socket for TLS
+	rt := start(t, binary, options(), // not in a jail: the other way through the socket for TLS
 		&tsujiv1.Resource{Name: "settings", Kind: &tsujiv1.Resource_Settings{Settings: &tsujiv1.Settings{ClientTls: &tsujiv1.ClientTLS{
 			Ca: tsujiv1.CertificateName("ns", tsujiv1.FromConfigMap, "clients"), AllowedSubjectPatterns: []string{"^/CN=ann$", "^/CN=bob"},
 		}}}},
@@ -451,7 +490,12 @@ func TestClientCertificates(t *testing.T) {
 // The stats address answers probes, metrics and the version in force, and nothing else.
 func TestStats(t *testing.T) {
 	t.Parallel()
-	rt := start(t, jailed(options()))
+	haproxytest.Each(t, statsStory)
+}
+
+func statsStory(t *testing.T, binary string) {
+	t.Parallel()
+	rt := start(t, binary, jailed(options()))
 	for path, want := range map[string]string{
 		"/healthz": "200 ok", "/healthz/ready": "200 ok", "/_tsuji/version": "200 none", "/": "404 not found", "/metrics/x": "404 not found",
 	} {

@@ -135,9 +135,12 @@ func same(a, b string) bool {
 var versionLine = regexp.MustCompile(`(?m)^HA-?Proxy version ([0-9]{1,4})\.([0-9]{1,4})`)
 
 // known are the releases of the binaries that were asked already.
-var known sync.Map // path → [2]int
+var known sync.Map // path without links → [2]int
 
 func version(path string) (major, minor int, err error) {
+	if path, err = filepath.EvalSymlinks(path); err != nil {
+		return 0, 0, err
+	}
 	if v, ok := known.Load(path); ok {
 		v := v.([2]int) //nolint:errcheck // nothing else is stored
 		return v[0], v[1], nil
