@@ -16,6 +16,7 @@ import (
 	"github.com/tsuji-dev/tsuji/controlplane/cluster"
 	"github.com/tsuji-dev/tsuji/controlplane/compile"
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+	"github.com/tsuji-dev/tsuji/routerd/render"
 	"github.com/tsuji-dev/tsuji/snapshot"
 )
 
@@ -196,7 +197,7 @@ func FuzzRoute(f *testing.F) {
 // Whatever is written into an IngressController and its ConfigMaps: no panic, nothing in the Settings but safe
 // strings, and routers take them, except where the clients' CA is not there.
 func FuzzIngressController(f *testing.F) {
-	own := ownPair(f)
+	options := render.Options{DefaultCertificate: ownPair(f)}
 	ca := readCert(f, "ca.crt")
 	f.Add("X-A", "%[req.hdr(a)]", "%{+X}o %ci", "%ci %[src]", "192.0.2.1", uint32(514), "local1", "sess", 64, "text/html", "^/CN=a$", "HTTP/1.0 503 A\r\nA: b\r\n\r\nbody", "pages")
 	f.Add("host", "%", "%[env(HOME)]", "%[res.hdr(a)]", "::1", uint32(0), "x y", "a=b", -1, "text/*; a=b", "(?i)a", "HTTP/1.1 204 \n\n", "-")
@@ -233,7 +234,7 @@ func FuzzIngressController(f *testing.F) {
 		if name == "clients" {
 			return
 		}
-		if _, err := rendered(own, r); err != nil {
+		if _, err := rendered(options, r); err != nil {
 			t.Errorf("routers refuse it: %v", err)
 		}
 	})

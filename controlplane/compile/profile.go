@@ -35,7 +35,7 @@ var (
 )
 
 // tlsProfileOf reads a TLS profile. Groups are the library's unless a custom profile names some.
-func tlsProfileOf(p *configv1.TLSSecurityProfile) *tsujiv1.TLSProfile {
+func tlsProfileOf(p *configv1.TLSSecurityProfile, fault func(string)) *tsujiv1.TLSProfile {
 	intermediate := &tsujiv1.TLSProfile{
 		MinVersion:   tsujiv1.TLSVersion_TLS_VERSION_1_2,
 		Ciphers:      intermediateCiphers,
@@ -55,7 +55,7 @@ func tlsProfileOf(p *configv1.TLSSecurityProfile) *tsujiv1.TLSProfile {
 		return &tsujiv1.TLSProfile{MinVersion: tsujiv1.TLSVersion_TLS_VERSION_1_3, CipherSuites: modernSuites}
 	case configv1.TLSProfileCustomType:
 		if p.Custom != nil {
-			return customProfile(&p.Custom.TLSProfileSpec, intermediate)
+			return customProfile(&p.Custom.TLSProfileSpec, intermediate, fault)
 		}
 		return intermediate
 	default:
@@ -64,12 +64,14 @@ func tlsProfileOf(p *configv1.TLSSecurityProfile) *tsujiv1.TLSProfile {
 }
 
 // customProfile takes of a custom profile what a router can use, and the rest from the default.
-func customProfile(spec *configv1.TLSProfileSpec, otherwise *tsujiv1.TLSProfile) *tsujiv1.TLSProfile {
+func customProfile(spec *configv1.TLSProfileSpec, otherwise *tsujiv1.TLSProfile, fault func(string)) *tsujiv1.TLSProfile {
+	const field = "spec.tlsSecurityProfile.custom."
 	known := slices.Concat(intermediateCiphers, oldCiphers, finiteFieldCiphers, modernSuites)
 	p := &tsujiv1.TLSProfile{MinVersion: otherwise.GetMinVersion()}
 	for _, c := range spec.Ciphers {
 		switch {
 		case !slices.Contains(known, c):
+			fault(invalid(field+"ciphers", c, "is not a cipher that routers know; it is passed over"))
 		case strings.HasPrefix(c, "TLS_"):
 			p.CipherSuites = append(p.CipherSuites, c)
 		default:
@@ -77,9 +79,11 @@ func customProfile(spec *configv1.TLSProfileSpec, otherwise *tsujiv1.TLSProfile)
 		}
 	}
 	for _, g := range spec.Groups {
-		if slices.Contains(knownGroups, g) {
-			p.Groups = append(p.Groups, string(g))
+		if !slices.Contains(knownGroups, g) {
+			fault(invalid(field+"groups", string(g), "is not a group that routers know; it is passed over"))
+			continue
 		}
+		p.Groups = append(p.Groups, string(g))
 	}
 	switch spec.MinTLSVersion {
 	case configv1.VersionTLS10, configv1.VersionTLS11:

@@ -24,7 +24,11 @@ import (
 // clients' CA is not there is refused, and by the router.
 func TestRoutersTakeTheStories(t *testing.T) {
 	t.Parallel()
-	binary := haproxytest.Binary(t)
+	haproxytest.Each(t, takeStories)
+}
+
+func takeStories(t *testing.T, binary string) {
+	t.Parallel()
 	files, err := filepath.Glob("testdata/stories/*.txt")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no stories: %v", err)
@@ -49,7 +53,11 @@ func TestRoutersTakeTheStories(t *testing.T) {
 // Every log-format, pattern and page that compiles is one that routers and HAProxy take.
 func TestRoutersTakeWhatIsLogged(t *testing.T) {
 	t.Parallel()
-	binary := haproxytest.Binary(t)
+	haproxytest.Each(t, takeLogged)
+}
+
+func takeLogged(t *testing.T, binary string) {
+	t.Parallel()
 	for _, c := range []struct{ format, id, pattern string }{
 		{"%o %T %Tl %Ts %t %ms %tr %trg %trl %Ta %Tc %Td %Th %Ti %Tq %TR %Tr %Tt %Tu %Tw %B %CC %CS %H %HM %HP %HPO %HQ %HU %HV %ID %ST %U", "%ci%%", "^a$"},
 		{"%ac %b %bc %bi %bp %bq %ci %cp %f %fc %fi %fp %ft %lc %hr %hrl %hs %hsl %pid %r %rc %rt %s %sc %si %sp %sq %sslc %sslv %ts %tsc", "%{-Q,+X}o%rt", `a{2,3}[]a]|\.`},
@@ -86,7 +94,9 @@ func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'
 // take renders a result and asks HAProxy what it thinks of it; empty: it is content.
 func take(t *testing.T, binary string, result compile.Result) string {
 	t.Helper()
-	r, err := rendered(ownPair(t), result)
+	var v render.Version
+	v.Major, v.Minor = haproxytest.Version(t, binary)
+	r, err := rendered(render.Options{Version: v, OldTLS: !v.AtLeast(3, 0), DefaultCertificate: ownPair(t)}, result)
 	if err != nil {
 		return err.Error()
 	}
@@ -112,10 +122,9 @@ func take(t *testing.T, binary string, result compile.Result) string {
 	return ""
 }
 
-func rendered(own []byte, result compile.Result) (*render.Renderer, error) {
-	r, err := render.New(render.Options{
-		HTTP: []string{"127.0.0.1:80"}, HTTPS: []string{"127.0.0.1:443"}, Stats: []string{"127.0.0.1:1936"}, DefaultCertificate: own,
-	})
+func rendered(o render.Options, result compile.Result) (*render.Renderer, error) {
+	o.HTTP, o.HTTPS, o.Stats = []string{"127.0.0.1:80"}, []string{"127.0.0.1:443"}, []string{"127.0.0.1:1936"}
+	r, err := render.New(o)
 	if err == nil {
 		_, err = r.Apply(snapshot.Diff(snapshot.Snapshot{}, snapshot.New(0, result.Config, result.Facts)))
 	}

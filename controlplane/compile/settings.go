@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"fmt"
 	"strconv"
 	"time"
 
@@ -44,16 +45,16 @@ func (c *Compiler) compileSettings(d *dirty, out *output) {
 	}
 	s := &settings{c: c, spec: &ic.Spec, out: &tsujiv1.Settings{
 		IngressController:   c.ingressController,
-		Timeouts:            timeoutsOf(&ic.Spec.TuningOptions),
-		Tls:                 tlsProfileOf(ic.Spec.TLSSecurityProfile),
-		Http2:               isTrue(ic.Annotations[annHTTP2]),
 		ProxyProtocol:       proxyProtocol(ic.Spec.EndpointPublishingStrategy),
-		Tuning:              tuningOf(&ic.Spec.TuningOptions),
 		IgnoreEmptyRequests: ic.Spec.HTTPEmptyRequestsPolicy == operatorv1.HTTPEmptyRequestsPolicyIgnore,
 		IdleCloseOnResponse: ic.Spec.IdleConnectionTerminationPolicy == operatorv1.IngressControllerConnectionTerminationPolicyDeferred,
 		AbortOnClose:        ic.Spec.ClosedClientConnectionPolicy == operatorv1.IngressControllerClosedClientConnectionPolicyAbort,
 	}}
-	s.out.Tuning.HardStopAfter, _ = parseTime(ic.Annotations[annHardStopAfter])
+	s.selectors()
+	s.timeouts()
+	s.tuning()
+	s.annotations(ic.Annotations)
+	s.out.Tls = tlsProfileOf(ic.Spec.TLSSecurityProfile, s.fault)
 	c.settingsMaps = [2]id{}
 	s.headers()
 	s.accessLog()
@@ -144,51 +145,84 @@ func proxyProtocol(p *operatorv1.EndpointPublishingStrategy) bool {
 	}
 }
 
-func isTrue(s string) bool {
-	v, err := strconv.ParseBool(s)
-	return err == nil && v
+func (s *settings) annotations(values map[string]string) {
+	if v, ok := values[annHTTP2]; ok {
+		on, err := strconv.ParseBool(v)
+		if err != nil {
+			s.fault(invalid("metadata.annotations["+annHTTP2+"]", v, "must be true or false"))
+		}
+		s.out.Http2 = on
+	}
+	if v, ok := values[annHardStopAfter]; ok {
+		if s.out.Tuning.HardStopAfter, ok = parseTime(v); !ok {
+			s.fault(invalid("metadata.annotations["+annHardStopAfter+"]", v, "must be a time: a whole number from 1, then us, ms, s, m, h or d"))
+		}
+	}
 }
 
-func timeoutsOf(t *operatorv1.IngressControllerTuningOptions) *tsujiv1.Timeouts {
-	or := func(d *metav1.Duration, otherwise time.Duration) *durationpb.Duration {
-		if d == nil || d.Duration <= 0 {
-			return durationpb.New(otherwise)
+// selectors tells of those that cannot be read; policy selects nothing by them.
+func (s *settings) selectors() {
+	for _, f := range []struct {
+		field    string
+		selector *metav1.LabelSelector
+	}{{"spec.routeSelector", s.spec.RouteSelector}, {"spec.namespaceSelector", s.spec.NamespaceSelector}} {
+		if _, err := metav1.LabelSelectorAsSelector(f.selector); err != nil {
+			s.fault(f.field + ": " + err.Error() + "; no Route is selected")
 		}
-		return durationpb.New(wholeMilliseconds(d.Duration))
 	}
-	return &tsujiv1.Timeouts{
-		Connect:             or(t.ConnectTimeout, 5*time.Second),
-		Client:              or(t.ClientTimeout, 30*time.Second),
-		ClientFin:           or(t.ClientFinTimeout, time.Second),
-		Server:              or(t.ServerTimeout, 30*time.Second),
-		ServerFin:           or(t.ServerFinTimeout, time.Second),
-		Tunnel:              or(t.TunnelTimeout, time.Hour),
+}
+
+func (s *settings) timeouts() {
+	t := &s.spec.TuningOptions
+	or := func(field string, d *metav1.Duration, otherwise time.Duration) *durationpb.Duration {
+		switch {
+		case d == nil || d.Duration == 0:
+		case d.Duration < 0:
+			s.fault(invalid("spec.tuningOptions."+field, d.Duration.String(), "must be greater than 0"))
+		default:
+			return durationpb.New(wholeMilliseconds(d.Duration))
+		}
+		return durationpb.New(otherwise)
+	}
+	s.out.Timeouts = &tsujiv1.Timeouts{
+		Connect:             or("connectTimeout", t.ConnectTimeout, 5*time.Second),
+		Client:              or("clientTimeout", t.ClientTimeout, 30*time.Second),
+		ClientFin:           or("clientFinTimeout", t.ClientFinTimeout, time.Second),
+		Server:              or("serverTimeout", t.ServerTimeout, 30*time.Second),
+		ServerFin:           or("serverFinTimeout", t.ServerFinTimeout, time.Second),
+		Tunnel:              or("tunnelTimeout", t.TunnelTimeout, time.Hour),
 		HttpRequest:         durationpb.New(10 * time.Second),
-		HttpKeepAlive:       or(t.HTTPKeepAliveTimeout, 300*time.Second),
-		TlsInspectDelay:     or(t.TLSInspectDelay, 5*time.Second),
-		HealthCheckInterval: or(t.HealthCheckInterval, 5*time.Second),
+		HttpKeepAlive:       or("httpKeepAliveTimeout", t.HTTPKeepAliveTimeout, 300*time.Second),
+		TlsInspectDelay:     or("tlsInspectDelay", t.TLSInspectDelay, 5*time.Second),
+		HealthCheckInterval: or("healthCheckInterval", t.HealthCheckInterval, 5*time.Second),
 	}
 }
 
-func tuningOf(t *operatorv1.IngressControllerTuningOptions) *tsujiv1.Tuning {
-	within := func(n, low, high int32, otherwise uint32) uint32 {
-		if n < low || n > high {
+func (s *settings) tuning() {
+	const field = "spec.tuningOptions."
+	t := &s.spec.TuningOptions
+	within := func(name string, n, low, high int32, otherwise uint32) uint32 {
+		switch {
+		case n == 0:
 			return otherwise
+		case n < low || n > high:
+			s.fault(invalid(field+name, fmt.Sprint(n), fmt.Sprintf("must be between %d and %d", low, high)))
+			return otherwise
+		default:
+			return uint32(n) // low is above zero
 		}
-		return uint32(n) // low is above zero
 	}
-	tuning := &tsujiv1.Tuning{
-		MaxConnections:              within(t.MaxConnections, 2000, 2000000, 50000),
+	s.out.Tuning = &tsujiv1.Tuning{
 		AutoMaxConnections:          t.MaxConnections == -1,
-		Threads:                     within(t.ThreadCount, 1, 64, 0),
-		HeaderBufferBytes:           within(t.HeaderBufferBytes, 16384, 16<<20, 32768),
-		HeaderBufferMaxRewriteBytes: within(t.HeaderBufferMaxRewriteBytes, 4096, 16<<20, 8192),
+		Threads:                     within("threadCount", t.ThreadCount, 1, 64, 0),
+		HeaderBufferBytes:           within("headerBufferBytes", t.HeaderBufferBytes, 16384, 16<<20, 32768),
+		HeaderBufferMaxRewriteBytes: within("headerBufferMaxRewriteBytes", t.HeaderBufferMaxRewriteBytes, 4096, 16<<20, 8192),
 	}
-	if tuning.GetAutoMaxConnections() {
-		tuning.MaxConnections = 0
+	if !s.out.Tuning.GetAutoMaxConnections() {
+		s.out.Tuning.MaxConnections = within("maxConnections", t.MaxConnections, 2000, 2000000, 50000)
 	}
-	if tuning.GetHeaderBufferMaxRewriteBytes() >= tuning.GetHeaderBufferBytes() {
-		tuning.HeaderBufferBytes, tuning.HeaderBufferMaxRewriteBytes = 32768, 8192
+	if n := s.out.Tuning; n.GetHeaderBufferMaxRewriteBytes() >= n.GetHeaderBufferBytes() {
+		s.fault(invalid(field+"headerBufferMaxRewriteBytes", fmt.Sprint(n.GetHeaderBufferMaxRewriteBytes()), "must be less than headerBufferBytes"))
+		n.HeaderBufferBytes, n.HeaderBufferMaxRewriteBytes = 32768, 8192
 	}
-	return tuning
 }
