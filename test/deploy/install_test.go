@@ -9,6 +9,10 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+
 	"github.com/tsuji-dev/tsuji/test/kubetest"
 )
 
@@ -35,6 +39,7 @@ func startServer(t *testing.T) *kubetest.Server {
 func TestOnAnAPIServer(t *testing.T) {
 	server := startServer(t)
 	t.Run("it is installed", func(t *testing.T) { testInstall(t, server) })
+	t.Run("its Pods are admitted", func(t *testing.T) { testPodSecurity(t, server) })
 	t.Run("the rights are enough", func(t *testing.T) { testRights(t, server) })
 	t.Run("the Pods run", func(t *testing.T) { testPods(t, server) })
 }
@@ -67,6 +72,32 @@ func testInstall(t *testing.T, server *kubetest.Server) {
 		// Zones cannot change their IngressController, so what is tried is a cluster that has none.
 		text := withoutZones(kubectl(t, nil, "", "kustomize", filepath.Join(dir, name)))
 		kubectl(t, server, text, "apply", "--server-side", "--dry-run=server", "-f", "-")
+	}
+}
+
+// The namespace takes no Pod that is less than restricted, and takes those of every form of every Deployment.
+func testPodSecurity(t *testing.T, server *kubetest.Server) {
+	create := func(name string, spec corev1.PodSpec) error {
+		text, err := yaml.Marshal(corev1.Pod{
+			TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}, ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace}, Spec: spec,
+		})
+		if err != nil {
+			return err
+		}
+		_, err = tryKubectl(t.Context(), server, string(text), "create", "--dry-run=server", "-f", "-")
+		return err
+	}
+	for name, b := range everything(t) {
+		for deployment, d := range b.deployments {
+			spec := d.Spec.Template.Spec
+			if err := create(deployment, spec); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			spec.Containers[0].SecurityContext = nil
+			if err := create(deployment, spec); err == nil || !strings.Contains(err.Error(), `violates PodSecurity "restricted`) {
+				t.Errorf("%s: a Pod of %s that is not restricted: %v", name, deployment, err)
+			}
+		}
 	}
 }
 
