@@ -100,7 +100,7 @@ check() {
 	local program=${copied[${BASH_REMATCH[1]}]:-}
 	[[ -n $program ]] || die "ENTRYPOINT ${BASH_REMATCH[1]} is not what was copied"
 	[[ $("$program" --version) == *"$version"* ]] || die "the program does not know its version"
-	if readelf -l "$program" 2>/dev/null | grep -q INTERP; then die 'the program is not static'; fi
+	go version -m "$program" | grep -q 'build[[:space:]]CGO_ENABLED=0' || die 'the program may need libraries, of which the image has none'
 
 	# What the image says that it listens on is what its Deployment says.
 	local name want

@@ -68,6 +68,10 @@ func testInstall(t *testing.T, server *kubetest.Server) {
 	if after := kubectl(t, server, "", objects...); after != before {
 		t.Errorf("applied again, it is another:\n%s\n%s", before, after)
 	}
+	zone := strings.Fields(kubectl(t, server, "", "apply", "-k", manifests+"/install", "--server-side", "-l", "tsuji.dev/zone=tok04", "-o", "name"))
+	if want := []string{"service/router-tok04", "deployment.apps/router-tok04", "poddisruptionbudget.policy/router-tok04"}; !slices.Equal(zone, want) {
+		t.Errorf("a zone by itself is %v, want %v", zone, want)
+	}
 	for _, name := range []string{"openshift", "ports"} {
 		// Zones cannot change their IngressController, so what is tried is a cluster that has none.
 		text := withoutZones(kubectl(t, nil, "", "kustomize", filepath.Join(dir, name)))
