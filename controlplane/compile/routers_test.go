@@ -105,6 +105,18 @@ func take(t *testing.T, binary string, result compile.Result) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	putFiles(t, dir, r)
+	cmd := exec.Command(binary, "-c", "-f", "haproxy.cfg")
+	cmd.Dir, cmd.Env = dir, []string{}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return string(out)
+	}
+	return ""
+}
+
+// putFiles writes HAProxy's files.
+func putFiles(t *testing.T, dir string, r *render.Renderer) {
+	t.Helper()
 	for _, f := range r.Dirty() {
 		path := filepath.Join(dir, f.Path)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -114,16 +126,13 @@ func take(t *testing.T, binary string, result compile.Result) string {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command(binary, "-c", "-f", "haproxy.cfg")
-	cmd.Dir, cmd.Env = dir, []string{}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return string(out)
-	}
-	return ""
 }
 
+// rendered renders a result, on addresses that no HAProxy listens on unless others are given.
 func rendered(o render.Options, result compile.Result) (*render.Renderer, error) {
-	o.HTTP, o.HTTPS, o.Stats = []string{"127.0.0.1:80"}, []string{"127.0.0.1:443"}, []string{"127.0.0.1:1936"}
+	if len(o.HTTP) == 0 {
+		o.HTTP, o.HTTPS, o.Stats = []string{"127.0.0.1:80"}, []string{"127.0.0.1:443"}, []string{"127.0.0.1:1936"}
+	}
 	r, err := render.New(o)
 	if err == nil {
 		_, err = r.Apply(snapshot.Diff(snapshot.Snapshot{}, snapshot.New(0, result.Config, result.Facts)))
