@@ -113,9 +113,12 @@ func adoptStory(t *testing.T, binary string) {
 // one by a reload, and no request fails.
 func TestUpgrade(t *testing.T) {
 	binaries := haproxytest.Binaries(t)
-	for i := range binaries[1:] {
-		older, newer := binaries[i+1], binaries[i]
-		t.Run(filepath.Base(older), func(t *testing.T) {
+	for i := range len(binaries) * len(binaries) { // the newest comes first
+		older, newer := binaries[i/len(binaries)], binaries[i%len(binaries)]
+		if i/len(binaries) <= i%len(binaries) {
+			continue
+		}
+		t.Run(filepath.Base(older)+" to "+filepath.Base(newer), func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, older)
 			link := filepath.Join(w.dir, "haproxy")

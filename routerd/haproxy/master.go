@@ -37,6 +37,11 @@ func (p *Process) start() error {
 		return err
 	}
 	defer out.Close()
+	// Who still reads what the last one has said would take what this one says.
+	if p.output != nil {
+		p.output.stop()
+		p.output = nil
+	}
 	// It shall outlive us, so its life must not hang on a context.
 	cmd := exec.Command(p.binary, "-W", "-S", "unix@"+MasterSocket+",mode,600", "-f", ConfigFile) //nolint:noctx // configured by the operator
 	cmd.Dir = p.cfg.Dir
