@@ -6,7 +6,8 @@
 // EndpointSlice its Service's Endpoints, a Route itself and those that compete with it for a host. Equal
 // objects leave equal digests and no verdicts. Every string in a resource has passed an allow list. A
 // Route that cannot be served is left out, alone, and its verdict tells the owner why, with the reasons
-// that OpenShift's router gives.
+// that OpenShift's router gives. What is wrong with the IngressController is a fault, and closes rather than
+// opens.
 //
 // Do not assume that what a resource refers to has content: Endpoints may be empty. Do not assume that a
 // certificate is still valid in time: an expired one is served, and it is for clients to refuse it.
