@@ -24,13 +24,6 @@ version_of() { "$1" -v 2>/dev/null | sed -nE '1s/^HA-?Proxy version ([^ ]+) .*/\
 # new_enough says whether a version ($1) belongs to a series ($2) or a later one.
 new_enough() { dpkg --compare-versions "$1" ge "$2"; }
 
-if [[ -n ${HAPROXY:-} && $HAPROXY != "$bin/haproxy" ]]; then
-	version=$(version_of "$HAPROXY") || die "HAPROXY=$HAPROXY is not a HAProxy that runs here"
-	new_enough "$version" "$wanted" || say "warning: $HAPROXY is $version; the tests expect $wanted or newer"
-	say "$version, from HAPROXY=$HAPROXY"
-	exit
-fi
-
 # fetch SERIES TESTED LINK SUITE... puts the newest package of the series, of which TESTED is the one that this
 # project was last tested with, where the comment at the top says. 3.4 may be followed by a later one. It runs in
 # a subshell: what it dies of is its caller's to judge.
@@ -131,12 +124,25 @@ fetch() (
 	say "$version is in .tools/bin/$link"
 )
 
-# One at a time: two makes in one tree must not fill the same folder.
-mkdir -p "$bin"
-exec 9>"$root/.tools/.haproxy.lock"
-flock 9
+# A function, because bash reads a script as it goes, and this one may change while it runs.
+main() {
+	if [[ -n ${HAPROXY:-} && $HAPROXY != "$bin/haproxy" ]]; then
+		local version
+		version=$(version_of "$HAPROXY") || die "HAPROXY=$HAPROXY is not a HAProxy that runs here"
+		new_enough "$version" "$wanted" || say "warning: $HAPROXY is $version; the tests expect $wanted or newer"
+		say "$version, from HAPROXY=$HAPROXY"
+		return
+	fi
 
-fetch 3.4 3.4.7-1 haproxy sid experimental
-fetch 2.6 2.6.12-1+deb12u3 haproxy-2.6 bookworm
-fetch 3.0 3.0.11-1+deb13u3 haproxy-3.0 trixie & # behind ||, `set -e` would not hold in it
-wait "$!" || say "warning: tests go without 3.0"
+	# One at a time: two makes in one tree must not fill the same folder.
+	mkdir -p "$bin"
+	exec 9>"$root/.tools/.haproxy.lock"
+	flock 9
+
+	fetch 3.4 3.4.7-1 haproxy sid experimental
+	fetch 2.6 2.6.12-1+deb12u3 haproxy-2.6 bookworm
+	fetch 3.0 3.0.11-1+deb13u3 haproxy-3.0 trixie & # behind ||, `set -e` would not hold in it
+	wait "$!" || say "warning: tests go without 3.0"
+}
+
+main; exit

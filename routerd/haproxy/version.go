@@ -41,7 +41,6 @@ func (v Version) OldTLS() bool {
 // Capabilities is what can be done without a reload. It is told from the version, because HAProxy's own
 // list of commands does not say which of them can be trusted.
 type Capabilities struct {
-	SyncReload      bool // "reload" on the master socket answers when it is done
 	DynamicServers  bool // "add server" with cookies and weights; 2.6 has a command of that name that loses traffic
 	DelServerWait   bool // "del server" wants "wait srv-removable" before
 	DynamicBackends bool // "add backend"
@@ -50,7 +49,6 @@ type Capabilities struct {
 // Capabilities tells what this version can do.
 func (v Version) Capabilities() Capabilities {
 	return Capabilities{
-		SyncReload:      v.AtLeast(2, 7),
 		DynamicServers:  v.AtLeast(3, 0),
 		DelServerWait:   v.AtLeast(3, 3),
 		DynamicBackends: v.AtLeast(3, 4),
