@@ -56,7 +56,7 @@ generate: buf protoc-gen-go protoc-gen-go-grpc ## generate the Go beside the pro
 	$(TOOLS)/buf generate
 
 .PHONY: verify
-verify: lint verify-protos verify-modules verify-deploy verify-names verify-vulnerabilities ## check all that a test cannot: lint, protos, modules, manifests
+verify: lint verify-protos verify-modules verify-deploy verify-images verify-names verify-vulnerabilities ## check all that a test cannot: lint, protos, modules, manifests
 
 .PHONY: clean
 clean: ## remove what was built, the tools included
@@ -82,6 +82,10 @@ verify-deploy: kustomize
 	@for file in $$(grep -rLsx 'kind: Component' --include=kustomization.yaml deploy/kustomize); do \
 		echo "kustomize build $${file%/*}"; $(TOOLS)/kustomize build "$${file%/*}" >/dev/null; \
 	done
+
+.PHONY: verify-images
+verify-images: haproxy
+	deploy/images/check.sh
 
 .PHONY: verify-names
 verify-names:

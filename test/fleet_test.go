@@ -27,6 +27,7 @@ import (
 	"github.com/tsuji-dev/tsuji/identity/authority"
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 	"github.com/tsuji-dev/tsuji/test/haproxytest"
+	"github.com/tsuji-dev/tsuji/test/netnstest"
 )
 
 // patience bounds every wait for a condition. It is long because machines are noisy: no story passes by it.
@@ -363,7 +364,7 @@ func digests(version string) string {
 func backend(t testing.TB, name string) (host string, port int) {
 	t.Helper()
 	srv := &http.Server{Handler: answering(name), ReadHeaderTimeout: patience}
-	l, err := net.Listen("tcp", podAddress+":0")
+	l, err := net.Listen("tcp", netnstest.PodAddress+":0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -381,7 +382,7 @@ func tlsBackend(t testing.TB, name string, certPEM, keyPEM []byte) (host string,
 		t.Fatal(err)
 	}
 	srv := &http.Server{Handler: answering(name), ReadHeaderTimeout: patience}
-	l, err := tls.Listen("tcp", podAddress+":0", &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12})
+	l, err := tls.Listen("tcp", netnstest.PodAddress+":0", &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12})
 	if err != nil {
 		t.Fatal(err)
 	}

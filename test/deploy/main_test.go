@@ -5,18 +5,16 @@ package deploy
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/tsuji-dev/tsuji/test/kubetest"
+	"github.com/tsuji-dev/tsuji/test/netnstest"
 )
 
 // root is the repository; manifests is where the kustomizations are.
@@ -31,52 +29,12 @@ const patience = 60 * time.Second
 // bin is where the binaries are.
 var bin string
 
-// inside is set for the process that runs the tests.
-const inside = "TSUJI_TEST_DIRECTORY"
-
-// TestMain builds the binaries, and then runs the tests in a network namespace of their own, where the ports of Pods are
-// free.
+// TestMain runs the tests in a network namespace of their own, where the ports of Pods are free.
 func TestMain(m *testing.M) {
-	if bin = os.Getenv(inside); bin != "" {
-		if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "ip link set lo up (of the package iproute2): %v\n%s", err, out)
-			os.Exit(1)
-		}
-		os.Exit(m.Run())
-	}
-	code, err := enter()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-// enter builds the binaries and runs this program again in a new network namespace.
-func enter() (int, error) {
-	dir, err := os.MkdirTemp("", "tjbin")
-	if err != nil {
-		return 0, err
-	}
-	defer os.RemoveAll(dir)
-	build := exec.Command("go", "build", "-o", dir+"/", "./cmd/controlplane", "./cmd/routerd")
-	build.Dir = root
-	if out, err := build.CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("build the binaries: %w\n%s", err, out)
-	}
-	runtime.LockOSThread() // the child dies with this thread, so the thread must stay
-	cmd := exec.Command(os.Args[0], os.Args[1:]...)
-	cmd.Env = append(os.Environ(), inside+"="+dir)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	err = cmd.Run()
-	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
-		return exit.ExitCode(), nil
-	}
-	if errors.Is(err, syscall.EPERM) {
-		return 0, fmt.Errorf("make a network namespace for the tests: %w; run them as root", err)
-	}
-	return 0, err
+	netnstest.Main(m, root, func(dir string) (func(), error) {
+		bin = dir
+		return func() {}, nil
+	})
 }
 
 // kubectl runs kubectl, of the administrator if a server is given, and returns what it prints.
