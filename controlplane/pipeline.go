@@ -36,12 +36,14 @@ type pipeline struct {
 
 	objects   map[cluster.Key]cluster.Change // what there is now: a new IngressController's compiler begins from it
 	compilers map[string]*compile.Compiler   // by IngressController; nil: to be made
+	faults    map[string][]cluster.Fault     // by IngressController
 	held      map[string]*release.Held       // by IngressController; nil: nothing is
 }
 
 // run follows the source until ctx ends.
 func (p *pipeline) run(ctx context.Context) error {
 	p.objects = map[cluster.Key]cluster.Change{}
+	p.faults = map[string][]cluster.Fault{}
 	p.held = map[string]*release.Held{}
 	p.compilers = map[string]*compile.Compiler{defaultIngressController: nil}
 	for {
@@ -97,6 +99,7 @@ func (p *pipeline) handle(batch cluster.Batch) {
 		s := p.guard(name, snapshot.New(batch.Revision, result.Config, result.Facts))
 		p.board.Publish(name, release.Target{Snapshot: s, Observed: batch.Observed}, p.now())
 		p.inspect.Observe(name, result)
+		p.tell(name, result.Faults)
 		for _, v := range result.Verdicts {
 			if !v.GetAdmitted() {
 				p.log.Warn("route refused", "ingress_controller", name, "route", v.GetNamespace()+"/"+v.GetName(), "reason", v.GetReason(), "message", v.GetMessage())
@@ -135,9 +138,22 @@ func (p *pipeline) guard(name string, s snapshot.Snapshot) snapshot.Snapshot {
 	return s
 }
 
-// alarms tells what is held, as faults.
+// tell logs what is newly wrong with an IngressController, and keeps all of it for alarms.
+func (p *pipeline) tell(name string, faults []cluster.Fault) {
+	for _, f := range faults {
+		if !slices.Contains(p.faults[name], f) {
+			p.log.Warn("fault in an IngressController", "ingress_controller", name, "place", f.Place, "message", f.Message, "remedy", f.Remedy)
+		}
+	}
+	p.faults[name] = faults
+}
+
+// alarms are what is wrong with IngressControllers, and what is held, as faults.
 func (p *pipeline) alarms() []cluster.Fault {
 	var all []cluster.Fault
+	for _, name := range slices.Sorted(maps.Keys(p.faults)) {
+		all = append(all, p.faults[name]...)
+	}
 	for _, name := range slices.Sorted(maps.Keys(p.held)) {
 		if h := p.held[name]; h != nil {
 			all = append(all, cluster.Fault{

@@ -309,3 +309,44 @@ func badRoutesHarmNobody(t *testing.T, f *fleet) {
 		}
 	}
 }
+
+// What is wrong with an IngressController is told, and the rest of it is in force.
+func TestWrongIngressControllerIsTold(t *testing.T) {
+	f := newFleet(t)
+	ip, port := backend(t, "pod")
+	f.write("web.yaml", service("web", port, ip)+route("hello", "hello.example.com", "web"))
+	f.write("controller.yaml", `apiVersion: operator.openshift.io/v1
+kind: IngressController
+metadata: {name: default, namespace: openshift-ingress-operator}
+spec:
+  httpHeaders:
+    actions:
+      response:
+        - {name: X-Served-By, action: {type: Set, set: {value: tsuji}}}
+        - {name: "X Bad", action: {type: Set, set: {value: x}}}
+`)
+	f.startControlPlane()
+	r := f.newRouter("tok04", "router-a")
+	r.start()
+	r.ready()
+	s, err := tsujiv1.NewStatusServiceClient(f.operator()).GetStatus(t.Context(), &tsujiv1.GetStatusRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.GetFaults()) != 1 || !strings.Contains(s.GetFaults()[0].GetPlace()+s.GetFaults()[0].GetMessage(), "X Bad") {
+		t.Errorf("faults %v, want one that names X Bad", s.GetFaults())
+	}
+	req, err := http.NewRequest(http.MethodGet, "http://"+r.http+"/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = "hello.example.com"
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != 200 || resp.Header.Get("X-Served-By") != "tsuji" {
+		t.Errorf("%d, X-Served-By %q, want 200 and the header that is right", resp.StatusCode, resp.Header.Get("X-Served-By"))
+	}
+}

@@ -24,6 +24,7 @@ import (
 	"github.com/tsuji-dev/tsuji/identity/authority"
 	"github.com/tsuji-dev/tsuji/test/haproxytest"
 	"github.com/tsuji-dev/tsuji/test/kubetest"
+	"github.com/tsuji-dev/tsuji/test/netnstest"
 )
 
 // A user is who a Pod runs as.
@@ -34,12 +35,7 @@ type user struct{ uid, gid, fsGroup int }
 // no capabilities. The certificates are those of docs/install.md. Then the control plane goes, the router's container is
 // restarted, and it serves again.
 func testPods(t *testing.T, server *kubetest.Server) {
-	for _, c := range [][]string{{"address", "add", "10.64.0.1/10", "dev", "lo"}} {
-		if out, err := exec.CommandContext(t.Context(), "ip", c...).CombinedOutput(); err != nil {
-			t.Fatalf("ip %v: %v\n%s", c, err, out)
-		}
-	}
-	answerHello(t, "10.64.0.1:8888")
+	answerHello(t, netnstest.PodAddress+":8888")
 	kubectl(t, server, hello, "apply", "--server-side", "-f", "-")
 	certificatesByHand(t, server)
 	t.Run("as they are", func(t *testing.T) {
