@@ -102,7 +102,7 @@ GO_TOOLS  := buf golangci-lint govulncheck grpcurl kustomize protoc-gen-go proto
 TOOLS_KEY := $(firstword $(shell { go env GOVERSION; cat tools/go.mod tools/go.sum; } | cksum))
 
 .PHONY: tools haproxy kubeapi $(GO_TOOLS)
-tools: haproxy kubeapi $(GO_TOOLS) ## put HAProxy 3.4, the API server and the Go tools into .tools/bin
+tools: haproxy kubeapi $(GO_TOOLS) ## put HAProxy, the API server and the Go tools into .tools/bin
 
 haproxy:
 	@tools/haproxy.sh

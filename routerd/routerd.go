@@ -123,6 +123,7 @@ func newApplier(ctx context.Context, c Config, metrics prometheus.Registerer) (*
 	options := render.Options{
 		HTTP: c.HTTP, HTTPS: c.HTTPS, Stats: c.Stats,
 		Version:            render.Version{Major: version.Major, Minor: version.Minor},
+		OldTLS:             version.OldTLS(),
 		DefaultCertificate: certificate,
 		FileDescriptors:    int(min(files.Max, maxFileDescriptors)),
 	}

@@ -36,6 +36,15 @@ func compileFiles(ctx context.Context, w world, paths []string, ingressControlle
 		}}
 	}
 	r := compile.New(config).Apply(m.Changes)
+	for _, f := range r.Faults { // of the IngressController, which compile names; here it stands in a file
+		for key, at := range m.Places {
+			if key.String() == f.Place {
+				f.Message, f.Place, f.Line = key.String()+": "+f.Message, at.Path, at.Line
+				break
+			}
+		}
+		m.Faults = append(m.Faults, f)
+	}
 	return &compiled{Manifests: m, verdicts: r.Verdicts, snapshot: snapshot.New(0, r.Config, r.Facts)}, nil
 }
 
