@@ -68,7 +68,8 @@ func LoadREST(kubeconfig string) (*rest.Config, error) {
 // timing is how long a Kube waits for what.
 type timing struct {
 	retry, retryMax time.Duration // before asking again after a failure: the first time, and at most
-	forbidden       time.Duration // before asking again for a single object that may not be read, at most
+	retryOne        time.Duration // the same for a single object, of which there may be thousands: at most
+	forbidden       time.Duration // the same for one that may not be read
 	absent          time.Duration // before asking again for an API that need not be there
 	unreachable     time.Duration // before a failure that may pass by itself is a fault
 	hold            time.Duration // for the objects that another refers to
@@ -77,8 +78,8 @@ type timing struct {
 
 func ordinary() timing {
 	return timing{
-		retry: 100 * time.Millisecond, retryMax: 5 * time.Second, forbidden: 30 * time.Second, absent: 10 * time.Second,
-		unreachable: 2 * time.Second, hold: 10 * time.Second, tick: 500 * time.Millisecond,
+		retry: 100 * time.Millisecond, retryMax: 2 * time.Second, retryOne: 10 * time.Second, forbidden: 30 * time.Second,
+		absent: 10 * time.Second, unreachable: 2 * time.Second, hold: 10 * time.Second, tick: 500 * time.Millisecond,
 	}
 }
 

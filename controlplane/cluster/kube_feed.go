@@ -53,7 +53,7 @@ const healthy = 10 * time.Second
 
 // run follows the objects until ctx ends.
 func (f *feed) run(ctx context.Context) {
-	t := f.life.kube.timing
+	t := f.timing()
 	res := f.life.kube.client.resources[f.kind]
 	lw := &cache.ListWatch{ListWithContextFunc: f.list, WatchFuncWithContext: f.watch}
 	r := cache.NewReflectorWithOptions(lw, res.example, f, cache.ReflectorOptions{
@@ -107,7 +107,7 @@ func (f *feed) free() {
 
 // pause is how long to wait after the nth failure in a row, which err was; nil: the watch ended.
 func (f *feed) pause(n int, err error) time.Duration {
-	t := f.life.kube.timing
+	t := f.timing()
 	switch {
 	case f.ref != nil && apierrors.IsForbidden(err):
 		t.retryMax = t.forbidden
@@ -115,6 +115,15 @@ func (f *feed) pause(n int, err error) time.Duration {
 		return jitter(t.absent)
 	}
 	return t.backoff(n)
+}
+
+// timing is how long the feed waits for what.
+func (f *feed) timing() timing {
+	t := f.life.kube.timing
+	if f.ref != nil {
+		t.retryMax = t.retryOne
+	}
+	return t
 }
 
 // backoff is how long to wait after the nth failure in a row.

@@ -14,6 +14,7 @@ import (
 // Where OpenShift's IngressControllers look for what they name: the operator's documentation.
 const (
 	certificateNamespace = "openshift-ingress" // of spec.defaultCertificate
+	serviceCA            = "service-ca-bundle" // there, for reencrypt Routes that bring no CA
 	configNamespace      = "openshift-config"  // of spec.httpErrorCodePages and spec.clientTLS.clientCA
 )
 
@@ -38,8 +39,12 @@ func references(obj metav1.Object) []Key {
 	}
 	switch o := obj.(type) {
 	case *routev1.Route:
-		if t := o.Spec.TLS; t != nil && t.ExternalCertificate != nil {
+		t := o.Spec.TLS
+		if t != nil && t.ExternalCertificate != nil {
 			add(Secret, o.Namespace, t.ExternalCertificate.Name)
+		}
+		if t != nil && t.Termination == routev1.TLSTerminationReencrypt && t.DestinationCACertificate == "" {
+			add(ConfigMap, certificateNamespace, serviceCA) // what its endpoints are verified against
 		}
 	case *operatorv1.IngressController:
 		if c := o.Spec.DefaultCertificate; c != nil {

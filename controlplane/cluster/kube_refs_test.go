@@ -49,23 +49,26 @@ func TestKubeSecrets(t *testing.T) {
 
 	// A Route turns to another Secret: never is it without one.
 	a.apply(aSecret(ns, "two", "2"))
-	batch := m.batches
-	for _, r := range []string{"a", "b"} {
-		a.apply(aRoute(ns, r, "", fmt.Sprintf(external, "two")))
-		for done := false; !done; {
-			m.until(t, k, "next batch", func() bool { batch++; return true })
-			route := get[*routev1.Route](&m, Route, ns, r)
-			if secret(route.Spec.TLS.ExternalCertificate.Name) == nil {
-				t.Fatalf("route %s was handed out without its Secret", r)
+	turn := func(r, to string) {
+		t.Helper()
+		a.apply(aRoute(ns, r, "", fmt.Sprintf(external, to)))
+		m.until(t, k, r+" turned to "+to, func() bool {
+			now := get[*routev1.Route](&m, Route, ns, r).Spec.TLS.ExternalCertificate.Name
+			if secret(now) == nil {
+				t.Fatalf("route %s was handed out without its Secret %s", r, now)
 			}
-			if done = route.Spec.TLS.ExternalCertificate.Name == "two"; !done {
-				<-k.Changed()
-			}
-		}
+			return now == to
+		})
 	}
-	if secret("one") != nil {
-		t.Error("a Secret that nobody refers to is still there")
+	turn("a", "two")
+	turn("b", "two")
+	a.remove("route.openshift.io/v1", "Route", ns, "b")
+	m.until(t, k, "b is gone", func() bool { return get[*routev1.Route](&m, Route, ns, "b") == nil })
+	for range 5 {
+		turn("a", "one")
+		turn("a", "two")
 	}
+	m.until(t, k, "the Secret that was left", func() bool { return secret("one") == nil })
 
 	// One that may not be read.
 	a.apply(aRoute(ns, "c", "", fmt.Sprintf(external, "hidden")))
@@ -81,7 +84,7 @@ func TestKubeSecrets(t *testing.T) {
 	m.until(t, k, "allowed", func() bool { return m.faultAt("Secret secrets/hidden") == "" && secret("hidden") != nil })
 
 	// Nobody refers to any.
-	for _, r := range []string{"a", "b", "c"} {
+	for _, r := range []string{"a", "c"} {
 		a.remove("route.openshift.io/v1", "Route", ns, r)
 	}
 	m.until(t, k, "no references", func() bool { return secret("two") == nil && secret("hidden") == nil })
@@ -99,6 +102,40 @@ func TestKubeSecrets(t *testing.T) {
 	}
 }
 
+// An object that takes too long is not waited for: neither at first, nor when a Route turns to it.
+func TestKubeSlowSecret(t *testing.T) {
+	t.Parallel()
+	a, _ := sharedServer(t)
+	ns := "slow"
+	a.apply(aNamespace(ns) + "\n---\n" + aRoute(ns, "a", "", fmt.Sprintf(external, "slow")) + "\n---\n" + aRoute(ns, "b", "1", "") + "\n---\n" + aSecret(ns, "slow", "1"))
+	release := make(chan struct{})
+	config := intercept(a.server.Config(), func(r *http.Request, next http.RoundTripper) (*http.Response, error) {
+		if strings.Contains(r.URL.Path, "/secrets") {
+			select {
+			case <-release:
+			case <-r.Context().Done():
+				return nil, r.Context().Err()
+			}
+		}
+		return next.RoundTrip(r)
+	})
+	k := following(t, KubeConfig{REST: config, Namespace: ns}, func(k *Kube) { k.timing.hold, k.timing.tick = 300*time.Millisecond, 50*time.Millisecond })
+	var m mirror
+	m.until(t, k, "synced", m.synchronized)
+	a.apply(aRoute(ns, "b", "2", fmt.Sprintf(external, "slower")))
+	a.apply(aRoute(ns, "c", "", ""))
+	m.until(t, k, "who refers to nothing", func() bool { return get[*routev1.Route](&m, Route, ns, "c") != nil })
+	if note := get[*routev1.Route](&m, Route, ns, "b").Annotations["note"]; note != "1" {
+		t.Error("a Route was handed out without its Secret at once")
+	}
+	m.until(t, k, "waited for long enough", func() bool { return get[*routev1.Route](&m, Route, ns, "b").Annotations["note"] == "2" })
+	if get[*corev1.Secret](&m, Secret, ns, "slow") != nil {
+		t.Error("the Secret was there")
+	}
+	close(release)
+	m.until(t, k, "the Secret", func() bool { return get[*corev1.Secret](&m, Secret, ns, "slow") != nil })
+}
+
 // asking notes what is asked of the API server.
 type asking struct {
 	mu   sync.Mutex
@@ -106,14 +143,19 @@ type asking struct {
 }
 
 func (a *asking) wrap(c *rest.Config) *rest.Config {
+	return intercept(c, func(r *http.Request, next http.RoundTripper) (*http.Response, error) {
+		a.mu.Lock()
+		a.urls = append(a.urls, r.Method+" "+r.URL.RequestURI())
+		a.mu.Unlock()
+		return next.RoundTrip(r)
+	})
+}
+
+// intercept has do make the requests.
+func intercept(c *rest.Config, do func(r *http.Request, next http.RoundTripper) (*http.Response, error)) *rest.Config {
 	c = rest.CopyConfig(c)
 	c.Wrap(func(next http.RoundTripper) http.RoundTripper {
-		return roundTripper{func(r *http.Request) (*http.Response, error) {
-			a.mu.Lock()
-			a.urls = append(a.urls, r.Method+" "+r.URL.RequestURI())
-			a.mu.Unlock()
-			return next.RoundTrip(r) //nolint:wrapcheck // a test's
-		}, next}
+		return roundTripper{func(r *http.Request) (*http.Response, error) { return do(r, next) }, next}
 	})
 	return c
 }
