@@ -97,7 +97,7 @@ func (p *pipeline) handle(batch cluster.Batch) {
 		}
 		result := c.Apply(changes)
 		s := p.guard(name, snapshot.New(batch.Revision, result.Config, result.Facts))
-		p.board.Publish(name, release.Target{Snapshot: s, Observed: batch.Observed}, p.now())
+		p.board.Publish(name, release.Target{Snapshot: s, Observed: batch.Observed, Reached: batch.Reached}, p.now())
 		p.inspect.Observe(name, result)
 		p.tell(name, result.Faults)
 		for _, v := range result.Verdicts {

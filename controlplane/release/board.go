@@ -28,6 +28,17 @@ type Target struct {
 	Snapshot snapshot.Snapshot
 	// Observed is how far the source had been followed. Never changed once published.
 	Observed *tsujiv1.Observed
+	// Reached is the same, where more is known: nothing happened to a kind up to there. What a replica is
+	// judged by when a router has seen more. Nil: Observed.
+	Reached *tsujiv1.Observed
+}
+
+// Head tells how far the replica has followed its source.
+func (t Target) Head() *tsujiv1.Observed {
+	if t.Reached != nil {
+		return t.Reached
+	}
+	return t.Observed
 }
 
 // Entry is a version that is held.
@@ -79,7 +90,7 @@ func (b *Board) Publish(ingressController string, t Target, now time.Time) {
 		b.series[ingressController] = s
 		close(b.another)
 		b.another = make(chan struct{})
-	} else if contentOf(s.target.Snapshot) == contentOf(t.Snapshot) && proto.Equal(s.target.Observed, t.Observed) {
+	} else if contentOf(s.target.Snapshot) == contentOf(t.Snapshot) && proto.Equal(s.target.Observed, t.Observed) && proto.Equal(s.target.Reached, t.Reached) {
 		return
 	}
 	t.Snapshot = s.held.Add(t.Snapshot)

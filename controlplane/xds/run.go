@@ -106,7 +106,7 @@ func (s *session) catchUp(ctx context.Context) {
 	waited := false
 	for {
 		target, ok, changed := s.server.config.Board.Target(s.view)
-		if ok && !behind(target.Observed, s.observed) {
+		if ok && !behind(target.Head(), s.observed) {
 			if waited {
 				s.server.metrics.lagWaits.WithLabelValues("caught_up").Inc()
 			}

@@ -72,6 +72,7 @@ func testInstall(t *testing.T, server *kubetest.Server) {
 	if want := []string{"service/router-tok04", "deployment.apps/router-tok04", "poddisruptionbudget.policy/router-tok04"}; !slices.Equal(zone, want) {
 		t.Errorf("a zone by itself is %v, want %v", zone, want)
 	}
+	kubectl(t, server, `{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "openshift-ingress"}}`, "apply", "--server-side", "-f", "-") // as OpenShift has it
 	for _, name := range []string{"openshift", "ports"} {
 		// Zones cannot change their IngressController, so what is tried is a cluster that has none.
 		text := withoutZones(kubectl(t, nil, "", "kustomize", filepath.Join(dir, name)))

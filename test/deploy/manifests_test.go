@@ -136,6 +136,10 @@ func TestRightsAreFew(t *testing.T) {
 					if !slices.Equal(r.Resources, []string{"leases"}) || len(r.ResourceNames) == 0 && !slices.Equal(r.Verbs, []string{"create"}) {
 						t.Errorf("%s: %s allows %s", name, role, what)
 					}
+				case role == "Role tsuji-service-ca":
+					if what != " configmaps list watch" || !slices.Equal(r.ResourceNames, []string{"service-ca-bundle"}) {
+						t.Errorf("%s: %s allows %s of %v", name, role, what, r.ResourceNames)
+					}
 				default:
 					t.Errorf("%s: nobody expects %s", name, role)
 				}
