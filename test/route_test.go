@@ -346,7 +346,7 @@ spec:
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != 200 || resp.Header.Get("X-Served-By") != "tsuji" {
+	if resp.StatusCode != http.StatusOK || resp.Header.Get("X-Served-By") != "tsuji" {
 		t.Errorf("%d, X-Served-By %q, want 200 and the header that is right", resp.StatusCode, resp.Header.Get("X-Served-By"))
 	}
 }
