@@ -279,7 +279,7 @@ func (p *pod) file(name, from string) {
 // capabilities.
 const sandbox = `
 mount --bind "$1" /mnt
-for dir in /tmp /var/tmp /dev/shm; do mount -t tmpfs -o ro none $dir; done
+for dir in /tmp /var/tmp /dev/shm; do mount --bind $dir $dir; mount -o remount,bind,ro $dir; done
 cd /
 exec setpriv --reuid="$2" --regid="$3" --groups="$4" --no-new-privs --bounding-set=-all --inh-caps=-all --pdeathsig=KILL -- "${@:5}"`
 
