@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -51,8 +52,13 @@ func TestAPIServerGone(t *testing.T) {
 		return nil
 	})
 
-	for i := range 10 {
+	cuts, pause := 10, time.Duration(0)
+	if os.Getenv("TSUJI_LONG") != "" {
+		cuts, pause = 60, time.Second
+	}
+	for i := range cuts {
 		relay.cut()
+		time.Sleep(pause) // of the long story: a cut a second, for a minute
 		name := fmt.Sprintf("cut%d", i)
 		f.write(name+".yaml", route(name, name+".example.com", "web"))
 		eventually(t, "a change is followed though connections are cut", func() error { return answers(r.http, name+".example.com", "/", "pod") })

@@ -13,7 +13,10 @@ import (
 // grpcurl looks at a control plane with no proto file: with an operator's certificate it lists the services, decodes a
 // snapshot's resources and shows what each router acked; with a router's it may not. Keys are in no answer.
 func TestGrpcurl(t *testing.T) {
-	f := newFleet(t)
+	onBoth(t, withGrpcurl)
+}
+
+func withGrpcurl(t *testing.T, f *fleet) {
 	served(t, f, 3)
 	operator := f.issue("spiffe://tsuji.local/operator/test")
 	for _, want := range []struct {

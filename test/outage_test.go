@@ -69,7 +69,10 @@ func controlPlaneGone(t *testing.T, f *fleet) {
 
 // routerd is killed under load and started again: HAProxy is taken over as it is, and no request fails.
 func TestRouterdKilledUnderLoad(t *testing.T) {
-	f := newFleet(t)
+	onBoth(t, routerdKilledUnderLoad)
+}
+
+func routerdKilledUnderLoad(t *testing.T, f *fleet) {
 	r := served(t, f, 5)
 	master, workers := r.haproxyPIDs()
 	stop := load(t, r.http, "r3.example.com")
@@ -93,7 +96,11 @@ func TestRouterdKilledUnderLoad(t *testing.T) {
 
 // HAProxy's worker is killed, then its master: each time it is back with the same configuration.
 func TestHAProxyKilled(t *testing.T) {
-	r := served(t, newFleet(t), 5)
+	onBoth(t, haproxyKilled)
+}
+
+func haproxyKilled(t *testing.T, f *fleet) {
+	r := served(t, f, 5)
 	for _, victim := range []string{"worker", "master"} {
 		master, workers := r.haproxyPIDs()
 		if master == 0 || len(workers) != 1 {
@@ -123,7 +130,10 @@ func TestHAProxyKilled(t *testing.T) {
 // A router's certificate decides what it sees: one that claims another zone, or another IngressController, is
 // refused, and the control plane says so in its log.
 func TestClaimsOfAnotherAreRefused(t *testing.T) {
-	f := newFleet(t)
+	onBoth(t, claimsOfAnotherAreRefused)
+}
+
+func claimsOfAnotherAreRefused(t *testing.T, f *fleet) {
 	r := served(t, f, 1)
 	for _, claim := range []string{"--zone=tok05", "--ingress-controller=other"} {
 		imposter := f.newRouter("tok04", "imposter-"+claim[2:6])
@@ -150,7 +160,10 @@ func TestClaimsOfAnotherAreRefused(t *testing.T) {
 
 // A router's certificate opens no inspection, an operator's no discovery.
 func TestRights(t *testing.T) {
-	f := newFleet(t)
+	onBoth(t, rights)
+}
+
+func rights(t *testing.T, f *fleet) {
 	served(t, f, 1)
 	asRouter := f.dial(f.controlPlane(), f.issue("spiffe://tsuji.local/ingress/default/zone/tok04/router/router-a"))
 	if _, err := tsujiv1.NewSnapshotServiceClient(asRouter).ListSnapshots(t.Context(), &tsujiv1.ListSnapshotsRequest{}); err == nil {
@@ -164,7 +177,7 @@ func TestRights(t *testing.T) {
 // Most Routes vanish at once, as when a source loses its objects: they are served on, and the alarm says how to allow it.
 // What is left follows its endpoints meanwhile. Allowed by name of just this config, they go.
 func TestMassDropIsHeld(t *testing.T) {
-	f := newFleet(t)
+	f := newFleet(t) // in an API server they go one by one, which is nobody's accident; TestAPIServerGone has the other case
 	ip, port := backend(t, "first")
 	_, port2 := backend(t, "second")
 	routes := func(n int) string {

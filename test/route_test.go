@@ -312,7 +312,7 @@ func badRoutesHarmNobody(t *testing.T, f *fleet) {
 
 // What is wrong with an IngressController is told, and the rest of it is in force.
 func TestWrongIngressControllerIsTold(t *testing.T) {
-	f := newFleet(t)
+	f := newFleet(t) // an API server refuses such an object
 	ip, port := backend(t, "pod")
 	f.write("web.yaml", service("web", port, ip)+route("hello", "hello.example.com", "web"))
 	f.write("controller.yaml", `apiVersion: operator.openshift.io/v1

@@ -83,6 +83,8 @@ var resources = map[string]schema.GroupVersionResource{
 	"EndpointSlice": {Group: "discovery.k8s.io", Version: "v1", Resource: "endpointslices"},
 	"Secret":        {Version: "v1", Resource: "secrets"},
 	"Namespace":     {Version: "v1", Resource: "namespaces"},
+
+	"IngressController": {Group: "operator.openshift.io", Version: "v1", Resource: "ingresscontrollers"},
 }
 
 var shared struct {
@@ -123,7 +125,9 @@ func newCluster(t testing.TB) *cluster {
 		t.Fatal(err)
 	}
 	c := &cluster{t: t, server: server, client: client, objects: map[string][]*object{}, kubeconfig: server.Kubeconfig()}
-	c.apply(&object{Object: map[string]any{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": "shop"}}})
+	for _, name := range []string{"shop", "openshift-ingress-operator"} {
+		c.apply(&object{Object: map[string]any{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": name}}})
+	}
 	t.Cleanup(func() {
 		for name := range c.objects {
 			c.remove(name)
