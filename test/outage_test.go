@@ -6,6 +6,10 @@ import (
 	"syscall"
 	"testing"
 
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
+
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 )
 
@@ -135,16 +139,13 @@ func TestClaimsOfAnotherAreRefused(t *testing.T) {
 
 func claimsOfAnotherAreRefused(t *testing.T, f *fleet) {
 	r := served(t, f, 1)
-	for _, claim := range []string{"--zone=tok05", "--ingress-controller=other"} {
-		imposter := f.newRouter("tok04", "imposter-"+claim[2:6])
-		imposter.start(claim)
-		value := claim[len("--zone="):]
-		if claim[:6] != "--zone" {
-			value = "other"
-		}
-		eventually(t, "the control plane logs the claim "+claim, func() error { return f.controlPlane().logged("imposter", value) })
+	for _, claim := range []struct{ flag, value string }{{"zone", "tok05"}, {"ingress-controller", "other"}} {
+		name := "imposter-" + claim.flag
+		imposter := f.newRouter("tok04", name)
+		imposter.start("--" + claim.flag + "=" + claim.value)
+		eventually(t, "the control plane logs the claim", func() error { return f.controlPlane().logged(name, claim.value) })
 		if code, _, err := get(imposter.http, "r0.example.com", "/"); err == nil {
-			t.Errorf("a router that claimed %s serves: %d", claim, code)
+			t.Errorf("a router that claimed %s=%s serves: %d", claim.flag, claim.value, code)
 		}
 		imposter.kill()
 	}
@@ -166,11 +167,19 @@ func TestRights(t *testing.T) {
 func rights(t *testing.T, f *fleet) {
 	served(t, f, 1)
 	asRouter := f.dial(f.controlPlane(), f.issue("spiffe://tsuji.local/ingress/default/zone/tok04/router/router-a"))
-	if _, err := tsujiv1.NewSnapshotServiceClient(asRouter).ListSnapshots(t.Context(), &tsujiv1.ListSnapshotsRequest{}); err == nil {
-		t.Error("a router's certificate lists snapshots")
+	if _, err := tsujiv1.NewSnapshotServiceClient(asRouter).ListSnapshots(t.Context(), &tsujiv1.ListSnapshotsRequest{}); grpcstatus.Code(err) != codes.PermissionDenied {
+		t.Errorf("a router's certificate lists snapshots: %v, want permission denied", err)
 	}
-	if _, err := tsujiv1.NewSnapshotServiceClient(f.operator()).ListSnapshots(t.Context(), &tsujiv1.ListSnapshotsRequest{}); err != nil {
+	op := f.operator()
+	if _, err := tsujiv1.NewSnapshotServiceClient(op).ListSnapshots(t.Context(), &tsujiv1.ListSnapshotsRequest{}); err != nil {
 		t.Errorf("an operator's certificate does not list snapshots: %v", err)
+	}
+	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(op).DeltaAggregatedResources(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := stream.Recv(); grpcstatus.Code(err) != codes.PermissionDenied {
+		t.Errorf("an operator's certificate opens discovery: %d resources, %v, want permission denied", len(r.GetResources()), err)
 	}
 }
 
@@ -197,9 +206,9 @@ func TestMassDropIsHeld(t *testing.T) {
 	f.converged(op, "router-a")
 
 	f.write("routes.yaml", routes(4))
-	status := tsujiv1.NewStatusServiceClient(op)
+	replica := tsujiv1.NewStatusServiceClient(op)
 	alarm := func() *tsujiv1.SourceFault {
-		s, err := status.GetStatus(t.Context(), &tsujiv1.GetStatusRequest{})
+		s, err := replica.GetStatus(t.Context(), &tsujiv1.GetStatusRequest{})
 		if err != nil {
 			t.Fatal(err)
 		}
