@@ -47,7 +47,9 @@ func (c *changes) route(before, now *route) bool {
 	case otherParams(before.servers, now.servers):
 		why = "servers of other kinds"
 	default:
-		c.Servers = append(c.Servers, BackendServers{Backend: now.backend, Old: before.servers, New: now.servers})
+		c.Backends = append(c.Backends, BackendChange{
+			Name: now.backend, Old: &Backend{Name: now.backend, Servers: before.servers}, New: &Backend{Name: now.backend, Servers: now.servers},
+		})
 		return true
 	}
 	c.reload(one.title(), why)
@@ -85,7 +87,7 @@ func (c *changes) finish() Change {
 	if n := c.reasons - len(c.Reload); n > 0 {
 		c.Reload = append(c.Reload, fmt.Sprintf("and %d more", n))
 	}
-	slices.SortFunc(c.Servers, func(a, b BackendServers) int { return cmp.Compare(a.Backend, b.Backend) })
+	slices.SortFunc(c.Backends, func(a, b BackendChange) int { return cmp.Compare(a.Name, b.Name) })
 	byPath := func(a, b FileChange) int { return cmp.Compare(a.Path, b.Path) }
 	slices.SortFunc(c.Certificates, byPath)
 	slices.SortFunc(c.CAs, byPath)

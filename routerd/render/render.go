@@ -65,36 +65,62 @@ func (r *Renderer) Apply(d snapshot.Delta) (Change, error) {
 // Version returns the release of HAProxy that is rendered for.
 func (r *Renderer) Version() Version { return r.options.version() }
 
-// Change says what one Apply changed, in terms of HAProxy.
+// Change says what one Apply changed, in terms of HAProxy. The lists are in the order of their names.
 type Change struct {
-	// Reload says why only a reload will do, for people: "route ns/name: added". Empty: what the other
-	// fields say is all there is to do. The list is bounded; the last entry then counts what it leaves out.
+	// Reload says why only a reload will do, on any release, for people: "settings: changed", "profile NAME:
+	// new". Empty: what the other fields say is all there is to do. The list is bounded; the last entry then
+	// counts what it leaves out.
 	Reload []string
 
-	// Servers are the backends, by name, that exist before and after with equal text apart from their
-	// servers, and whose servers differ. Two servers of one name differ in Weight only: any other
-	// difference is a reason to reload.
-	Servers []BackendServers
+	// Backends are those that come, go, or change their profile or servers.
+	Backends []BackendChange
 
-	// Certificates are the certificate files, by path, whose content was replaced under the same path.
+	// Entries are those of maps that come, go, or change their value.
+	Entries []EntryChange
+
+	// Certificates are the files of certificates with keys that come, go, or change their content.
 	Certificates []FileChange
 
-	// CAs are the files of CA certificates, by path, whose content was replaced under the same path.
+	// CAs are the files of CA certificates that come or go with the routes that use them. A file's content
+	// never changes: other certificates have another path.
 	CAs []FileChange
+
+	// CrtList are the lines of crt-list.txt that come or go.
+	CrtList []CrtListChange
 }
 
 // Empty tells whether nothing changed for HAProxy.
 func (c Change) Empty() bool {
-	return len(c.Reload) == 0 && len(c.Servers) == 0 && len(c.Certificates) == 0 && len(c.CAs) == 0
+	return len(c.Reload) == 0 && len(c.Backends) == 0 && len(c.Entries) == 0 && len(c.Certificates) == 0 &&
+		len(c.CAs) == 0 && len(c.CrtList) == 0
 }
 
-// BackendServers is one backend's servers before and after.
-type BackendServers struct {
-	Backend  string
-	Old, New []Server // in the order of the configuration
+// Backend is a route's backend: in haproxy.cfg `backend NAME from PROFILE` and the lines of its servers, and
+// nothing else. It is immutable.
+type Backend struct {
+	Name, Profile string
+	Servers       []Server // in the order of the configuration
 }
 
-// FileChange is a file's content before and after. It prints without content: that may be a private key.
+// BackendChange is a backend before and after; nil: there is none.
+type BackendChange struct {
+	Name     string
+	Old, New *Backend
+}
+
+// Entry is one entry of a map. Neither key nor value has a blank.
+type Entry struct{ File, Key, Value string }
+
+// EntryChange is an entry's value before and after; empty: there is none.
+type EntryChange struct{ File, Key, Old, New string }
+
+// CrtListChange is a line `Certificate Filter` of crt-list.txt that comes or goes.
+type CrtListChange struct {
+	Certificate, Filter string
+	Added               bool
+}
+
+// FileChange is a file's content before and after; nil: there is none. It prints without content: that may be a private key.
 type FileChange struct {
 	Path     string // as HAProxy knows it, relative to its working directory
 	Old, New []byte
