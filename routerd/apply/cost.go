@@ -1,0 +1,46 @@
+package apply
+
+import "time"
+
+// worthwhile is how many times as long as a reload a change by commands may take: a reload leaves an old worker
+// behind, with all its memory, until its last connection ends.
+const worthwhile = 2
+
+// What things cost before any was measured: on a small machine, with a thousand routes.
+const (
+	firstFixed   = 300 * time.Microsecond // of any change: stamps, waits for answers
+	firstOp      = 15 * time.Microsecond  // of a command among others
+	firstBackend = 150 * time.Microsecond // of a new backend beyond its command: HAProxy goes through all that it has
+	firstReload  = 300 * time.Millisecond
+)
+
+// costs is what changes have cost lately on this HAProxy, as moving averages.
+type costs struct {
+	op, backend time.Duration
+	reload      time.Duration // from the files to the worker that serves them; the last, not an average: it grows with what is served
+}
+
+func newCosts() costs { return costs{op: firstOp, backend: firstBackend, reload: firstReload} }
+
+// online estimates how long so many commands take, so many of which add backends.
+func (c *costs) online(operations, backends int) time.Duration {
+	return firstFixed + time.Duration(operations)*c.op + time.Duration(backends)*c.backend
+}
+
+// learn takes in what a change has cost. A small one tells little about a large one.
+func (c *costs) learn(operations, backends int, took time.Duration) {
+	const enough = 8
+	took -= firstFixed
+	switch {
+	case backends >= enough/4:
+		took -= time.Duration(operations) * c.op
+		average(&c.backend, took/time.Duration(backends))
+	case backends == 0 && operations >= enough:
+		average(&c.op, took/time.Duration(operations))
+	}
+}
+
+// average moves an average an eighth of the way, and never to nothing.
+func average(avg *time.Duration, d time.Duration) {
+	*avg += (max(d, 2*time.Microsecond) - *avg) / 8
+}

@@ -1,0 +1,288 @@
+package apply
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha1" //nolint:gosec // how HAProxy identifies certificates; nothing rests on its strength
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tsuji-dev/tsuji/routerd/haproxy"
+	"github.com/tsuji-dev/tsuji/routerd/render"
+	"github.com/tsuji-dev/tsuji/snapshot"
+)
+
+// online makes a change by commands, and reads back what it touched. A *notOnline says that nothing was begun; after
+// another error it is not known what HAProxy runs.
+func (a *Applier) online(ctx context.Context, c render.Change, v snapshot.Version) error {
+	if len(c.Reload) > 0 {
+		return &notOnline{becauseProgram, errors.New(strings.Join(c.Reload, "; "))}
+	}
+	if err := a.connectInForce(ctx); err != nil {
+		return err
+	}
+	p, err := a.plan(c)
+	if err != nil {
+		return err
+	}
+	return a.carryOut(ctx, p, v)
+}
+
+// notOnline says why a change is not to be made by commands. Nothing was begun.
+type notOnline struct {
+	reason
+	error
+}
+
+// plan plans a change for the worker that runs, if commands are the way to make it.
+func (a *Applier) plan(c render.Change) (*plan, error) {
+	p, err := newPlan(a.planner(), c)
+	var not *impossible
+	switch {
+	case errors.As(err, &not):
+		return nil, &notOnline{becauseRelease, err}
+	case err != nil:
+		return nil, &notOnline{becauseProgram, err}
+	}
+	if online, reload := a.costs.online(p.operations(), p.added), a.costs.reload; online > worthwhile*reload {
+		return nil, &notOnline{becauseCheaper, fmt.Errorf("%d operations and %d new backends would take %s, a reload %s",
+			p.operations(), p.added, online.Round(time.Millisecond), reload.Round(time.Millisecond))}
+	}
+	return p, nil
+}
+
+func (a *Applier) planner() planner {
+	return planner{can: a.capabilities(), held: a.held, routing: a.cfg.Renderer.Routing, now: time.Now()}
+}
+
+// capabilities is what may be done with the worker that is connected.
+func (a *Applier) capabilities() haproxy.Capabilities {
+	can := a.worker.Version().Capabilities()
+	can.DynamicBackends = can.DynamicBackends && !a.cfg.NoRuntimeBackends
+	return can
+}
+
+// carryOut makes HAProxy what the plan says, and reads it back. After an error it is not known what it runs.
+func (a *Applier) carryOut(ctx context.Context, p *plan, v snapshot.Version) error {
+	begun := time.Now()
+	w := a.worker
+	a.suspect = true
+	applying := haproxy.SetMap(stampMap, versionKey, "applying "+v.String())
+	if err := w.Do(ctx, append([]haproxy.Op{applying}, p.make()...)...); err != nil {
+		return fmt.Errorf("add what is new: %w", err)
+	}
+	if err := w.Do(ctx, p.turn()...); err != nil {
+		return fmt.Errorf("take away what is old: %w", err)
+	}
+	if err := a.unlist(ctx, p.lines); err != nil {
+		return fmt.Errorf("take away what is old: %w", err)
+	}
+	p.commit(a.held)
+	if err := a.readBack(ctx, p); err != nil {
+		return fmt.Errorf("read back: %w", err)
+	}
+	if err := w.Do(ctx, haproxy.SetMap(stampMap, versionKey, v.String())); err != nil {
+		return fmt.Errorf("set the stamp: %w", err)
+	}
+	if err := a.verifyStamp(ctx, v.String()); err != nil {
+		return err
+	}
+	if i, err := w.Info(ctx); err != nil || i.Stopping {
+		return errors.Join(errors.New("HAProxy was reloaded in the meantime"), err)
+	}
+	a.suspect = false
+	took := time.Since(begun)
+	a.costs.learn(p.operations(), p.added, took)
+	a.cfg.Metrics.online(p.operations(), took)
+	a.touched = time.Now()
+	if a.stale.IsZero() {
+		a.stale = a.touched
+	}
+	a.countHeld()
+	return nil
+}
+
+// unlist deletes lines of the crt-list. Most certificates have one line there, for which no number is needed; the
+// numbers of others are looked up.
+func (a *Applier) unlist(ctx context.Context, lines []render.CrtListChange) error {
+	var several []render.CrtListChange
+	for _, l := range lines {
+		err := a.worker.Do(ctx, haproxy.DelCrtList(crtList, l.Certificate, 0))
+		var refused *haproxy.RefusedError
+		switch {
+		case err == nil:
+		case errors.As(err, &refused):
+			several = append(several, l)
+		default:
+			return err //nolint:wrapcheck // says what was asked
+		}
+	}
+	if len(several) == 0 {
+		return nil
+	}
+	have, err := a.worker.CrtList(ctx, crtList)
+	if err != nil {
+		return err //nolint:wrapcheck // says what was asked
+	}
+	numbers := map[render.CrtListChange]int{}
+	for _, e := range have {
+		numbers[render.CrtListChange{Certificate: e.Certificate, Filter: e.Filter}] = e.Line
+	}
+	ops := make([]haproxy.Op, 0, len(several))
+	for _, l := range several {
+		n, ok := numbers[l]
+		if !ok {
+			return fmt.Errorf("%s has no line %s %s", crtList, l.Certificate, l.Filter)
+		}
+		ops = append(ops, haproxy.DelCrtList(crtList, l.Certificate, n))
+	}
+	return a.worker.Do(ctx, ops...) //nolint:wrapcheck // says what was asked
+}
+
+// connectInForce makes sure of a connection to a worker that runs the snapshot in force.
+func (a *Applier) connectInForce(ctx context.Context) error {
+	known := a.worker
+	if err := a.connect(ctx); err != nil {
+		return err
+	}
+	if a.worker == known {
+		return nil
+	}
+	s, _ := a.InForce()
+	if err := a.verifyStamp(ctx, s.Version().String()); err != nil {
+		return err
+	}
+	if a.worker.PID() != a.pid { // it began with the files, and nobody has told it anything since
+		a.begunAnew()
+	}
+	return nil
+}
+
+// begunAnew notes that the worker began with files of the snapshot in force.
+func (a *Applier) begunAnew() {
+	a.pid = a.worker.PID()
+	a.held = newHeld()
+	a.countHeld()
+}
+
+// readBack compares what the plan touched with what HAProxy has.
+func (a *Applier) readBack(ctx context.Context, p *plan) error {
+	if len(p.entries) > 0 {
+		keys := make([]haproxy.MapKey, 0, len(p.entries))
+		for k := range p.entries {
+			keys = append(keys, k)
+		}
+		values, err := a.worker.GetMapKeys(ctx, keys)
+		if err != nil {
+			return err //nolint:wrapcheck // says what was asked
+		}
+		for i, k := range keys {
+			if want := p.entries[k]; values[i].Value != want || values[i].Found != (want != "") {
+				return fmt.Errorf("map %s has %.200q for %.200q, not %.200q", k.File, values[i].Value, k.Key, want)
+			}
+		}
+	}
+	if len(p.backends) > 0 {
+		names := sortedKeys(p.backends)
+		states, err := a.worker.BackendsState(ctx, names...)
+		if err != nil {
+			return err //nolint:wrapcheck // says what was asked
+		}
+		for i, name := range names {
+			if err := a.held.compare(name, p.backends[name], states[i]); err != nil {
+				return fmt.Errorf("backend %s: %w", name, err)
+			}
+		}
+	}
+	for _, path := range sortedKeys(p.prints) {
+		got, err := a.prints(ctx, path, p.cas[path])
+		if err != nil {
+			return err
+		}
+		if !slices.Equal(got, p.prints[path]) {
+			return fmt.Errorf("certificate %s is %s, not %s", path, got, p.prints[path])
+		}
+	}
+	return nil
+}
+
+// prints returns the fingerprints of what HAProxy has under a path: all CA certificates, or a certificate without
+// its intermediates.
+func (a *Applier) prints(ctx context.Context, path string, ca bool) ([]string, error) {
+	if !ca {
+		c, err := a.worker.Certificate(ctx, path)
+		return []string{c.SHA1}, err //nolint:wrapcheck // says what was asked
+	}
+	list, err := a.worker.CA(ctx, path)
+	prints := make([]string, 0, len(list))
+	for _, c := range list {
+		prints = append(prints, c.SHA1)
+	}
+	slices.Sort(prints)
+	return slices.Compact(prints), err //nolint:wrapcheck // says what was asked
+}
+
+// compare compares the servers that a backend of HAProxy should have with those that it has: these, and beyond
+// them none but those that are leaving. A server that is suspended is in maintenance.
+func (h held) compare(name string, want *render.Backend, have map[string]haproxy.ServerState) error {
+	for _, s := range want.Servers {
+		state, ok := have[s.Name]
+		if !ok {
+			return fmt.Errorf("server %s is not there", s.Name)
+		}
+		if err := compareServer(s, state, h.suspended[server{want.Name, s.Name}]); err != nil {
+			return fmt.Errorf("server %s %w", s.Name, err)
+		}
+	}
+	wanted := byName(want.Servers)
+	for other, state := range have {
+		if _, ok := wanted[other]; !ok && (h.servers[name][other] == nil || state.State() != haproxy.Maint) {
+			return fmt.Errorf("server %s should not be there, and is in state %s", other, state.State())
+		}
+	}
+	return nil
+}
+
+func compareServer(s render.Server, have haproxy.ServerState, suspended bool) error {
+	address, err := netip.ParseAddr(s.Address)
+	wantState := haproxy.Ready
+	if suspended {
+		wantState = haproxy.Maint
+	}
+	switch {
+	case err != nil:
+		return fmt.Errorf("has no address: %w", err)
+	case have.Address.Unmap() != address.Unmap() || have.Port != s.Port:
+		return fmt.Errorf("is at %s port %d, not %s", have.Address, have.Port, s.HostPort())
+	case have.Weight != s.Weight:
+		return fmt.Errorf("has weight %d, not %d", have.Weight, s.Weight)
+	case have.State() != wantState:
+		return fmt.Errorf("is in state %s, not %s", have.State(), wantState)
+	}
+	return nil
+}
+
+// fingerprints returns the SHA-1 of each certificate of a PEM file, as HAProxy prints it.
+func fingerprints(content []byte) ([]string, error) {
+	var prints []string
+	for rest := bytes.Clone(content); ; {
+		var b *pem.Block
+		if b, rest = pem.Decode(rest); b == nil {
+			break
+		}
+		if b.Type == "CERTIFICATE" {
+			sum := sha1.Sum(b.Bytes) //nolint:gosec // see above
+			prints = append(prints, strings.ToUpper(hex.EncodeToString(sum[:])))
+		}
+	}
+	if len(prints) == 0 {
+		return nil, errors.New("no certificate in it")
+	}
+	return prints, nil
+}
