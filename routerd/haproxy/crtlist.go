@@ -93,7 +93,7 @@ func parseCrtList(text string) ([]CrtListEntry, error) {
 			words := strings.Fields(options)
 			for i, w := range words[:max(len(words)-1, 0)] {
 				if w == "alpn" {
-					e.ALPN = words[i+1]
+					e.ALPN = strings.TrimRight(words[i+1], "\x00") // 3.4.7 ends it so
 				}
 			}
 		}

@@ -18,7 +18,8 @@ func SetMap(file, key, value string) Op {
 	return Op{keyed("set", file, key, value), silent}
 }
 
-// DelMap deletes an entry of a map; that there is none is refused. Of several that have the key it is the first.
+// DelMap deletes an entry of a map; that there is none is refused. Of several that have the key it is the oldest, and
+// before HAProxy 3.4 all.
 func DelMap(file, key string) Op {
 	return Op{keyed("del", file, key), silent}
 }
