@@ -105,6 +105,9 @@ func (p policy) refuses(r *route) *refusal {
 	if f := hostFaults(r.host); len(f) > 0 {
 		return &refusal{reasonInvalidHost, "host name validation errors: " + invalid("spec.host", r.host, f[0])}
 	}
+	if wildcard && r.object.Spec.Host == "" {
+		return &refusal{reasonInvalid, invalid("spec.wildcardPolicy", string(routev1.WildcardPolicySubdomain), "host name not specified for wildcard policy")}
+	}
 	if wildcard && parent(r.host) == "" {
 		return &refusal{reasonInvalidHost, "host name validation errors: " +
 			invalid("spec.host", r.host, "a wildcard needs a host with a parent domain")}
