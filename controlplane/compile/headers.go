@@ -61,6 +61,8 @@ func headerActions(field string, list []routev1.RouteHTTPHeader, fetch string, f
 		}
 		seen = append(seen, lower)
 		switch set := h.Action.Set; {
+		case h.Action.Type == routev1.Delete && set != nil:
+			fault(fmt.Sprintf("%s.action.set: Forbidden: an action of type Delete sets nothing", at))
 		case h.Action.Type == routev1.Delete:
 			actions = append(actions, &tsujiv1.HeaderAction{Name: h.Name})
 		case h.Action.Type != routev1.Set:

@@ -46,7 +46,7 @@ func (c *Compiler) stand(r *route) {
 		c.claims.put(r, nil)
 		return
 	}
-	r.host = c.policy.hostOf(r.object)
+	r.host = c.policy.naming.hostOf(r.object)
 	if r.refusal = c.policy.refuses(r); r.refusal != nil {
 		c.claims.put(r, nil)
 		return

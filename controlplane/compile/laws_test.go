@@ -336,6 +336,13 @@ func (u universe) ingressController(t *rapid.T) metav1.Object {
 		Namespace: pick(t, "place", "openshift-ingress-operator", "elsewhere"), Name: pick(t, "name", "default", "default", "other"),
 	}}
 	ic.Spec.Domain = pick(t, "domain", "", "example.com")
+	ic.Annotations = map[string]string{
+		"tsuji.dev/hostname-template": pick(t, "template", "", "", "${name}.w.example.com", "$namespace.example.com", "${project}"),
+		"tsuji.dev/override-hostname": pick(t, "override", "", "", "true", "maybe"),
+		"tsuji.dev/override-domains":  pick(t, "overridden", "", "", "w.example.com", "example.com"),
+		"tsuji.dev/allowed-domains":   pick(t, "allowed", "", "", "", "w.example.com", "c.example.com,a.w.example.com", "-"),
+		"tsuji.dev/denied-domains":    pick(t, "denied", "", "", "", "b.w.example.com", "*.w.example.com"),
+	}
 	ic.Spec.DefaultCertificate = pick(t, "default", nil, &corev1.LocalObjectReference{Name: "t1"})
 	ic.Spec.RouteSelector = pick(t, "routes", nil, nil, &metav1.LabelSelector{MatchLabels: map[string]string{"shard": "a"}})
 	ic.Spec.NamespaceSelector = pick(t, "namespaces", nil, nil, &metav1.LabelSelector{MatchLabels: map[string]string{"env": "test"}})

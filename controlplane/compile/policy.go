@@ -17,7 +17,7 @@ type policy struct {
 	routes, namespaces labels.Selector // nil: all
 	strict             bool            // a host belongs to the namespace of its oldest Route
 	wildcards          bool            // whether wildcard Routes are admitted
-	domain             string          // for Routes with a subdomain only; empty: none
+	naming             naming          // which hosts Routes have
 	leastConnections   bool            // how Routes with one Service are balanced; else at random
 }
 
@@ -32,9 +32,7 @@ func policyOf(ic *operatorv1.IngressController) policy {
 		p.strict = a.NamespaceOwnership != operatorv1.InterNamespaceAllowedOwnershipCheck
 		p.wildcards = a.WildcardPolicy == operatorv1.WildcardPolicyAllowed
 	}
-	if p.domain = ic.Status.Domain; p.domain == "" {
-		p.domain = ic.Spec.Domain
-	}
+	p.naming, _ = namingOf(ic) // what is wrong with it is told with the settings
 	var overrides struct {
 		LoadBalancingAlgorithm string `json:"loadBalancingAlgorithm"`
 	}
@@ -62,7 +60,7 @@ func (p policy) equal(o policy) bool {
 		return (a == nil) == (b == nil) && (a == nil || a.String() == b.String())
 	}
 	return same(p.routes, o.routes) && same(p.namespaces, o.namespaces) &&
-		p.strict == o.strict && p.wildcards == o.wildcards && p.domain == o.domain &&
+		p.strict == o.strict && p.wildcards == o.wildcards && p.naming.equal(o.naming) &&
 		p.leastConnections == o.leastConnections
 }
 
@@ -82,14 +80,6 @@ func (p policy) selects(r *route, ns *corev1.Namespace) bool {
 	return p.namespaces.Matches(of)
 }
 
-// hostOf returns the host that a Route asks for, or is given by its subdomain; empty: none.
-func (p policy) hostOf(r *routev1.Route) string {
-	if r.Spec.Host == "" && r.Spec.Subdomain != "" && p.domain != "" {
-		return r.Spec.Subdomain + "." + p.domain
-	}
-	return r.Spec.Host
-}
-
 // refuses tells why a Route may not even claim its host.
 func (p policy) refuses(r *route) *refusal {
 	if f := validation.IsDNS1123Label(r.id.Namespace); len(f) > 0 {
@@ -98,9 +88,13 @@ func (p policy) refuses(r *route) *refusal {
 	if f := validation.IsDNS1123Subdomain(r.id.Name); len(f) > 0 {
 		return &refusal{reasonInvalid, invalid("metadata.name", r.id.Name, f[0])}
 	}
+	wildcard := r.object.Spec.WildcardPolicy == routev1.WildcardPolicySubdomain
+	if why := p.naming.refuses(r.host, wildcard); why != "" {
+		return &refusal{reasonNotAdmitted, why}
+	}
 	switch w := r.object.Spec.WildcardPolicy; {
 	case w == "" || w == routev1.WildcardPolicyNone:
-	case w != routev1.WildcardPolicySubdomain:
+	case !wildcard:
 		return &refusal{reasonNotAdmitted, "unknown wildcard policy " + quoted(string(w))}
 	case !p.wildcards:
 		return &refusal{reasonNotAdmitted, "wildcard routes are not allowed"}
@@ -111,7 +105,10 @@ func (p policy) refuses(r *route) *refusal {
 	if f := hostFaults(r.host); len(f) > 0 {
 		return &refusal{reasonInvalidHost, "host name validation errors: " + invalid("spec.host", r.host, f[0])}
 	}
-	if r.object.Spec.WildcardPolicy == routev1.WildcardPolicySubdomain && parent(r.host) == "" {
+	if wildcard && r.object.Spec.Host == "" {
+		return &refusal{reasonInvalid, invalid("spec.wildcardPolicy", string(routev1.WildcardPolicySubdomain), "host name not specified for wildcard policy")}
+	}
+	if wildcard && parent(r.host) == "" {
 		return &refusal{reasonInvalidHost, "host name validation errors: " +
 			invalid("spec.host", r.host, "a wildcard needs a host with a parent domain")}
 	}

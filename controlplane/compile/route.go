@@ -64,6 +64,7 @@ func (b *builder) secure() bool {
 }
 
 func (b *builder) build() {
+	b.subdomain()
 	b.path()
 	b.backends()
 	b.tls()
@@ -85,6 +86,20 @@ func terminationOf(tls *routev1.TLSConfig) tsujiv1.Termination {
 		return tsujiv1.Termination_TERMINATION_PASSTHROUGH
 	default:
 		return tsujiv1.Termination_TERMINATION_UNSPECIFIED
+	}
+}
+
+// subdomain judges spec.subdomain even where it gives no host, as OpenShift's API does.
+func (b *builder) subdomain() {
+	s := b.object.Spec.Subdomain
+	if s == "" {
+		return
+	}
+	if f := hostFaults(s); len(f) > 0 {
+		b.fault(invalid("spec.subdomain", s, f[0]))
+	}
+	if b.object.Spec.Host != "" {
+		b.warn("spec.host is set; spec.subdomain is not used")
 	}
 }
 

@@ -2,7 +2,10 @@ package compile
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	operatorv1 "github.com/openshift/api/operator/v1"
@@ -23,7 +26,13 @@ const (
 
 	annHTTP2         = "ingress.operator.openshift.io/default-enable-http2"
 	annHardStopAfter = "ingress.operator.openshift.io/hard-stop-after"
+	annAllowDrop     = tsujiPrefix + "allow-route-drop" // of package controlplane
 )
+
+// controllerAnnotations are our own of IngressControllers.
+var controllerAnnotations = []string{
+	annAllowDrop, annHostnameTemplate, annOverrideHostname, annOverrideDomains, annAllowedDomains, annDeniedDomains,
+}
 
 // settings compiles what one IngressController says of a router, and collects what is wrong with it.
 type settings struct {
@@ -54,6 +63,8 @@ func (c *Compiler) compileSettings(d *dirty, out *output) {
 	s.timeouts()
 	s.tuning()
 	s.annotations(ic.Annotations)
+	_, faults := namingOf(ic)
+	s.faults = append(s.faults, faults...)
 	s.out.Tls = tlsProfileOf(ic.Spec.TLSSecurityProfile, s.fault)
 	c.settingsMaps = [2]id{}
 	s.headers()
@@ -146,6 +157,11 @@ func proxyProtocol(p *operatorv1.EndpointPublishingStrategy) bool {
 }
 
 func (s *settings) annotations(values map[string]string) {
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		if strings.HasPrefix(name, tsujiPrefix) && !slices.Contains(controllerAnnotations, name) {
+			s.fault("metadata.annotations: " + quoted(name) + " is not known and is ignored")
+		}
+	}
 	if v, ok := values[annHTTP2]; ok {
 		on, err := strconv.ParseBool(v)
 		if err != nil {

@@ -156,9 +156,12 @@ func (b *builder) serviceCertificates() {
 func (b *builder) certificate(tls *routev1.TLSConfig) {
 	own := tsujiv1.CertificateName(b.id.Namespace, tsujiv1.FromRoute, b.id.Name)
 	switch external := externalCertificateOf(b.object); {
-	case external != "" && (tls.Certificate != "" || tls.Key != ""):
-		b.fault(invalid("spec.tls.externalCertificate", external, "cannot be used together with spec.tls.certificate or spec.tls.key"))
+	case external != "" && tls.Certificate != "":
+		b.fault(invalid("spec.tls.externalCertificate", external, "cannot specify both tls.certificate and tls.externalCertificate"))
 	case external != "":
+		if tls.Key != "" {
+			b.warn("spec.tls.key is not used: the key is that of spec.tls.externalCertificate")
+		}
 		b.externalCertificate(external, tls.CACertificate, own)
 	case tls.Certificate != "":
 		p := b.c.crypto.pair(tls.Certificate, tls.Key, tls.CACertificate)
@@ -169,6 +172,9 @@ func (b *builder) certificate(tls *routev1.TLSConfig) {
 		b.owned = append(b.owned, p.resource(own))
 	default:
 		if tls.Key != "" {
+			if _, err := parsePEM(tls.Key); err != nil {
+				b.fault(redacted("key", err.Error()))
+			}
 			b.warn("spec.tls.key is not used: spec.tls.certificate is empty, and the default certificate is served")
 		}
 		if tls.CACertificate != "" {

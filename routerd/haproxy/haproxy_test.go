@@ -423,8 +423,8 @@ func batchStory(t *testing.T, binary string) {
 	answers, err := r.Exec(ctx, commands...)
 	must(t, err)
 	for i := range 3000 {
-		v, found, err := parseGetMap(answers[2*i+1].text)
-		if answers[2*i].text != "" || !found || err != nil || len(v) != i%3000+1 {
+		v, err := parseGetMap(answers[2*i+1].text, fmt.Sprint("key", i))
+		if answers[2*i].text != "" || !v.Found || err != nil || len(v.Value) != i%3000+1 {
 			t.Fatalf("%d: %q, %q, %v", i, answers[2*i].text, answers[2*i+1].text, err)
 		}
 	}
