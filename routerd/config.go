@@ -30,6 +30,8 @@ type Config struct {
 	HAProxy     string // the HAProxy to run
 	HAProxyTied bool   // HAProxy ends when this process does, however that is
 
+	NoRuntimeBackends bool // a backend comes or goes by a reload, whatever HAProxy can do
+
 	ShutdownDelay time.Duration // how long readiness fails before connections are drained
 	DrainTimeout  time.Duration // how long connections may drain
 

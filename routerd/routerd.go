@@ -136,6 +136,7 @@ func newApplier(ctx context.Context, c Config, metrics prometheus.Registerer) (*
 	}
 	a := apply.New(apply.Config{
 		Renderer: renderer, HAProxy: process, Log: c.Log, Metrics: apply.NewMetrics(metrics), ShutdownDelay: c.ShutdownDelay, DrainTimeout: c.DrainTimeout,
+		NoRuntimeBackends: c.NoRuntimeBackends,
 	})
 	return a, version.String(), nil
 }

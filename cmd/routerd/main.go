@@ -78,6 +78,7 @@ end of routerd leaves HAProxy serving; the next routerd with the same --state-di
 	f.StringVar(&c.StateDir, "state-dir", "", "directory of what is in force; made if absent, else it must be ours and 0700")
 	f.StringVar(&c.HAProxy, "haproxy", "haproxy", "the HAProxy to run")
 	f.BoolVar(&c.HAProxyTied, "haproxy-tied", false, "end HAProxy when this process ends, however it does; for demonstrations and tests")
+	f.BoolVar(&c.NoRuntimeBackends, "no-runtime-backends", false, "add and delete backends by reloads, as before HAProxy 3.4; endpoints, certificates and map entries still change without")
 	f.DurationVar(&c.ShutdownDelay, "shutdown-delay", 45*time.Second, "how long readiness fails before connections are drained")
 	f.DurationVar(&c.DrainTimeout, "drain-timeout", time.Hour, "how long connections may drain")
 	f.StringVar(&c.Admin, "admin", "127.0.0.1:9402", "HTTP address of routerd's own /metrics, /healthz and /readyz")

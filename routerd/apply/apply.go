@@ -44,6 +44,9 @@ type Config struct {
 
 	// ShutdownDelay is how long Stop lets readiness fail before HAProxy stops listening. Zero: not at all.
 	ShutdownDelay time.Duration
+	// NoRuntimeBackends says that backends are added and deleted by reloads only, whatever HAProxy can do.
+	NoRuntimeBackends bool
+
 	// DrainTimeout is how long Stop lets connections finish after that. Zero: not at all.
 	DrainTimeout time.Duration
 }
@@ -61,6 +64,8 @@ type Applier struct {
 
 	// What serves. Written by the holder of turn only; nil: nothing does yet.
 	inForce atomic.Pointer[snapshot.Snapshot]
+	// What Suspended returns. Written by the holder of turn only.
+	suspendedNow atomic.Pointer[[]Server]
 
 	// turn is held by one at a time, who owns all that follows and HAProxy with it. It is a channel so that
 	// waiting for it can be cancelled.
@@ -69,10 +74,14 @@ type Applier struct {
 	worker   *haproxy.Runtime   // to the worker that serves; nil: connect first
 	up       bool               // HAProxy was started or adopted, and should be running
 	suspect  bool               // HAProxy may run something else than the snapshot in force
-	unswept  bool               // HAProxy may hold servers of an earlier life
+	unswept  bool               // HAProxy may hold what nobody knows of
 	swept    bool               // there are no files of an earlier life
 	wanted   *snapshot.Snapshot // what Start could not put into force yet
-	leaving  map[server]*leaver // servers in maintenance that are to be deleted
+	pid      int                // of the worker that held is about
+	held     held               // how HAProxy differs from its files
+	drift    drift              // the check that it does in nothing else
+	costs    costs              // of changes
+	resting  time.Time          // until when the janitor rests
 	stale    time.Time          // since when the files are not up to date; zero: they are
 	touched  time.Time          // when the last change was made at run time
 	stopping bool               // Stop was called: HAProxy is not started any more
@@ -96,7 +105,8 @@ func New(cfg Config) *Applier {
 		cfg:     cfg,
 		program: programDigest(cfg.Renderer),
 		turn:    make(chan struct{}, 1),
-		leaving: map[server]*leaver{},
+		held:    newHeld(),
+		costs:   newCosts(),
 		changed: make(chan struct{}, 1),
 		hasten:  make(chan struct{}),
 		ended:   make(chan struct{}),
@@ -166,6 +176,17 @@ const (
 	byStart   method = "start"   // files, and a new HAProxy
 )
 
+// reason is why there is a reload.
+type reason string
+
+const (
+	becauseProgram reason = "program" // what is around the routes changes
+	becauseRelease reason = "release" // this HAProxy cannot do it at run time, or may not
+	becauseCheaper reason = "cheaper" // commands would take longer
+	becauseFailure reason = "failure" // commands were tried
+	becauseMend    reason = "mend"    // HAProxy ran something else
+)
+
 var errStopped = errors.New("the router is stopping")
 
 func (a *Applier) apply(ctx context.Context, next snapshot.Snapshot, d snapshot.Delta) (method, error) {
@@ -186,7 +207,8 @@ func (a *Applier) apply(ctx context.Context, next snapshot.Snapshot, d snapshot.
 		return byNothing, err //nolint:wrapcheck // names the resource
 	}
 	r.SetStamp(next.Version())
-	if serving && a.up && !a.suspect && onlineEnough(change) {
+	why := becauseMend
+	if serving && a.up && !a.suspect {
 		err := a.online(ctx, change, next.Version())
 		if err == nil {
 			a.commit(next)
@@ -194,15 +216,15 @@ func (a *Applier) apply(ctx context.Context, next snapshot.Snapshot, d snapshot.
 		}
 		var not *notOnline
 		if errors.As(err, &not) {
-			a.cfg.Log.Info("the change needs a reload", "version", next.Version().Short(), "why", err)
+			why = not.reason
+			a.cfg.Log.Info("the change is made by a reload", "version", next.Version().Short(), "reason", string(why), "why", err)
 		} else {
+			why = becauseFailure
 			a.cfg.Metrics.Fallbacks.Inc()
 			a.cfg.Log.Warn("the change could not be made at run time; reloading", "version", next.Version().Short(), "error", err)
 		}
-	} else if serving {
-		a.cfg.Log.Info("the change needs a reload", "version", next.Version().Short(), "why", change.Reload, "ca_certificates", len(change.CAs))
 	}
-	m, err := a.serve(ctx, next.Version())
+	m, err := a.serve(ctx, next.Version(), why)
 	if err == nil {
 		a.commit(next)
 		return m, nil
@@ -233,7 +255,7 @@ func (a *Applier) undo(ctx context.Context, base snapshot.Snapshot, back snapsho
 		}
 		return nil
 	}
-	if _, err := a.serve(ctx, base.Version()); err != nil {
+	if _, err := a.serve(ctx, base.Version(), becauseMend); err != nil {
 		return fmt.Errorf("go back to %s, which Run tries again: %w", base.Version().Short(), err)
 	}
 	return nil

@@ -112,7 +112,7 @@ func drainStory(t *testing.T, binary string) {
 		return len(states[0])
 	}
 	time.Sleep(1500 * time.Millisecond) // the janitor has tried by then, in vain
-	if n := servers(); n != 2 || testutil.ToFloat64(r.metrics.Leaving) != 1 {
+	if n := servers(); n != 2 || r.leaving("servers") != 1 {
 		t.Errorf("%d servers while one drains", n)
 	}
 	finish()
@@ -131,7 +131,7 @@ func drainStory(t *testing.T, binary string) {
 		defer rt.Close()
 	}
 	eventually(t, "the drained server is deleted", func() bool { return servers() == 1 })
-	eventually(t, "nothing is leaving", func() bool { return testutil.ToFloat64(r.metrics.Leaving) == 0 })
+	eventually(t, "nothing is leaving", func() bool { return r.leaving("servers") == 0 })
 }
 
 // A renewed certificate is served without a reload, and the files follow when there is time.
@@ -210,7 +210,7 @@ func reloadUnderLoadStory(t *testing.T, binary string) {
 	}
 	eventually(t, "there is load", func() bool { return done.Load() > 100 })
 	for i := range 3 {
-		worker, reloads := r.pids().Worker, testutil.ToFloat64(r.metrics.Reloads)
+		worker, reloads := r.pids().Worker, r.reloads()
 		resources := []*tsujiv1.Resource{route("a"), ep}
 		for j := range i + 1 {
 			resources = append(resources, route(fmt.Sprint("new", j), service("a", 1)))
@@ -219,7 +219,7 @@ func reloadUnderLoadStory(t *testing.T, binary string) {
 		if got := w.get(fmt.Sprintf("new%d.test", i)); got != "a" {
 			t.Errorf("the new route: %s", got)
 		}
-		if p := r.pids(); p.Worker == worker || p.Master != master || testutil.ToFloat64(r.metrics.Reloads) != reloads+1 {
+		if p := r.pids(); p.Worker == worker || p.Master != master || r.reloads() != reloads+1 {
 			t.Errorf("%d became %+v", worker, p)
 		}
 		before := done.Load()

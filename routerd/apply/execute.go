@@ -98,6 +98,11 @@ func (a *Applier) carryOut(ctx context.Context, p *plan, v snapshot.Version) err
 	}
 	a.suspect = false
 	took := time.Since(begun)
+	for file, n := range p.sizes {
+		if a.drift.sizes != nil {
+			a.drift.sizes[file] += n
+		}
+	}
 	a.costs.learn(p.operations(), p.added, took)
 	a.cfg.Metrics.online(p.operations(), took)
 	a.touched = time.Now()
@@ -168,6 +173,7 @@ func (a *Applier) connectInForce(ctx context.Context) error {
 func (a *Applier) begunAnew() {
 	a.pid = a.worker.PID()
 	a.held = newHeld()
+	a.drift = drift{due: time.Now().Add(driftPause)}
 	a.countHeld()
 }
 
@@ -249,16 +255,19 @@ func (h held) compare(name string, want *render.Backend, have map[string]haproxy
 	return nil
 }
 
-func compareServer(s render.Server, have haproxy.ServerState, suspended bool) error {
+// at tells whether a server of HAProxy is where it should be.
+func at(s render.Server, have haproxy.ServerState) bool {
 	address, err := netip.ParseAddr(s.Address)
+	return err == nil && have.Address.Unmap() == address.Unmap() && have.Port == s.Port
+}
+
+func compareServer(s render.Server, have haproxy.ServerState, suspended bool) error {
 	wantState := haproxy.Ready
 	if suspended {
 		wantState = haproxy.Maint
 	}
 	switch {
-	case err != nil:
-		return fmt.Errorf("has no address: %w", err)
-	case have.Address.Unmap() != address.Unmap() || have.Port != s.Port:
+	case !at(s, have):
 		return fmt.Errorf("is at %s port %d, not %s", have.Address, have.Port, s.HostPort())
 	case have.Weight != s.Weight:
 		return fmt.Errorf("has weight %d, not %d", have.Weight, s.Weight)

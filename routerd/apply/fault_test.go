@@ -41,7 +41,7 @@ func largeCertificateStory(t *testing.T, binary string) {
 	if haproxytest.AtLeast(t, binary, 3, 4) {
 		want = 0
 	}
-	if n := testutil.ToFloat64(r.metrics.Reloads); n != want || testutil.ToFloat64(r.metrics.Fallbacks) != want {
+	if n := r.reloads(); n != want || testutil.ToFloat64(r.metrics.Fallbacks) != want {
 		t.Errorf("%v reloads, want %v", n, want)
 	}
 	if got := w.certificate("a.test"); got != serial {

@@ -14,13 +14,15 @@ import (
 	"github.com/tsuji-dev/tsuji/routerd/render"
 )
 
-// The maps that apply itself reads and writes in HAProxy.
+// What apply itself knows of HAProxy's files.
 const (
-	stampMap   = "maps/stamp.map" // "version": what serves; "program": digest of what is around it
-	readyMap   = "maps/ready.map" // "ready": 1 or 0
-	versionKey = "version"
-	programKey = "program"
-	readyKey   = "ready"
+	stampMap    = "maps/stamp.map"    // "version": what serves; "program": digest of what is around it; names (names.go)
+	readyMap    = "maps/ready.map"    // "ready": 1 or 0
+	suspectsMap = "maps/suspects.map" // HAProxy writes it: backends with a server that was not reached
+	crtList     = "crt-list.txt"
+	versionKey  = "version"
+	programKey  = "program"
+	readyKey    = "ready"
 )
 
 // derived are the directories that hold nothing but rendered files.

@@ -43,7 +43,7 @@ func sameAfterRestartStory(t *testing.T, binary string) {
 	for range 50 {
 		r.put(change()...)
 	}
-	if n := testutil.ToFloat64(r.metrics.Reloads); n != 0 && r.can.DynamicServers {
+	if n := r.reloads(); n != 0 && r.can.DynamicServers {
 		t.Errorf("%v reloads", n)
 	}
 	state := func() map[string]haproxy.ServerState {

@@ -67,7 +67,7 @@ func adoptStory(t *testing.T, binary string) {
 
 	next := w.router(options{})
 	must(t, next.Start(t.Context(), current))
-	if p := next.pids(); p.Worker != before.Worker || testutil.ToFloat64(next.metrics.Reloads) != 0 || testutil.ToFloat64(next.metrics.Adoptions) != 1 {
+	if p := next.pids(); p.Worker != before.Worker || next.reloads() != 0 || testutil.ToFloat64(next.metrics.Adoptions) != 1 {
 		t.Errorf("taken over: %+v became %+v", before, p)
 	}
 	eventually(t, "what the first had left to delete is deleted", func() bool {
@@ -88,7 +88,7 @@ func adoptStory(t *testing.T, binary string) {
 	third := w.router(options{})
 	must(t, third.Start(t.Context(), current))
 	p := third.pids()
-	if got := w.get("a.test"); got != "two" || p.Worker == before.Worker || p.Master != before.Master || testutil.ToFloat64(third.metrics.Reloads) != 1 {
+	if got := w.get("a.test"); got != "two" || p.Worker == before.Worker || p.Master != before.Master || third.reloads() != 1 {
 		t.Errorf("another version: %s, %+v", got, p)
 	}
 	third.die()
@@ -149,7 +149,7 @@ func TestUpgrade(t *testing.T) {
 				}
 			}()
 			must(t, next.Start(t.Context(), current))
-			if n := testutil.ToFloat64(next.metrics.Reloads); n != 1 {
+			if n := next.reloads(); n != 1 {
 				t.Errorf("%v reloads", n)
 			}
 			next.put(route("a"), route("b", service("a", 1)), endpoints("a", one, serve(t, "two")))

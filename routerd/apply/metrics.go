@@ -11,10 +11,15 @@ type Metrics struct {
 	Applies   *prometheus.CounterVec   // snapshots put into force, or tried, by method and result
 	Duration  *prometheus.HistogramVec // seconds that it took, by method
 	Fallbacks prometheus.Counter       // changes that were begun at run time and ended in a reload
-	Reloads   prometheus.Counter       // reloads, those that HAProxy refused included
+	Reloads   *prometheus.CounterVec   // reloads by reason, those that HAProxy refused included
 	Restarts  prometheus.Counter       // times that HAProxy had to be mended: it had ended, or ran something else
 	Adoptions prometheus.Counter       // times that a running HAProxy was taken over without a reload
-	Leaving   prometheus.Gauge         // servers that wait for their last connection to end
+	Leaving   *prometheus.GaugeVec     // what waits in HAProxy for its last connection to end, by kind
+	Suspended prometheus.Gauge         // servers that are out of service because they are dead
+	Repairs   *prometheus.CounterVec   // differences that were found in HAProxy and repaired, by kind
+
+	Operations prometheus.Counter // commands that changes were made of, those that read back included
+	Seconds    prometheus.Counter // that they took
 }
 
 // NewMetrics makes the metrics, and registers them; with nil they are not registered.
@@ -33,16 +38,28 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
 		}, []string{"method"}),
 		Fallbacks: counter("fallbacks_total", "Changes that could not be made at run time although they should, and cost a reload."),
-		Reloads:   counter("reloads_total", "Reloads of HAProxy."),
+		Reloads: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: "tsuji", Subsystem: "apply", Name: "reloads_total",
+			Help: "Reloads of HAProxy, by reason: program (Settings or a new profile), release (HAProxy cannot do it at run time, or may not), cheaper (a large change), failure (of a change at run time), mend (HAProxy ran something else).",
+		}, []string{"reason"}),
 		Restarts:  counter("restarts_total", "Attempts to mend a HAProxy that had ended or ran something else."),
 		Adoptions: counter("adoptions_total", "Running HAProxys that were taken over without a reload."),
-		Leaving: prometheus.NewGauge(prometheus.GaugeOpts{
-			Namespace: "tsuji", Subsystem: "apply", Name: "draining_servers",
-			Help: "Servers that take no new traffic and are deleted when their last connection ends.",
+		Leaving: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Namespace: "tsuji", Subsystem: "apply", Name: "draining",
+			Help: "What takes no new traffic and is deleted from HAProxy when its last connection ends, by kind: servers, backends, certificates.",
+		}, []string{"kind"}),
+		Suspended: prometheus.NewGauge(prometheus.GaugeOpts{
+			Namespace: "tsuji", Subsystem: "apply", Name: "suspended_servers", Help: "Servers that are out of service because they are dead.",
 		}),
+		Repairs: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: "tsuji", Subsystem: "apply", Name: "repairs_total",
+			Help: "Differences between HAProxy and what it should run that were found and repaired, by kind: entry, server, backend, map.",
+		}, []string{"kind"}),
+		Operations: counter("operations_total", "Commands that changes at run time were made of, those that read back included."),
+		Seconds:    counter("operations_seconds_total", "Time that changes at run time took."),
 	}
 	if r != nil {
-		r.MustRegister(m.Applies, m.Duration, m.Fallbacks, m.Reloads, m.Restarts, m.Adoptions, m.Leaving)
+		r.MustRegister(m.Applies, m.Duration, m.Fallbacks, m.Reloads, m.Restarts, m.Adoptions, m.Leaving, m.Suspended, m.Repairs, m.Operations, m.Seconds)
 	}
 	return m
 }
@@ -56,4 +73,9 @@ func (m *Metrics) applied(by method, err error, d time.Duration) {
 	if err == nil {
 		m.Duration.WithLabelValues(string(by)).Observe(d.Seconds())
 	}
+}
+
+func (m *Metrics) online(operations int, d time.Duration) {
+	m.Operations.Add(float64(operations))
+	m.Seconds.Add(d.Seconds())
 }

@@ -40,6 +40,7 @@ type plan struct {
 	backends map[string]*render.Backend // what backends then have besides what leaves
 	prints   map[string][]string        // fingerprints of certificates and CA certificates, by path
 	cas      map[string]bool            // which of those paths are CA certificates'
+	sizes    map[string]int             // by how many entries maps grow
 
 	names           map[string]string // of routes' backends, as in held; empty: there is none, or it is its own
 	leavingBackends map[string]*leavingBackend
@@ -56,7 +57,7 @@ type impossible struct{ error }
 
 func newPlan(in planner, c render.Change) (*plan, error) {
 	p := &plan{
-		entries: map[haproxy.MapKey]string{}, backends: map[string]*render.Backend{}, prints: map[string][]string{}, cas: map[string]bool{},
+		entries: map[haproxy.MapKey]string{}, backends: map[string]*render.Backend{}, prints: map[string][]string{}, cas: map[string]bool{}, sizes: map[string]int{},
 		names: map[string]string{}, leavingBackends: map[string]*leavingBackend{}, leavingServers: map[server]*leavingServer{}, leavingFiles: map[string]*leavingFile{},
 	}
 	if err := p.planFiles(in, c); err != nil {
@@ -92,7 +93,8 @@ func (p *plan) planFiles(in planner, c render.Change) error {
 		if err != nil {
 			return fmt.Errorf("CA certificates %s: %w", f.Path, err)
 		}
-		p.prints[f.Path], p.cas[f.Path] = prints, true
+		slices.Sort(prints) // HAProxy has its own order
+		p.prints[f.Path], p.cas[f.Path] = slices.Compact(prints), true
 		if in.held.files[f.Path] != nil { // a path has one content for ever
 			p.revivedFiles = append(p.revivedFiles, f.Path)
 			continue
@@ -303,8 +305,10 @@ func (p *plan) change(e render.EntryChange, into, out *[]haproxy.Op) {
 		return
 	case e.Old == "":
 		*into = append(*into, haproxy.AddMap(e.File, e.Key, e.New))
+		p.sizes[e.File]++
 	case e.New == "":
 		*out = append(*out, haproxy.DelMap(e.File, e.Key))
+		p.sizes[e.File]--
 	default:
 		*into = append(*into, haproxy.SetMap(e.File, e.Key, e.New))
 	}

@@ -3,13 +3,10 @@ package apply
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
-	"slices"
 	"time"
 
 	"github.com/tsuji-dev/tsuji/routerd/haproxy"
-	"github.com/tsuji-dev/tsuji/routerd/render"
 )
 
 const (
@@ -17,18 +14,13 @@ const (
 	lastBackoff  = 15 * time.Second
 	steady       = 10 * time.Second // a HAProxy that has run so long did not end because of its start
 
-	watchPause   = 5 * time.Second  // between two looks at who the worker is
-	idlePause    = 3 * time.Second  // without a change before files are written
-	stalePause   = time.Minute      // files are written after this, changes or not
-	janitorPause = time.Second      // before the first try to delete a server
-	janitorMost  = 30 * time.Second // between two tries
-	janitorBatch = 8                // servers in a row: a try takes up to a millisecond
-
-	never = 100 * 365 * 24 * time.Hour
+	watchPause = 5 * time.Second // between two looks at who the worker is
+	idlePause  = 3 * time.Second // without a change before files are written
+	stalePause = time.Minute     // files are written after this, changes or not
 )
 
-// Run starts HAProxy again when it ends, deletes servers that have drained, and keeps the files up to
-// date. It returns when ctx ends; HAProxy goes on.
+// Run starts HAProxy again when it ends, deletes what has drained, sees that HAProxy still has what it should, and keeps
+// the files up to date. It returns when ctx ends; HAProxy goes on.
 func (a *Applier) Run(ctx context.Context) error {
 	defer func() {
 		a.turn <- struct{}{}
@@ -101,8 +93,13 @@ func (a *Applier) nextWork(look, retry time.Time) (time.Time, <-chan struct{}) {
 	if !a.stale.IsZero() {
 		earlier(a.filesDue())
 	}
-	for _, l := range a.leaving {
-		earlier(l.due)
+	if _, ok := a.InForce(); ok && !a.stopped {
+		clean := a.held.janitorDue()
+		if clean.Before(a.resting) {
+			clean = a.resting
+		}
+		earlier(clean)
+		earlier(a.drift.due)
 	}
 	return due, a.cfg.HAProxy.Exited()
 }
@@ -115,7 +112,7 @@ func (a *Applier) mend(ctx context.Context) error {
 	}
 	begun := time.Now()
 	a.cfg.Metrics.Restarts.Inc()
-	m, err := a.serve(ctx, s.Version())
+	m, err := a.serve(ctx, s.Version(), becauseMend)
 	a.cfg.Metrics.applied(m, err, time.Since(begun))
 	if err != nil {
 		return err
@@ -147,8 +144,8 @@ func (a *Applier) look(ctx context.Context) {
 		a.suspect = true
 		return
 	}
-	if known != nil {
-		clear(a.leaving)
+	if a.worker.PID() != a.pid {
+		a.begunAnew()
 	}
 }
 
@@ -167,11 +164,14 @@ func (a *Applier) tidy(ctx context.Context, now time.Time) {
 	}
 	if a.unswept {
 		a.unswept = false
-		if err := a.sweepServers(ctx, now); err != nil {
-			a.cfg.Log.Warn("servers of an earlier life may be left in HAProxy until it is reloaded", "error", err)
+		if err := a.sweep(ctx, now); err != nil {
+			a.cfg.Log.Warn("what is left of an earlier life may stay in HAProxy until it is reloaded", "error", err)
 		}
 	}
-	a.deleteServers(ctx, now)
+	a.clean(ctx, now)
+	if err := a.checkDrift(ctx, now); err != nil {
+		a.cfg.Log.Warn("HAProxy could not be compared with what it should run", "error", err)
+	}
 }
 
 // filesDue tells when the files should be written.
@@ -181,76 +181,6 @@ func (a *Applier) filesDue() time.Time {
 		return idle
 	}
 	return last
-}
-
-// leaver is a server that takes no new traffic and is to be deleted when its last connection has ended.
-type leaver struct {
-	server *render.Server // as it was; nil: it is of an earlier life
-	since  time.Time
-	due    time.Time // of the next try
-}
-
-// firstTry tells when to try to delete a server that has just left. Where servers are not added at run time
-// (before HAProxy 3.0) they are not deleted either: its "del server" has crashed workers (haproxy#2298, #2323). The
-// server stays in maintenance until the next reload, and can come back until then.
-func firstTry(can haproxy.Capabilities, now time.Time) time.Time {
-	if !can.DynamicServers {
-		return now.Add(never)
-	}
-	return now.Add(janitorPause)
-}
-
-// sweepServers finds what an earlier routerd had left to delete. Only routerd puts servers into
-// maintenance.
-func (a *Applier) sweepServers(ctx context.Context, now time.Time) error {
-	if err := a.connectInForce(ctx); err != nil {
-		return err
-	}
-	states, err := a.worker.ServersState(ctx)
-	if err != nil {
-		return fmt.Errorf("look for servers in maintenance: %w", err)
-	}
-	can := a.worker.Version().Capabilities()
-	for _, s := range states {
-		if k := (server{s.Backend, s.Name}); s.State() == haproxy.Maint && a.leaving[k] == nil {
-			a.leaving[k] = &leaver{since: now, due: firstTry(can, now)}
-		}
-	}
-	a.cfg.Metrics.Leaving.Set(float64(len(a.leaving)))
-	return nil
-}
-
-// deleteServers tries to delete some of those that are due. One whose connections live stays.
-func (a *Applier) deleteServers(ctx context.Context, now time.Time) {
-	var due []server
-	for s, l := range a.leaving {
-		if !now.Before(l.due) {
-			due = append(due, s)
-		}
-	}
-	if len(due) == 0 || a.connectInForce(ctx) != nil {
-		return
-	}
-	slices.SortFunc(due, func(x, y server) int { return a.leaving[x].due.Compare(a.leaving[y].due) })
-	wait := a.worker.Version().Capabilities().DelServerWait
-	for _, s := range due[:min(len(due), janitorBatch)] {
-		var ops []haproxy.Op
-		if wait {
-			ops = append(ops, haproxy.AwaitRemovable(s.backend, s.name, 1))
-		}
-		err := a.worker.Do(ctx, append(ops, haproxy.DelServer(s.backend, s.name))...)
-		var refused *haproxy.RefusedError
-		switch l := a.leaving[s]; {
-		case err == nil:
-			delete(a.leaving, s)
-		case errors.As(err, &refused):
-			l.due = now.Add(min(max(janitorPause, now.Sub(l.since)/4), janitorMost))
-		default:
-			a.cfg.Log.Warn("a drained server could not be deleted", "backend", s.backend, "server", s.name, "error", err)
-			return
-		}
-	}
-	a.cfg.Metrics.Leaving.Set(float64(len(a.leaving)))
 }
 
 // backoff returns how long to wait after so many failures: doubled each time, and scattered.

@@ -38,8 +38,8 @@ func (a *Applier) begin(ctx context.Context, s snapshot.Snapshot) error {
 	a.cfg.Renderer.SetStamp(s.Version())
 	m := byNothing
 	err := a.adopt(ctx)
-	if err == nil && (!a.up || !a.agrees(ctx, s.Version())) {
-		m, err = a.serve(ctx, s.Version())
+	if err == nil && (!a.up || !a.agrees(ctx, s.Version()) || a.inherit(ctx) != nil) {
+		m, err = a.serve(ctx, s.Version(), becauseMend)
 	}
 	a.cfg.Metrics.applied(m, err, time.Since(begun))
 	if err != nil {
@@ -47,7 +47,7 @@ func (a *Applier) begin(ctx context.Context, s snapshot.Snapshot) error {
 	}
 	if m == byNothing {
 		a.cfg.Metrics.Adoptions.Inc()
-		a.stale, a.unswept = begun, true
+		a.stale = begun
 	}
 	a.commit(s)
 	a.cfg.Log.Info("snapshot in force again", "version", s.Version().Short(), "method", string(m), "duration", time.Since(begun))
@@ -84,8 +84,8 @@ func (a *Applier) agrees(ctx context.Context, v snapshot.Version) bool {
 
 // serve writes the files of what the renderer holds, has HAProxy check them, and makes it run them: by a
 // reload, or by a start if none runs. It returns when the worker's stamp says so.
-func (a *Applier) serve(ctx context.Context, v snapshot.Version) (method, error) {
-	m := byReload
+func (a *Applier) serve(ctx context.Context, v snapshot.Version, why reason) (method, error) {
+	m, begun := byReload, time.Now()
 	if err := a.adopt(ctx); err != nil {
 		return m, err
 	}
@@ -99,7 +99,7 @@ func (a *Applier) serve(ctx context.Context, v snapshot.Version) (method, error)
 		return m, &checkFailed{err}
 	}
 	first := !a.up
-	err := a.run(ctx, &m)
+	err := a.run(ctx, &m, why)
 	if err == nil {
 		err = a.verifyStamp(ctx, v.String())
 	}
@@ -112,8 +112,8 @@ func (a *Applier) serve(ctx context.Context, v snapshot.Version) (method, error)
 		return m, err
 	}
 	a.suspect, a.unswept = false, false
-	clear(a.leaving)
-	a.cfg.Metrics.Leaving.Set(0)
+	a.begunAnew()
+	a.costs.reload = time.Since(begun)
 	a.sweepFiles()
 	return m, nil
 }
@@ -125,7 +125,7 @@ type checkFailed struct{ error }
 func (e *checkFailed) Unwrap() error { return e.error }
 
 // run makes HAProxy run the files, and connects to its worker. It sets suspect when it is not known afterwards what runs.
-func (a *Applier) run(ctx context.Context, m *method) error {
+func (a *Applier) run(ctx context.Context, m *method, why reason) error {
 	if a.alive() {
 		*m = byReload
 		w, err := a.cfg.HAProxy.Reload(ctx)
@@ -134,7 +134,7 @@ func (a *Applier) run(ctx context.Context, m *method) error {
 		a.worker = w
 		var refused *haproxy.CheckError
 		if err == nil || errors.As(err, &refused) {
-			a.cfg.Metrics.Reloads.Inc()
+			a.cfg.Metrics.Reloads.WithLabelValues(string(why)).Inc()
 			return err //nolint:wrapcheck // says what it tried
 		}
 		a.suspect = true

@@ -26,6 +26,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
 
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
@@ -73,6 +74,7 @@ type options struct {
 	render       func(*render.Options)
 	delay, drain time.Duration
 	idle         bool // do not Run
+	noBackends   bool // NoRuntimeBackends
 }
 
 func (w *world) router(o options) *router {
@@ -101,7 +103,7 @@ func (w *world) router(o options) *router {
 	must(t, err)
 	r := &router{w: w, process: process, metrics: apply.NewMetrics(nil), can: version.Capabilities()}
 	r.Applier = apply.New(apply.Config{
-		Renderer: renderer, HAProxy: process, Log: log, Metrics: r.metrics, ShutdownDelay: o.delay, DrainTimeout: o.drain,
+		Renderer: renderer, HAProxy: process, Log: log, Metrics: r.metrics, ShutdownDelay: o.delay, DrainTimeout: o.drain, NoRuntimeBackends: o.noBackends,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -159,6 +161,20 @@ func (r *router) put(resources ...*tsujiv1.Resource) snapshot.Snapshot {
 func (r *router) try(next snapshot.Snapshot) *tsujiv1.Refusal {
 	base, _ := r.InForce()
 	return r.Apply(r.w.t.Context(), next, snapshot.Diff(base, next))
+}
+
+// reloads counts reloads, whatever the reason.
+func (r *router) reloads() float64 {
+	n := 0.0
+	for _, reason := range []string{"program", "release", "cheaper", "failure", "mend"} {
+		n += testutil.ToFloat64(r.metrics.Reloads.WithLabelValues(reason))
+	}
+	return n
+}
+
+// leaving counts what waits in HAProxy for its last connection to end.
+func (r *router) leaving(kind string) float64 {
+	return testutil.ToFloat64(r.metrics.Leaving.WithLabelValues(kind))
 }
 
 // pids are the processes that the master names.
