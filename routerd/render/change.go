@@ -1,6 +1,7 @@
 package render
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"slices"
@@ -9,12 +10,20 @@ import (
 // maxReasons is how many reasons to reload are told.
 const maxReasons = 16
 
-// changes collects a Change.
+// changes collects a Change, and what must be known of the state before for it.
 type changes struct {
 	Change
-	reasons       int
-	touchedRoutes map[string]bool  // resources whose route was put, changed or removed
-	explained     map[hostKey]bool // hosts a route of which is a reason already
+	reasons      int
+	routes       map[string]bool         // resources of routes that were put, changed or removed
+	hosts        map[hostKey]*host       // those whose entries or certificates may have changed, as they were
+	certificates map[string]*certificate // those that were put or removed, as they were
+	caUsers      map[string]int          // files of CA certificates whose use changed → routes that used them
+}
+
+func newChanges() *changes {
+	return &changes{
+		routes: map[string]bool{}, hosts: map[hostKey]*host{}, certificates: map[string]*certificate{}, caUsers: map[string]int{},
+	}
 }
 
 // reload adds a reason.
@@ -24,61 +33,179 @@ func (c *changes) reload(what, why string) {
 	}
 }
 
-// route compares a route before and after; either may be nil, for none. It tells whether anything differs.
-func (c *changes) route(before, now *route) bool {
-	if c.touchedRoutes == nil {
-		c.touchedRoutes, c.explained = map[string]bool{}, map[hostKey]bool{}
+// useCA keeps how many routes used a file before, once its use changes.
+func (c *changes) useCA(path string, users map[string]int) {
+	if _, known := c.caUsers[path]; !known {
+		c.caUsers[path] = users[path]
 	}
-	one := now
-	if one == nil {
-		one = before
+}
+
+// changeBackends compares a route's backend before and after; either may be nil, for none. It tells whether
+// anything differs.
+func (r *Renderer) changeBackends(before, now *route, c *changes) bool {
+	var was, is *Backend
+	if before != nil {
+		was = before.rendered
 	}
-	c.touchedRoutes[one.resource] = true
-	var why string
+	if now != nil {
+		is = now.rendered
+	}
 	switch {
-	case before == nil:
-		why = "added"
-	case now == nil:
-		why = "removed"
-	case before.text != now.text, before.caFile != now.caFile:
-		why = "changed"
-	case slices.EqualFunc(before.servers, now.servers, Server.equal):
+	case was.equal(is):
 		return false
-	case otherParams(before.servers, now.servers):
-		why = "servers of other kinds"
-	default:
-		c.Backends = append(c.Backends, BackendChange{
-			Name: now.backend, Old: &Backend{Name: now.backend, Servers: before.servers}, New: &Backend{Name: now.backend, Servers: now.servers},
-		})
+	case was != nil && is != nil && was.Name == is.Name:
+		c.Backends = append(c.Backends, BackendChange{Name: was.Name, Old: was, New: is})
 		return true
 	}
-	c.reload(one.title(), why)
-	for _, r := range []*route{before, now} {
-		if r != nil {
-			c.explained[r.host] = true
-		}
+	if was != nil {
+		c.Backends = append(c.Backends, BackendChange{Name: was.Name, Old: was})
+	}
+	if is != nil {
+		c.Backends = append(c.Backends, BackendChange{Name: is.Name, New: is})
 	}
 	return true
 }
 
-// otherParams tells whether servers of one name differ in more than weight.
-func otherParams(before, now []Server) bool {
-	byName := make(map[string]Server, len(before))
-	for _, s := range before {
-		byName[s.Name] = s
+func (b *Backend) equal(o *Backend) bool {
+	if b == nil || o == nil {
+		return b == o
 	}
-	for _, s := range now {
-		if b, ok := byName[s.Name]; ok && !b.sameButWeight(s) {
-			return true
-		}
-	}
-	return false
+	return b.Name == o.Name && b.Profile == o.Profile && slices.EqualFunc(b.Servers, o.Servers, Server.equal)
 }
 
-// host adds a reason for a host's entries, unless a route of it is one.
-func (c *changes) host(k hostKey, why string) {
-	if !c.explained[k] {
-		c.reload(k.String(), why)
+// data returns the route's entries in the maps of options; the route may be nil.
+func (r *route) data() []Entry {
+	if r == nil {
+		return nil
+	}
+	return r.entries
+}
+
+// compareEntries orders by file and key.
+func compareEntries(a, b Entry) int {
+	return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Key, b.Key))
+}
+
+// changeEntries compares entries before and after, both by file and key.
+func (r *Renderer) changeEntries(before, now []Entry, c *changes) {
+	add := func(e EntryChange) {
+		c.Entries = append(c.Entries, e)
+		r.touch(e.File)
+	}
+	for len(before) > 0 || len(now) > 0 {
+		order := 0
+		switch {
+		case len(before) == 0:
+			order = 1
+		case len(now) == 0:
+			order = -1
+		default:
+			order = compareEntries(before[0], now[0])
+		}
+		switch {
+		case order < 0:
+			add(EntryChange{File: before[0].File, Key: before[0].Key, Old: before[0].Value})
+			before = before[1:]
+		case order > 0:
+			add(EntryChange{File: now[0].File, Key: now[0].Key, New: now[0].Value})
+			now = now[1:]
+		default:
+			if before[0].Value != now[0].Value {
+				add(EntryChange{File: now[0].File, Key: now[0].Key, Old: before[0].Value, New: now[0].Value})
+			}
+			before, now = before[1:], now[1:]
+		}
+	}
+}
+
+// commitLines compares the lines of crt-list.txt of the hosts that may have others, and says which certificates
+// come and go with them.
+func (r *Renderer) commitLines(c *changes) {
+	if len(r.options.HTTPS) == 0 {
+		return // HAProxy reads none
+	}
+	was := func(name string) *certificate {
+		if before, ok := c.certificates[name]; ok {
+			return before
+		}
+		return r.certificates[name]
+	}
+	used := map[string]int{} // certificates whose use may have changed → their lines before
+	for name := range c.certificates {
+		used[name] = r.lines[name]
+	}
+	for k, before := range c.hosts {
+		count := map[string]int{}
+		for _, l := range before.certLines() {
+			if was(l.certificate).isPair() {
+				count[l.certificate]--
+			}
+		}
+		for _, l := range r.hosts[k].certLines() {
+			if r.certificates[l.certificate].isPair() {
+				count[l.certificate]++
+			}
+		}
+		for name, n := range count {
+			if n == 0 {
+				continue
+			}
+			if _, known := used[name]; !known {
+				used[name] = r.lines[name]
+			}
+			r.lines[name] += n
+			one := r.certificates[name]
+			if n < 0 {
+				one = was(name)
+			}
+			c.CrtList = append(c.CrtList, CrtListChange{Certificate: one.path, Filter: k.sni(), Added: n > 0})
+			r.touch(crtListPath)
+		}
+	}
+	for name, before := range used {
+		f := FileChange{}
+		if before > 0 {
+			f.Path, f.Old = was(name).path, was(name).pair
+		}
+		if r.lines[name] > 0 {
+			f.Path, f.New = r.certificates[name].path, r.certificates[name].pair
+		} else {
+			delete(r.lines, name)
+		}
+		if !bytes.Equal(f.Old, f.New) {
+			c.Certificates = append(c.Certificates, f)
+		}
+	}
+}
+
+// commitCAs says which CA certificates come and go with the routes that verify with them.
+func (r *Renderer) commitCAs(c *changes) {
+	was := map[string]*certificate{} // by path
+	for _, before := range c.certificates {
+		if before != nil {
+			was[before.path] = before
+		}
+	}
+	for path, before := range c.caUsers {
+		now := r.caUsers[path]
+		if now == 0 {
+			delete(r.caUsers, path)
+		}
+		if (before > 0) == (now > 0) {
+			continue
+		}
+		one := r.paths[path]
+		if one == nil {
+			one = was[path]
+		}
+		f := FileChange{Path: path}
+		if now > 0 {
+			f.New = one.ca
+		} else {
+			f.Old = one.ca
+		}
+		c.CAs = append(c.CAs, f)
+		r.touch(configPath)
 	}
 }
 
@@ -88,6 +215,10 @@ func (c *changes) finish() Change {
 		c.Reload = append(c.Reload, fmt.Sprintf("and %d more", n))
 	}
 	slices.SortFunc(c.Backends, func(a, b BackendChange) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(c.Entries, func(a, b EntryChange) int { return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Key, b.Key)) })
+	slices.SortFunc(c.CrtList, func(a, b CrtListChange) int {
+		return cmp.Or(cmp.Compare(a.Certificate, b.Certificate), cmp.Compare(a.Filter, b.Filter))
+	})
 	byPath := func(a, b FileChange) int { return cmp.Compare(a.Path, b.Path) }
 	slices.SortFunc(c.Certificates, byPath)
 	slices.SortFunc(c.CAs, byPath)

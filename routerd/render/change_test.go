@@ -20,18 +20,29 @@ func transcript(c render.Change) string {
 	for _, r := range c.Reload {
 		lines = append(lines, "reload, "+r)
 	}
-	for _, b := range c.Servers {
+	for _, b := range c.Backends {
 		for _, side := range []struct {
-			sign    string
-			servers []render.Server
+			sign string
+			b    *render.Backend
 		}{{"-", b.Old}, {"+", b.New}} {
-			for _, s := range side.servers {
-				lines = append(lines, fmt.Sprintf("%s %s %s weight %d", b.Backend, side.sign, s.HostPort(), s.Weight))
+			if side.b == nil {
+				continue
 			}
+			line := fmt.Sprintf("%s %s from %s", side.sign, side.b.Name, side.b.Profile)
+			for _, s := range side.b.Servers {
+				line += fmt.Sprintf(", %s weight %d", s.HostPort(), s.Weight)
+			}
+			lines = append(lines, line)
 		}
 	}
+	for _, e := range c.Entries {
+		lines = append(lines, fmt.Sprintf("%s %s: %q -> %q", strings.TrimSuffix(strings.TrimPrefix(e.File, "maps/"), ".map"), e.Key, e.Old, e.New))
+	}
 	for _, f := range append(c.Certificates, c.CAs...) {
-		lines = append(lines, fmt.Sprint(f))
+		lines = append(lines, fmt.Sprintf("%v, before %t, after %t", f, f.Old != nil, f.New != nil))
+	}
+	for _, l := range c.CrtList {
+		lines = append(lines, fmt.Sprintf("%s for %s, added %t", l.Certificate, l.Filter, l.Added))
 	}
 	return strings.Join(lines, "\n")
 }

@@ -19,6 +19,9 @@ const (
 	frontendHTTPS  = "fe_sni" // ends TLS
 	frontendStats  = "stats"
 	defaultBackend = "openshift_default"
+
+	backendRates = "rates"           // its table counts for rate limits
+	backendCAs   = "ca_certificates" // names the files that routes verify endpoints with
 )
 
 // public writes the frontend for plain HTTP.
@@ -50,9 +53,10 @@ func (o Options) tlsSocket() (bind, connect string) {
 	return "unix@run/tls.sock mode 600", "unix@run/tls.sock"
 }
 
-// publicTLS writes the frontends for TLS. The server name decides, before anything is decrypted: a host
-// with a passthrough route is passed through, every other is ended here; never the other way round.
-func (w *writer) publicTLS() {
+// passTLS writes the frontend for TLS where some of it is passed through. The server name decides, before
+// anything is decrypted: a host with a passthrough route is passed through, every other goes on to where TLS
+// ends; never the other way round.
+func (w *writer) passTLS() {
 	t := w.s.GetTimeouts()
 	w.line("\nfrontend %s", frontendTLS+" from "+profileClient)
 	w.line("  mode tcp")
@@ -70,30 +74,61 @@ func (w *writer) publicTLS() {
 	w.line("  use_backend %%[var(txn.tcp)] if { var(txn.tcp) -m beg be_tcp: }")
 	w.line("  default_backend %s", backendTLS)
 
-	bind, connect := w.o.tlsSocket()
-	w.line("\nbackend %s from %s", backendTLS, profilePassthrough)
+	_, connect := w.o.tlsSocket()
+	w.line("\ndefaults %s", profileTunnel)
+	w.serverProfile("tcp")
+	w.line("\nbackend %s from %s", backendTLS, profileTunnel)
 	w.line("  timeout tunnel 24d") // the frontend behind it has its own, and a route's may be longer
 	w.line("  server %s %s send-proxy-v2", frontendHTTPS, connect)
+}
 
+// endTLS writes the frontend where TLS ends: on the addresses themselves, or behind passTLS. All addresses
+// are one bind line, so that each certificate is held once.
+func (w *writer) endTLS(clientCA string, behind bool) {
 	w.line("\nfrontend %s from %s", frontendHTTPS, profileClient)
-	w.line("  bind %s accept-proxy ssl crt %s crt-list %s alpn http/1.1%s", bind, defaultPairPath, crtListPath, w.clientCA())
+	address, _ := w.o.tlsSocket()
+	proxy := " accept-proxy"
+	if !behind {
+		address = w.addresses(w.o.HTTPS)
+		if !w.s.GetProxyProtocol() {
+			proxy = ""
+		}
+	}
+	alpn := "http/1.1"
+	if w.s.GetHttp2() {
+		alpn = "h2,http/1.1"
+	}
+	w.line("  bind %s%s ssl crt %s crt-list %s alpn %s%s", address, proxy, defaultPairPath, crtListPath, alpn, w.clientCA(clientCA))
 	w.clientCertificateRules()
 	w.httpRules(mapHTTPS, mapHTTPSWildcard, false)
 }
 
+// addresses returns several addresses for one bind line.
+func (w *writer) addresses(list []string) string {
+	var all []string
+	only6 := ""
+	for _, a := range list {
+		address, err := bindAddress(a)
+		w.check(err)
+		if one, ok := strings.CutSuffix(address, " v6only"); ok {
+			address, only6 = one, " v6only"
+		}
+		all = append(all, address)
+	}
+	return strings.Join(all, ",") + only6
+}
+
 // clientCA returns what a bind line says to ask for certificates of clients.
-func (w *writer) clientCA() string {
+func (w *writer) clientCA(file string) string {
 	c := w.s.GetClientTls()
 	if c == nil {
 		return ""
 	}
-	file, err := certificateFile(c.GetCa())
-	w.check(err)
 	verify := "optional"
 	if c.GetRequired() {
 		verify = "required"
 	}
-	return " verify " + verify + " ca-file ca/" + file
+	return " verify " + verify + " ca-file " + file
 }
 
 // clientCertificateRules lets in only subjects that match, and tells endpoints who came, in headers that no
@@ -163,6 +198,11 @@ func (w *writer) httpRules(exact, wildcard string, plain bool) {
 	w.line("  http-request del-header X-SSL -m beg")
 	w.line("  http-request set-header Host %%[req.fhdr(host),lower] if { req.fhdr(host) -m found }")
 	w.line("  http-request set-var(txn.host) %s", host)
+	if !plain && w.s.GetHttp2() {
+		// A connection that a client keeps for a host that only shares its certificate may have been made with other
+		// settings than that host's own: the client is told to make another one.
+		w.line("  http-request deny deny_status 421 if { fc_http_major 2 } { ssl_fc_sni -m found } !{ ssl_fc_sni,lower,strcmp(txn.host) eq 0 }")
+	}
 	w.line("  http-request set-var(txn.path) path")
 	w.line("  http-request set-var(txn.route) %s", first)
 	whole := above
@@ -296,9 +336,9 @@ func (w *writer) clientTimeouts() {
 }
 
 func (w *writer) serverTimeouts(t *tsujiv1.Timeouts) {
-	v, err := millis("connect timeout", t.GetConnect(), 5*time.Second)
-	w.timeout("connect", v, err)
-	v, err = millis("server timeout", t.GetServer(), 30*time.Second)
+	one, err := connectTimeout(t)
+	w.timeout("connect", fmt.Sprintf("%dms", max(1, one.Milliseconds())), err)
+	v, err := millis("server timeout", t.GetServer(), 30*time.Second)
 	w.timeout("server", v, err)
 	v, err = millis("server-fin timeout", t.GetServerFin(), time.Second)
 	w.timeout("server-fin", v, err)

@@ -181,16 +181,34 @@ func httpsAnswer(byPath map[string]*route, path string) string {
 	return noRoute
 }
 
-// equal tells whether two hosts come to the same entries. Either may be nil.
-func (h *host) equal(o *host) bool {
-	var none host
+// certLines returns the host's certificates; the host may be nil.
+func (h *host) certLines() []certLine {
 	if h == nil {
-		h = &none
+		return nil
 	}
-	if o == nil {
-		o = &none
+	return h.certs
+}
+
+// lists are the host's entries in the maps that requests are looked up in, by file and key. The host may be nil.
+func (h *host) lists(k hostKey) []Entry {
+	if h == nil {
+		return nil
 	}
-	return slices.Equal(h.http, o.http) && slices.Equal(h.https, o.https) && h.passthrough == o.passthrough
+	httpFile, httpsFile, tcpFile := mapHTTP, mapHTTPS, mapTCP
+	if k.wildcard {
+		httpFile, httpsFile, tcpFile = mapHTTPWildcard, mapHTTPSWildcard, mapTCPWildcard
+	}
+	list := make([]Entry, 0, len(h.http)+len(h.https)+1)
+	for _, e := range h.http {
+		list = append(list, Entry{httpFile, e.key, e.value})
+	}
+	for _, e := range h.https {
+		list = append(list, Entry{httpsFile, e.key, e.value})
+	}
+	if h.passthrough != "" {
+		list = append(list, Entry{tcpFile, k.name, h.passthrough})
+	}
+	return list
 }
 
 func sortedKeys[V any](m map[string]V) []string {

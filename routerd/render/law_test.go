@@ -3,6 +3,7 @@ package render_test
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -118,8 +119,9 @@ func snapshotOf(set map[string]snapshot.Item) snapshot.Snapshot {
 	return snapshot.Snapshot{}.Apply(1, d)
 }
 
-// Whatever way led to a snapshot, the files are those that a new renderer makes of it; going back restores
-// what was; and where no reload is asked for, what the Change says is all the difference.
+// Whatever way led to a snapshot, the files are those that another renderer makes of it that has seen the same
+// profiles; going back restores what was; and where no reload is asked for, what the Change says is all the
+// difference.
 func TestApplyIsAFunctionOfTheSnapshot(t *testing.T) {
 	t.Parallel()
 	pool()
@@ -128,6 +130,7 @@ func TestApplyIsAFunctionOfTheSnapshot(t *testing.T) {
 		r := renderer(t, options())
 		now, written := snapshot.Snapshot{}, disk{}
 		written.sync(r)
+		var seen []snapshot.Snapshot
 		step := func(to snapshot.Snapshot) render.Change {
 			c, err := r.Apply(snapshot.Diff(now, to))
 			if err != nil {
@@ -136,19 +139,26 @@ func TestApplyIsAFunctionOfTheSnapshot(t *testing.T) {
 			now = to
 			before := maps.Clone(written)
 			written.sync(r)
-			fresh := renderer(t, options())
-			if _, err := fresh.Apply(snapshot.Diff(snapshot.Snapshot{}, to)); err != nil {
-				rt.Fatal(err)
+			seen = append(seen, to)
+			other, at := renderer(t, options()), snapshot.Snapshot{}
+			for _, s := range append(backward(seen), to) {
+				if _, err := other.Apply(snapshot.Diff(at, s)); err != nil {
+					rt.Fatal(err)
+				}
+				at = s
 			}
 			want := disk{}
-			want.sync(fresh)
+			want.sync(other)
 			if d := cmp.Diff(want, written); d != "" {
-				rt.Fatalf("files of a new renderer (-) and of this one (+):\n%s", d)
+				rt.Fatalf("files of another renderer (-) and of this one (+):\n%s", d)
 			}
 			if len(c.Reload) == 0 {
-				if d := cmp.Diff(written.used(), patched(before, c).used()); d != "" {
-					rt.Fatalf("files (-) and what the Change makes of those before (+):\n%s\n%v", d, c)
+				if d := cmp.Diff(written.used().sorted(), patched(rt, before, c).used()); d != "" {
+					rt.Fatalf("files (-) and what the Change makes of those before (+):\n%s\n%v", d, transcript(c))
 				}
+			}
+			if err := consistent(r, written); err != nil {
+				rt.Fatal(err)
 			}
 			return c
 		}
@@ -165,12 +175,96 @@ func TestApplyIsAFunctionOfTheSnapshot(t *testing.T) {
 			there := step(to)
 			if rapid.Bool().Draw(rt, "back") {
 				back := step(from)
-				if (len(there.Reload) == 0) != (len(back.Reload) == 0) {
-					rt.Fatalf("there: %v, back: %v", there.Reload, back.Reload)
+				if len(there.Reload) == 0 && len(back.Reload) > 0 {
+					rt.Fatalf("there without a reload, back: %v", back.Reload)
+				}
+				if d := cmp.Diff(inverse(there), inverse(inverse(back)), cmp.FilterPath(reloads, cmp.Ignore())); d != "" {
+					rt.Fatalf("back is not the inverse of there:\n%s", d)
 				}
 			}
 		}
 	})
+}
+
+// reloads matches the reasons of a Change: what comes with a reload need not go with one.
+func reloads(p cmp.Path) bool { return p.Last().String() == ".Reload" }
+
+// inverse turns a Change around.
+func inverse(c render.Change) render.Change {
+	out := render.Change{}
+	for _, b := range c.Backends {
+		out.Backends = append(out.Backends, render.BackendChange{Name: b.Name, Old: b.New, New: b.Old})
+	}
+	for _, e := range c.Entries {
+		out.Entries = append(out.Entries, render.EntryChange{File: e.File, Key: e.Key, Old: e.New, New: e.Old})
+	}
+	for _, f := range c.Certificates {
+		out.Certificates = append(out.Certificates, render.FileChange{Path: f.Path, Old: f.New, New: f.Old})
+	}
+	for _, f := range c.CAs {
+		out.CAs = append(out.CAs, render.FileChange{Path: f.Path, Old: f.New, New: f.Old})
+	}
+	for _, l := range c.CrtList {
+		out.CrtList = append(out.CrtList, render.CrtListChange{Certificate: l.Certificate, Filter: l.Filter, Added: !l.Added})
+	}
+	slices.SortFunc(out.CrtList, func(a, b render.CrtListChange) int {
+		return strings.Compare(a.Certificate+" "+a.Filter, b.Certificate+" "+b.Filter)
+	})
+	return out
+}
+
+// consistent tells whether what is asked of a renderer by name agrees with its files.
+func consistent(r *render.Renderer, files disk) error {
+	routing, options := map[string]string{}, map[string]string{}
+	for path, content := range files {
+		for line := range strings.Lines(content) {
+			if render.IsRouting(path) && strings.Contains(line, "be_") {
+				routing[path+" "+strings.TrimSuffix(line, "\n")] = "file"
+			}
+			if strings.HasPrefix(path, "maps/") && strings.HasPrefix(line, "be_") {
+				options[path+" "+strings.TrimSuffix(line, "\n")] = "file"
+			}
+		}
+	}
+	sections := ""
+	for _, name := range r.Backends() {
+		b, ok := r.Backend(name)
+		if !ok || b.Name != name {
+			return fmt.Errorf("backend %s: %v %t", name, b, ok)
+		}
+		sections += section(b)
+		for _, e := range r.Routing(name) {
+			if !render.IsRouting(e.File) || routing[e.File+" "+e.Key+" "+e.Value] != "file" {
+				return fmt.Errorf("%s: routing entry %v is not in the files", name, e)
+			}
+			if got := render.Rename(e.Value, func(b string) string { return strings.Replace(b, name, "x", 1) }); got == e.Value || strings.Contains(got, name) {
+				return fmt.Errorf("%s: %q is %q with another name", name, e.Value, got)
+			}
+		}
+		for _, e := range r.RouteOptions(name) {
+			key := e.File + " " + e.Key + " " + e.Value
+			if options[key] != "file" {
+				return fmt.Errorf("%s: option %v is not in the files", name, e)
+			}
+			delete(options, key)
+		}
+	}
+	if len(options) > 0 {
+		return fmt.Errorf("options of no route: %v", options)
+	}
+	if config := files["haproxy.cfg"]; !strings.HasSuffix(config, sections) {
+		return fmt.Errorf("haproxy.cfg does not end in its backends:\n%s\nbut:\n%s", sections, config)
+	}
+	return nil
+}
+
+// section writes a backend's section.
+func section(b render.Backend) string {
+	s := "\nbackend " + b.Name + " from " + b.Profile + "\n"
+	for _, server := range b.Servers {
+		s += "  " + server.Line() + "\n"
+	}
+	return s
 }
 
 // used returns the files without certificates that HAProxy does not read.
@@ -182,39 +276,106 @@ func (d disk) used() disk {
 	return out
 }
 
-// patched does to the files what a Change without reload says.
-func patched(files disk, c render.Change) disk {
+// sorted returns the files with the lines of maps and lists in order: theirs means nothing.
+func (d disk) sorted() disk {
+	out := maps.Clone(d)
+	for path, content := range out {
+		if strings.HasPrefix(path, "maps/") || path == "crt-list.txt" {
+			out[path] = sortedLines(content)
+		}
+	}
+	return out
+}
+
+// patched does to the files what a Change without reload says. It fails where they are not as the Change says that
+// they were.
+func patched(t *rapid.T, files disk, c render.Change) disk {
 	out := maps.Clone(files)
-	for _, f := range append(c.Certificates, c.CAs...) {
-		if out[f.Path] == string(f.Old) {
+	for _, f := range append(slices.Clone(c.Certificates), c.CAs...) {
+		if f.Old != nil && out[f.Path] != string(f.Old) {
+			t.Fatalf("%s was another one", f.Path)
+		}
+		if delete(out, f.Path); f.New != nil {
 			out[f.Path] = string(f.New)
 		}
 	}
-	servers := map[string][]render.Server{}
-	for _, b := range c.Servers {
-		servers[b.Backend] = b.New
-	}
-	var b strings.Builder
-	section, skip := "", false
-	for line := range strings.Lines(out["haproxy.cfg"]) {
-		if strings.TrimSpace(line) == "" || !strings.HasPrefix(line, " ") {
-			for _, s := range servers[section] {
-				b.WriteString("  " + s.Line() + "\n")
+	for _, e := range c.Entries {
+		old, now := e.Key+" "+e.Old+"\n", e.Key+" "+e.New+"\n"
+		content := out[e.File]
+		if e.Old != "" {
+			if !strings.Contains("\n"+content, "\n"+old) {
+				t.Fatalf("%s has no %q", e.File, old)
 			}
-			section, skip = "", false
+			content = strings.TrimPrefix(strings.Replace("\n"+content, "\n"+old, "\n", 1), "\n")
+		} else if strings.Contains("\n"+content, "\n"+e.Key+" ") {
+			t.Fatalf("%s has %s already", e.File, e.Key)
 		}
-		if f := strings.Fields(line); len(f) > 1 && f[0] == "backend" {
-			section = f[1]
-			_, skip = servers[section]
+		if e.New != "" {
+			content += now
 		}
-		if skip && strings.HasPrefix(line, "  server ") {
+		out[e.File] = content
+	}
+	for _, l := range c.CrtList {
+		line := l.Certificate + " " + l.Filter + "\n"
+		if strings.Contains("\n"+out["crt-list.txt"], "\n"+line) == l.Added {
+			t.Fatalf("crt-list.txt and %v", l)
+		}
+		if l.Added {
+			out["crt-list.txt"] += line
+		} else {
+			out["crt-list.txt"] = strings.TrimPrefix(strings.Replace("\n"+out["crt-list.txt"], "\n"+line, "\n", 1), "\n")
+		}
+	}
+	out["haproxy.cfg"] = patchedConfig(t, out["haproxy.cfg"], c)
+	return out.sorted()
+}
+
+// patchedConfig replaces sections of backends, and names other CA certificates.
+func patchedConfig(t *rapid.T, config string, c render.Change) string {
+	const heading = "\nbackend ca_certificates from plain\n"
+	head, rest, _ := strings.Cut(config, heading)
+	cas, sections, name := "", map[string]string{}, ""
+	for line := range strings.Lines(rest) {
+		switch f := strings.Fields(line); {
+		case len(f) == 0:
 			continue
+		case f[0] == "default-server":
+			cas += line
+			continue
+		case f[0] == "backend":
+			name = f[1]
+			sections[name] = "\n"
 		}
-		b.WriteString(line)
+		sections[name] += line
 	}
-	for _, s := range servers[section] {
-		b.WriteString("  " + s.Line() + "\n")
+	for _, f := range c.CAs {
+		line := "  default-server ca-file " + f.Path + "\n"
+		if cas = strings.Replace(cas, line, "", 1); f.New != nil {
+			cas += line
+		}
 	}
-	out["haproxy.cfg"] = b.String()
+	for _, b := range c.Backends {
+		if b.Old != nil && sections[b.Name] != section(*b.Old) {
+			t.Fatalf("backend %s was %q, not %q", b.Name, sections[b.Name], section(*b.Old))
+		}
+		if delete(sections, b.Name); b.New != nil {
+			sections[b.Name] = section(*b.New)
+		}
+	}
+	all := head + heading + sortedLines(cas)
+	for _, name = range sortedNames(sections) {
+		all += sections[name]
+	}
+	return all
+}
+
+func sortedLines(s string) string {
+	lines := sortStrings(slices.Collect(strings.Lines(s)))
+	return strings.Join(lines, "")
+}
+
+func backward[T any](list []T) []T {
+	out := slices.Clone(list)
+	slices.Reverse(out)
 	return out
 }

@@ -22,27 +22,33 @@ func Rename(value string, actual func(backend string) string) string {
 
 // Backend returns a route's backend.
 func (r *Renderer) Backend(name string) (Backend, bool) {
-	for _, rt := range r.routes {
-		if rt.backend == name {
-			return Backend{Name: name, Servers: rt.servers}, true
-		}
+	rt := r.backends[name]
+	if rt == nil {
+		return Backend{}, false
 	}
-	return Backend{}, false
+	return *rt.rendered, true
 }
 
 // Backends returns the names of all routes' backends, sorted. It costs as much as there are.
-func (r *Renderer) Backends() []string {
-	names := make([]string, 0, len(r.routes))
-	for _, rt := range r.routes {
-		names = append(names, rt.backend)
-	}
-	slices.Sort(names)
-	return names
-}
+func (r *Renderer) Backends() []string { return sortedKeys(r.backends) }
 
 // Routing returns the entries of the routing maps whose value names the backend, by file and key. It costs as
 // much as the backend's host has routes.
-func (r *Renderer) Routing(_ string) []Entry { return nil }
+func (r *Renderer) Routing(backend string) []Entry {
+	rt := r.backends[backend]
+	if rt == nil {
+		return nil
+	}
+	var list []Entry
+	for _, e := range r.hosts[rt.host].lists(rt.host) {
+		if slices.Contains(strings.Split(e.Value, "|"), backend) {
+			list = append(list, e)
+		}
+	}
+	return list
+}
 
 // RouteOptions returns the backend's entries in the maps of options, by file and key.
-func (r *Renderer) RouteOptions(_ string) []Entry { return nil }
+func (r *Renderer) RouteOptions(backend string) []Entry {
+	return slices.Clone(r.backends[backend].data())
+}

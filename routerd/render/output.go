@@ -4,12 +4,11 @@ import (
 	"bytes"
 	"cmp"
 	"crypto/sha256"
-	"fmt"
 	"io/fs"
-	"maps"
 	"slices"
 	"strings"
 
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 	"github.com/tsuji-dev/tsuji/snapshot"
 )
 
@@ -67,8 +66,11 @@ func (o *output) touch(path string) { o.touched[path] = o.generation }
 
 // fixedPaths are the files that there are from the beginning.
 func (r *Renderer) fixedPaths() []string {
-	paths := append([]string{configPath, crtListPath, page503Path, page404Path, mapReady, mapStamp}, mapPaths...)
-	return append(paths, defaultPairPath)
+	paths := append([]string{configPath, crtListPath, page503Path, page404Path, mapReady, mapStamp, defaultPairPath}, mapPaths...)
+	if hasSuspects(r.options.version()) {
+		paths = append(paths, mapSuspects)
+	}
+	return append(paths, optionMaps(r.options.version())...)
 }
 
 // SetStamp sets the version that maps/stamp.map tells.
@@ -139,9 +141,9 @@ func (r *Renderer) Has(path string) bool {
 	case defaultPairPath:
 		return r.ownDefault != nil
 	case page503Path:
-		return r.program.page503 != nil
+		return r.program.page503 != ""
 	case page404Path:
-		return r.program.page404 != nil
+		return r.program.page404 != ""
 	default:
 		return r.paths[path] != nil || slices.Contains(r.fixedPaths(), path)
 	}
@@ -168,12 +170,14 @@ func (r *Renderer) content(path string) ([]byte, bool) {
 	case crtListPath:
 		return r.crtList(), true
 	case defaultPairPath:
-		pair, _ := r.defaultPair()
+		pair := r.defaultPair()
 		return pair, pair != nil
 	case page503Path:
-		return r.program.page503, r.program.page503 != nil
+		return []byte(r.program.page503), r.program.page503 != ""
 	case page404Path:
-		return r.program.page404, r.program.page404 != nil
+		return []byte(r.program.page404), r.program.page404 != ""
+	case mapSuspects:
+		return nil, hasSuspects(r.options.version())
 	case mapReady:
 		if r.unready {
 			return []byte("ready 0\n"), true
@@ -184,6 +188,9 @@ func (r *Renderer) content(path string) ([]byte, bool) {
 	}
 	if slices.Contains(mapPaths, path) {
 		return r.mapFile(path), true
+	}
+	if slices.Contains(optionMaps(r.options.version()), path) {
+		return r.optionFile(path), true
 	}
 	if c := r.paths[path]; c != nil {
 		return c.content(), true
@@ -203,15 +210,61 @@ func (r *Renderer) config() []byte {
 		b.WriteString(text)
 		lines += strings.Count(text, "\n")
 	}
-	add("settings", r.program.text(r.maxConnections()))
-	routes := slices.SortedFunc(maps.Values(r.routes), func(a, b *route) int { return cmp.Compare(a.backend, b.backend) })
-	for _, rt := range routes {
-		add(rt.resource, "\n"+rt.text)
-		if rt.caFile != "" { // read while HAProxy can: a server may come when it is in its jail
-			add(rt.resource, "  default-server ca-file "+rt.caFile+"\n")
-		}
-		for _, s := range rt.servers {
+	add(tsujiv1.SettingsName, r.program.head(r.maxConnections()))
+	for _, p := range r.allProfiles() {
+		add(p.owner, p.text(p.name, r.program, r.options.version()))
+	}
+	add(tsujiv1.SettingsName, r.program.rest(r.passed))
+	for _, path := range sortedKeys(r.caUsers) { // read while HAProxy can: a server may come when it is in its jail
+		add(tsujiv1.SettingsName, "  default-server ca-file "+path+"\n")
+	}
+	for _, name := range r.Backends() {
+		rt := r.backends[name]
+		add(rt.resource, "\nbackend "+name+" from "+rt.rendered.Profile+"\n")
+		for _, s := range rt.rendered.Servers {
 			add(rt.resource, "  "+s.Line()+"\n")
+		}
+	}
+	return b.Bytes()
+}
+
+// ownedProfile is a profile and whose it is: the Settings', or that of a route that it was made for.
+type ownedProfile struct {
+	profile
+	name, owner string
+}
+
+// allProfiles returns the common profiles and those that were added, by name.
+func (r *Renderer) allProfiles() []ownedProfile {
+	var list []ownedProfile
+	for _, p := range commonProfiles(r.listsNames()) {
+		list = append(list, ownedProfile{p, p.name(), tsujiv1.SettingsName})
+	}
+	owners := map[profile]string{}
+	if len(r.profiles) > 0 {
+		for _, rt := range r.routes {
+			if o, known := owners[rt.profile]; !known || rt.resource < o {
+				owners[rt.profile] = rt.resource
+			}
+		}
+	}
+	for p := range r.profiles {
+		if !p.common(r.listsNames()) { // the Settings may have become others
+			list = append(list, ownedProfile{p, p.name(), cmp.Or(owners[p], tsujiv1.SettingsName)})
+		}
+	}
+	slices.SortFunc(list, func(a, b ownedProfile) int { return cmp.Compare(a.name, b.name) })
+	return list
+}
+
+// optionFile writes a map of options: by backend, and there by key.
+func (r *Renderer) optionFile(path string) []byte {
+	var b bytes.Buffer
+	for _, name := range r.Backends() {
+		for _, e := range r.backends[name].entries {
+			if e.File == path {
+				b.WriteString(e.Key + " " + e.Value + "\n")
+			}
 		}
 	}
 	return b.Bytes()
@@ -253,38 +306,19 @@ func (r *Renderer) mapFile(path string) []byte {
 }
 
 // crtList writes the list of certificates and the hosts that they are for.
-//
-// OpenShift's router: HTTP/2 is offered for a certificate that only one route has, and that is not the
-// default one. A browser uses one HTTP/2 connection for every host that its certificate is for, and would
-// meet another host's routes. Here that rule goes by the names in the certificate and the host, so that it
-// also sees two certificates for the same names, and a renewal changes nothing.
 func (r *Renderer) crtList() []byte {
-	hostsOf := map[string]map[hostKey]bool{}
-	each := func(do func(k hostKey, c *certificate)) {
-		for _, wildcard := range []bool{false, true} {
-			for _, k := range r.sortedHosts(wildcard) {
-				for _, l := range r.hosts[k].certs {
-					if c := r.certificates[l.certificate]; c != nil && c.pair != nil {
-						do(k, c)
-					}
+	var b bytes.Buffer
+	if len(r.options.HTTPS) == 0 {
+		return nil
+	}
+	for _, wildcard := range []bool{false, true} {
+		for _, k := range r.sortedHosts(wildcard) {
+			for _, l := range r.hosts[k].certs {
+				if c := r.certificates[l.certificate]; c.isPair() {
+					b.WriteString(c.path + " " + k.sni() + "\n")
 				}
 			}
 		}
 	}
-	each(func(k hostKey, c *certificate) {
-		if hostsOf[c.names] == nil {
-			hostsOf[c.names] = map[hostKey]bool{}
-		}
-		hostsOf[c.names][k] = true
-	})
-	_, defaultNames := r.defaultPair()
-	var b bytes.Buffer
-	each(func(k hostKey, c *certificate) {
-		alpn := ""
-		if r.settings.GetHttp2() && len(hostsOf[c.names]) == 1 && c.names != defaultNames {
-			alpn = " [alpn h2,http/1.1]"
-		}
-		fmt.Fprintf(&b, "%s%s %s\n", c.path, alpn, k.sni())
-	})
 	return b.Bytes()
 }

@@ -10,7 +10,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
@@ -101,8 +100,10 @@ type certificate struct {
 	path     string // of its file
 	pair     []byte // PEM of chain and key; nil for a bundle
 	ca       []byte // PEM of CA certificates; nil for a pair
-	names    string // what a pair's leaf is for
 }
+
+// isPair tells whether there is a certificate with its key. c may be nil.
+func (c *certificate) isPair() bool { return c != nil && c.pair != nil }
 
 // content returns the file's content.
 func (c *certificate) content() []byte {
@@ -126,12 +127,13 @@ func newCertificate(resource string, spec *tsujiv1.Certificate) (*certificate, e
 		if c.pair, err = canonicalPair(spec.GetChainPem(), spec.GetPrivateKey().GetPem()); err != nil {
 			return nil, err
 		}
-		c.names = pairNames(c.pair)
 	default:
-		c.path = "ca/" + file
 		if c.ca, err = canonicalBundle(spec.GetCaBundlePem()); err != nil {
 			return nil, err
 		}
+		// HAProxy's servers keep the bundle that they were made with: another one has another name.
+		sum := sha256.Sum256(c.ca)
+		c.path = "ca/" + strings.TrimSuffix(file, ".pem") + "." + hex.EncodeToString(sum[:6]) + ".pem"
 	}
 	return c, nil
 }
@@ -158,22 +160,4 @@ func certificateFile(resource string) (string, error) {
 		file = file[:maxFileName-40] + "__" + hex.EncodeToString(sum[:16])
 	}
 	return file + ".pem", nil
-}
-
-// pairNames returns the names that the pair's leaf is for, sorted.
-func pairNames(pair []byte) string {
-	b, _ := pem.Decode(pair)
-	if b == nil {
-		return ""
-	}
-	c, err := x509.ParseCertificate(b.Bytes)
-	if err != nil {
-		return ""
-	}
-	names := slices.Clone(c.DNSNames)
-	if len(names) == 0 {
-		names = []string{c.Subject.CommonName}
-	}
-	slices.Sort(names)
-	return strings.Join(slices.Compact(names), "\n")
 }

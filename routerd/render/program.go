@@ -11,25 +11,38 @@ import (
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 )
 
-// program is what haproxy.cfg says whatever the routes are: the Settings, rendered.
+// program is what haproxy.cfg says whatever the routes are: the Settings, rendered. It is comparable.
 type program struct {
-	maxConnections   uint32 // wanted; 0: as many as the machine allows
-	global           string // after maxconn
-	sections         string // profiles, frontends and the backends that are not a route's
-	page503, page404 []byte // error pages; nil: HAProxy's own
+	text
+	page503, page404 string // error pages; empty: HAProxy's own
 }
 
-func (p program) equal(o program) bool {
-	return p.maxConnections == o.maxConnections && p.global == o.global && p.sections == o.sections &&
-		bytes.Equal(p.page503, o.page503) && bytes.Equal(p.page404, o.page404)
+// text are the parts of haproxy.cfg, in their order.
+type text struct {
+	maxConnections uint32 // wanted; 0: as many as the machine allows
+	global         string // after maxconn
+	own            string // defaults sections that are not the routes'
+	http, tcp      string // what routes' profiles begin with, in each mode
+	frontends      string // for HTTP
+	tls, tlsPassed string // for TLS: where no route is passed through, and where one is
+	end            string // for probes and metrics, and the backends that are no route's
 }
 
-func (p program) text(maxConnections uint32) string {
+// head returns haproxy.cfg up to the profiles.
+func (p program) head(maxConnections uint32) string {
 	s := "# Written by routerd from what is in force; changes made here are lost.\nglobal\n"
 	if maxConnections > 0 {
 		s += fmt.Sprintf("  maxconn %d\n", maxConnections)
 	}
-	return s + p.global + p.sections
+	return s + p.global + p.own
+}
+
+// rest returns what follows the profiles, up to the routes' backends.
+func (p program) rest(passed bool) string {
+	if passed {
+		return p.frontends + p.tlsPassed + p.end
+	}
+	return p.frontends + p.tls + p.end
 }
 
 // Each connection takes two file descriptors, each checked server and each listener one. descriptorReserve
@@ -78,26 +91,32 @@ func (w *writer) check(err error) bool {
 	return err == nil
 }
 
-// renderProgram renders the Settings.
-func (o Options) renderProgram(s *tsujiv1.Settings) (program, error) {
+// renderProgram renders the Settings. clientCA is the file of the CA certificates that they name for clients.
+func (o Options) renderProgram(s *tsujiv1.Settings, clientCA string) (program, error) {
 	p := program{}
 	if t := s.GetTuning(); !t.GetAutoMaxConnections() {
 		p.maxConnections = cmp.Or(t.GetMaxConnections(), defaultMaxConnections)
 	}
 	w := &writer{o: o, s: s}
-	w.global()
-	p.global = w.String()
-	w.Reset()
-	w.profiles()
+	part := func(to *string, write ...func()) {
+		w.Reset()
+		for _, f := range write {
+			f()
+		}
+		*to = w.String()
+	}
+	part(&p.global, w.global)
+	part(&p.own, w.ownProfiles)
+	part(&p.http, w.httpProfile)
+	part(&p.tcp, func() { w.serverProfile("tcp") })
 	if len(o.HTTP) > 0 {
-		w.public()
+		part(&p.frontends, w.public)
 	}
 	if len(o.HTTPS) > 0 {
-		w.publicTLS()
+		part(&p.tls, func() { w.endTLS(clientCA, false) })
+		part(&p.tlsPassed, w.passTLS, func() { w.endTLS(clientCA, true) })
 	}
-	w.stats()
-	w.ownBackends()
-	p.sections = w.String()
+	part(&p.end, w.stats, w.ownBackends)
 	var err503, err404 error
 	limit := int(w.buffer - w.rewrite)
 	p.page503, err503 = errorPage("503", s.GetErrorPages().GetServiceUnavailable(), limit)
@@ -106,15 +125,15 @@ func (o Options) renderProgram(s *tsujiv1.Settings) (program, error) {
 }
 
 // errorPage passes a page that HAProxy can hold: a whole response, with room in a buffer.
-func errorPage(name string, page []byte, limit int) ([]byte, error) {
+func errorPage(name string, page []byte, limit int) (string, error) {
 	if len(page) == 0 {
-		return nil, nil
+		return "", nil
 	}
 	head, _, _ := bytes.Cut(page, []byte("\n"))
 	if len(page) > limit || !bytes.HasPrefix(head, []byte("HTTP/1.")) {
-		return nil, fmt.Errorf("error page %s of %d bytes: want an HTTP response of at most %d", name, len(page), limit)
+		return "", fmt.Errorf("error page %s of %d bytes: want an HTTP response of at most %d", name, len(page), limit)
 	}
-	return page, nil
+	return string(page), nil
 }
 
 func (w *writer) global() {
@@ -200,50 +219,33 @@ func (w *writer) timeout(name string, v string, err error) {
 	}
 }
 
-// profiles writes the defaults sections. One that has rules can inherit from no other, so that each is
-// whole by itself; and frontends share none with backends.
-func (w *writer) profiles() {
-	t := w.s.GetTimeouts()
+// ownProfiles writes the defaults sections that are not the routes'. One that has rules can inherit from no
+// other, so that each is whole by itself; and frontends share none with backends.
+func (w *writer) ownProfiles() {
 	w.line("\ndefaults %s\n  mode http", profileClient)
 	w.clientTimeouts()
 	w.accessLog()
 	if len(w.s.GetHeaders().GetCaseAdjustments()) > 0 {
 		w.line("  option h1-case-adjust-bogus-client")
 	}
-	server := func(mode string) {
-		w.line("  mode %s", mode)
-		w.serverTimeouts(t)
-		w.line("  retries 3\n  option redispatch 1")
-		if w.s.GetAccessLog() != nil {
-			w.line("  log global")
-		}
-	}
-	w.line("\ndefaults %s", profileNoForwarding)
-	server("http")
+	w.line("\ndefaults %s", profileOwn)
+	w.serverProfile("http")
 	w.errorFiles()
-	w.line("\ndefaults %s", profilePassthrough)
-	server("tcp")
+}
 
-	policy := w.s.GetHeaders().GetForwarded()
-	if policy == tsujiv1.ForwardedPolicy_FORWARDED_POLICY_UNSPECIFIED {
-		policy = tsujiv1.ForwardedPolicy_FORWARDED_POLICY_APPEND
-	}
-	w.httpProfile(profileHTTP, policy, server)
-	for _, p := range []tsujiv1.ForwardedPolicy{
-		tsujiv1.ForwardedPolicy_FORWARDED_POLICY_APPEND,
-		tsujiv1.ForwardedPolicy_FORWARDED_POLICY_REPLACE,
-		tsujiv1.ForwardedPolicy_FORWARDED_POLICY_IF_NONE,
-		tsujiv1.ForwardedPolicy_FORWARDED_POLICY_NEVER,
-	} {
-		name, err := forwardedProfile(p)
-		w.check(err)
-		w.httpProfile(name, p, server)
+// serverProfile writes what every defaults section of backends has.
+func (w *writer) serverProfile(mode string) {
+	w.line("  mode %s", mode)
+	w.serverTimeouts(w.s.GetTimeouts())
+	w.line("  retries %d\n  option redispatch 1", retries)
+	if w.s.GetAccessLog() != nil {
+		w.line("  log global")
 	}
 }
 
-func (w *writer) httpProfile(name string, policy tsujiv1.ForwardedPolicy, server func(mode string)) {
-	w.line("\ndefaults %s", name)
-	server("http")
+// httpProfile writes what every profile of mode http has.
+func (w *writer) httpProfile() {
+	w.serverProfile("http")
 	w.line("  retry-on conn-failure")
 	if w.s.GetAbortOnClose() {
 		w.line("  option abortonclose")
@@ -257,45 +259,9 @@ func (w *writer) httpProfile(name string, policy tsujiv1.ForwardedPolicy, server
 			w.line("  compression type %s", strings.Join(c.GetMimeTypes(), " "))
 		}
 	}
-	w.forwarded(policy)
-}
-
-// forwarded writes the headers that say where a request came from (OpenShift's router, the same for each
-// policy).
-func (w *writer) forwarded(policy tsujiv1.ForwardedPolicy) {
-	verb, guard := "add-header", func(string) string { return "" }
-	switch policy {
-	case tsujiv1.ForwardedPolicy_FORWARDED_POLICY_APPEND:
-		w.line("  option forwardfor")
-	case tsujiv1.ForwardedPolicy_FORWARDED_POLICY_REPLACE:
-		verb = "set-header"
-		w.line("  http-request set-header X-Forwarded-For %%[src]")
-	case tsujiv1.ForwardedPolicy_FORWARDED_POLICY_IF_NONE:
-		verb = "set-header"
-		guard = func(h string) string { return " !{ req.hdr(" + h + ") -m found }" }
-		w.line("  option forwardfor if-none")
-	case tsujiv1.ForwardedPolicy_FORWARDED_POLICY_NEVER:
-		return
-	default:
-		w.check(fmt.Errorf("forwarded policy %d is not known", policy))
-		return
+	if p := w.s.GetHeaders().GetForwarded(); p != tsujiv1.ForwardedPolicy_FORWARDED_POLICY_UNSPECIFIED && policyNames[p] == "" {
+		w.check(fmt.Errorf("forwarded policy %d is not known", p))
 	}
-	set := func(header, value, when string) {
-		cond := strings.TrimSpace(when + guard(header))
-		if cond != "" {
-			cond = " if " + cond
-		}
-		w.line("  http-request %s %s %s%s", verb, header, value, cond)
-	}
-	set("X-Forwarded-Host", "%[req.hdr(host)]", "")
-	set("X-Forwarded-Port", "%[dst_port]", "")
-	// Both values of one header hang on ssl_fc alone: the first to be set does not hide the other.
-	set("X-Forwarded-Proto", "http", "!{ ssl_fc }")
-	set("X-Forwarded-Proto", "https", "{ ssl_fc }")
-	set("X-Forwarded-Proto-Version", "h2", "{ ssl_fc_alpn -i h2 }")
-	rest := "host=%[req.hdr(host)];proto=%[req.hdr(X-Forwarded-Proto)]"
-	set("Forwarded", `'for="[%[src]]";`+rest+"'", "{ src -m sub : }")
-	set("Forwarded", "'for=%[src];"+rest+"'", "!{ src -m sub : }")
 }
 
 func (w *writer) errorFiles() {
@@ -310,12 +276,15 @@ func (w *writer) errorFiles() {
 // ownBackends writes the backends that no route has: where requests end that no route answers, and those
 // that redirect.
 func (w *writer) ownBackends() {
-	w.line("\nbackend %s from %s", defaultBackend, profileNoForwarding)
+	w.line("\nbackend %s from %s", backendRates, profileOwn)
+	w.line("  stick-table type binary len 20 size 1m expire 30s store conn_cur,conn_rate(3s),http_req_rate(10s)")
+	w.line("\nbackend %s from %s", defaultBackend, profileOwn)
 	if len(w.s.GetErrorPages().GetNotFound()) > 0 {
 		w.line("  http-request deny deny_status 404")
 	}
 	for _, code := range redirectCodes {
-		w.line("\nbackend %s from %s", redirectBackend(code), profileNoForwarding)
+		w.line("\nbackend %s from %s", redirectBackend(code), profileOwn)
 		w.line("  http-request redirect location https://%%[var(txn.host)]%%[pathq] code %d", code)
 	}
+	w.line("\nbackend %s from %s", backendCAs, profileOwn) // last: config goes on with what it names
 }

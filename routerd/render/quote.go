@@ -3,7 +3,6 @@ package render
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"strings"
 	"time"
 
@@ -144,23 +143,6 @@ func checkHSTS(value string) error {
 		return refuse("hsts", value, "a Strict-Transport-Security value")
 	}
 	return nil
-}
-
-// sources parses addresses and prefixes, and writes them anew.
-func sources(list []string) ([]string, error) {
-	out := make([]string, 0, len(list))
-	for _, s := range list {
-		if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
-			out = append(out, a.String())
-			continue
-		}
-		p, err := netip.ParsePrefix(s)
-		if err != nil {
-			return nil, refuse("allowed source", s, "an address or a prefix")
-		}
-		out = append(out, p.Masked().String())
-	}
-	return out, nil
 }
 
 // maxTimeout is the longest time that HAProxy takes.

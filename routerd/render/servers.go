@@ -70,14 +70,9 @@ func (s Server) arguments() string {
 	return b.String()
 }
 
-// sameButWeight tells whether two servers of one name differ in nothing but their weight.
-func (s Server) sameButWeight(o Server) bool {
-	return s.ID == o.ID && s.Address == o.Address && s.Port == o.Port && s.Cookie == o.Cookie &&
-		slices.Equal(s.Params, o.Params)
-}
-
 func (s Server) equal(o Server) bool {
-	return s.Name == o.Name && s.Weight == o.Weight && s.sameButWeight(o)
+	return s.Name == o.Name && s.Weight == o.Weight && s.ID == o.ID && s.Address == o.Address && s.Port == o.Port &&
+		s.Cookie == o.Cookie && slices.Equal(s.Params, o.Params)
 }
 
 // endpoint is an address of a Service, validated.
@@ -200,21 +195,46 @@ func weights(parts []part) []int {
 type facts struct {
 	endpoints func(resource string) []endpoint
 	ca        func(resource string) (path string, ok bool)
+	policy    tsujiv1.ForwardedPolicy // never unspecified
+	names     bool                    // the Settings list header names
 	http2     bool
 	version   Version
 }
 
+// factsOf returns what the Settings say.
+func factsOf(s *tsujiv1.Settings, v Version) facts {
+	f := facts{
+		policy: s.GetHeaders().GetForwarded(), names: len(s.GetHeaders().GetCaseAdjustments()) > 0,
+		http2: s.GetHttp2(), version: v,
+	}
+	if f.policy == tsujiv1.ForwardedPolicy_FORWARDED_POLICY_UNSPECIFIED {
+		f.policy = tsujiv1.ForwardedPolicy_FORWARDED_POLICY_APPEND
+	}
+	return f
+}
+
+// resolve chooses the profile, and makes the backend.
+func (r *route) resolve(f facts) {
+	r.profile = r.wanted
+	if !r.profile.tcp && r.profile.policy == tsujiv1.ForwardedPolicy_FORWARDED_POLICY_UNSPECIFIED {
+		r.profile.policy = f.policy
+	}
+	r.profile.names = r.profile.names && f.names
+	b := &Backend{Name: r.backend, Profile: r.profile.name()}
+	b.Servers, r.caFile = r.makeServers(f)
+	r.rendered = b
+}
+
 // makeServers makes the backend's servers: by Service, and there as the Endpoints resource has them. A
 // route whose endpoints must be verified but whose CA certificates are not there has none: it answers 503.
-func (r *route) makeServers(f facts) {
-	r.caFile, r.servers = "", nil
+func (r *route) makeServers(f facts) (servers []Server, caFile string) {
 	if r.verified() {
 		var ok bool
-		if r.caFile, ok = f.ca(r.spec.GetDestinationTls().GetCa()); !ok {
-			return
+		if caFile, ok = f.ca(r.spec.GetDestinationTls().GetCa()); !ok {
+			return nil, ""
 		}
 	}
-	tls := r.tlsParams(f)
+	tls := r.tlsParams(f, caFile)
 	parts := r.parts(f)
 	w := weights(parts)
 	names, ids := map[string]bool{}, map[uint32]bool{}
@@ -239,9 +259,10 @@ func (r *route) makeServers(f facts) {
 				s.Cookie = e.cookie
 			}
 			s.Params = r.serverParams(tls, p, e)
-			r.servers = append(r.servers, s)
+			servers = append(servers, s)
 		}
 	}
+	return servers, caFile
 }
 
 // verified tells whether the certificates of endpoints are verified.
@@ -269,7 +290,7 @@ func (r *route) parts(f facts) []part {
 //
 // As in OpenShift's router no server name is sent, and the certificate's name matters only where the
 // Route has no CA of its own. HAProxy 3.3 and later would take both from the Host header: no-sni-auto.
-func (r *route) tlsParams(f facts) []string {
+func (r *route) tlsParams(f facts, caFile string) []string {
 	if r.spec.GetTermination() != tsujiv1.Termination_TERMINATION_REENCRYPT {
 		return nil
 	}
@@ -283,7 +304,7 @@ func (r *route) tlsParams(f facts) []string {
 	if !r.verified() {
 		return append(params, "verify", "none")
 	}
-	return append(params, "verify", "required", "ca-file", r.caFile)
+	return append(params, "verify", "required", "ca-file", caFile)
 }
 
 func (r *route) serverParams(tls []string, p part, e endpoint) []string {

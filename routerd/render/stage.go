@@ -12,7 +12,7 @@ import (
 // staged is a difference, validated and rendered, that nothing has seen yet.
 type staged struct {
 	settings     *tsujiv1.Settings // nil: unchanged
-	program      program
+	program      *program          // nil: unchanged
 	routes       map[string]*route // nil: gone
 	endpoints    map[string][]endpoint
 	certificates map[string]*certificate // nil: gone
@@ -34,9 +34,7 @@ func (r *Renderer) stage(d snapshot.Delta) (*staged, error) {
 	for _, name := range d.Removed {
 		switch {
 		case name == tsujiv1.SettingsName:
-			if err := r.stageSettings(s, &tsujiv1.Settings{}); err != nil {
-				errs = append(errs, &ResourceError{Resource: name, Err: err})
-			}
+			s.settings = &tsujiv1.Settings{}
 		case strings.HasPrefix(name, "route/"):
 			s.routes[name] = nil
 		case strings.HasPrefix(name, "endpoints/"):
@@ -45,11 +43,11 @@ func (r *Renderer) stage(d snapshot.Delta) (*staged, error) {
 			s.certificates[name] = nil
 		}
 	}
+	if err := r.stageProgram(s); err != nil {
+		errs = append(errs, &ResourceError{Resource: tsujiv1.SettingsName, Err: err})
+	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
-	}
-	if err := r.stageClientCA(s); err != nil {
-		return nil, &ResourceError{Resource: tsujiv1.SettingsName, Err: err}
 	}
 	r.stageServers(s)
 	return s, nil
@@ -62,9 +60,9 @@ func (r *Renderer) stageItem(s *staged, i snapshot.Item) error {
 	}
 	switch k := res.GetKind().(type) {
 	case *tsujiv1.Resource_Settings:
-		return r.stageSettings(s, k.Settings)
+		s.settings = k.Settings
 	case *tsujiv1.Resource_Route:
-		s.routes[i.Name()], err = newRoute(i.Name(), k.Route)
+		s.routes[i.Name()], err = newRoute(i.Name(), k.Route, r.options.version())
 	case *tsujiv1.Resource_Endpoints:
 		s.endpoints[i.Name()], err = readEndpoints(k.Endpoints)
 	case *tsujiv1.Resource_Certificate:
@@ -75,48 +73,48 @@ func (r *Renderer) stageItem(s *staged, i snapshot.Item) error {
 	return err
 }
 
-func (r *Renderer) stageSettings(s *staged, spec *tsujiv1.Settings) (err error) {
-	s.settings = spec
-	s.program, err = r.options.renderProgram(spec)
+// stageProgram renders the Settings again where they or the CA certificates that they name changed. It refuses
+// those that ask clients for certificates of a CA that is not there: HAProxy could verify none, and letting
+// everybody in is not what was meant.
+func (r *Renderer) stageProgram(s *staged) error {
+	now, file := r.wantedSettings(s), ""
+	name := now.GetClientTls().GetCa()
+	_, other := s.certificates[name]
+	if s.settings == nil && !other {
+		return nil
+	}
+	if now.GetClientTls() != nil {
+		c := r.wantedCertificate(s, name)
+		if c == nil || c.ca == nil {
+			return fmt.Errorf("client certificates: no CA certificates %.80q", name)
+		}
+		file = c.path
+	}
+	p, err := r.options.renderProgram(now, file)
+	s.program = &p
 	return err
 }
 
-// stageClientCA refuses Settings that ask clients for certificates of a CA that is not there: HAProxy
-// could verify none, and letting everybody in is not what was meant.
-func (r *Renderer) stageClientCA(s *staged) error {
-	now := r.wantedSettings(s)
-	if now.GetClientTls() == nil {
-		return nil
-	}
-	if c := r.wantedCertificate(s, now.GetClientTls().GetCa()); c == nil || c.ca == nil {
-		return fmt.Errorf("client certificates: no CA certificates %.80q", now.GetClientTls().GetCa())
-	}
-	return nil
-}
-
-// stageServers makes the servers of every route that the difference touches, by itself or through what it
+// stageServers makes the backend of every route that the difference touches, by itself or through what it
 // refers to.
 func (r *Renderer) stageServers(s *staged) {
-	f := facts{
-		http2:   r.wantedSettings(s).GetHttp2(),
-		version: r.options.version(),
-		endpoints: func(name string) []endpoint {
-			if e, ok := s.endpoints[name]; ok {
-				return e
-			}
-			return r.endpoints[name]
-		},
-		ca: func(name string) (string, bool) {
-			c := r.wantedCertificate(s, name)
-			if c == nil || c.ca == nil {
-				return "", false
-			}
-			return c.path, true
-		},
+	f, before := factsOf(r.wantedSettings(s), r.options.version()), factsOf(r.settings, r.options.version())
+	f.endpoints = func(name string) []endpoint {
+		if e, ok := s.endpoints[name]; ok {
+			return e
+		}
+		return r.endpoints[name]
+	}
+	f.ca = func(name string) (string, bool) {
+		c := r.wantedCertificate(s, name)
+		if c == nil || c.ca == nil {
+			return "", false
+		}
+		return c.path, true
 	}
 	for _, rt := range s.routes {
 		if rt != nil {
-			rt.makeServers(f)
+			rt.resolve(f)
 		}
 	}
 	remake := func(name string) {
@@ -124,10 +122,10 @@ func (r *Renderer) stageServers(s *staged) {
 			return
 		}
 		rt := *r.routes[name]
-		rt.makeServers(f)
+		rt.resolve(f)
 		s.routes[name] = &rt
 	}
-	if f.http2 != r.settings.GetHttp2() {
+	if f.http2 != before.http2 || f.policy != before.policy || f.names != before.names {
 		for name := range r.routes {
 			remake(name)
 		}

@@ -18,6 +18,12 @@ type state struct {
 	certificates map[string]*certificate
 	hosts        map[hostKey]*host
 
+	backends map[string]*route // by the backend's name
+	profiles map[profile]int   // that are not common → routes of theirs; 0: remembered
+	passed   bool              // there is, or was, a route that is passed through
+	caUsers  map[string]int    // file of CA certificates → routes that verify with it
+	lines    map[string]int    // certificate with a key → lines of crt-list.txt
+
 	users   map[string]map[string]bool  // resource → the routes that refer to it
 	under   map[string]map[hostKey]bool // domain → the exact hosts directly under it
 	checked int                         // servers whose health is checked
@@ -30,6 +36,10 @@ func newState() state {
 		endpoints:    map[string][]endpoint{},
 		certificates: map[string]*certificate{},
 		hosts:        map[hostKey]*host{},
+		backends:     map[string]*route{},
+		profiles:     map[profile]int{},
+		caUsers:      map[string]int{},
+		lines:        map[string]int{},
 		users:        map[string]map[string]bool{},
 		under:        map[string]map[hostKey]bool{},
 	}
@@ -37,20 +47,16 @@ func newState() state {
 
 // commit puts in place what was staged, and says what that changed. It cannot fail.
 func (r *Renderer) commit(s *staged) Change {
-	c := &changes{}
+	c := newChanges()
 	r.generation++
-	before, namesBefore := r.defaultPair()
+	before := r.defaultPair()
 	r.commitSettings(s, c)
 	for _, name := range sortedKeys(s.certificates) {
 		r.commitCertificate(name, s.certificates[name], c)
 	}
-	if after, names := r.defaultPair(); len(r.options.HTTPS) > 0 && !bytes.Equal(before, after) {
+	if after := r.defaultPair(); len(r.options.HTTPS) > 0 && !bytes.Equal(before, after) {
 		c.Certificates = append(c.Certificates, FileChange{Path: defaultPairPath, Old: before, New: after})
 		r.touch(defaultPairPath)
-		if names != namesBefore {
-			c.reload("default certificate", "is for other names")
-			r.touch(crtListPath)
-		}
 	}
 	for name, e := range s.endpoints {
 		if e == nil {
@@ -64,56 +70,57 @@ func (r *Renderer) commit(s *staged) Change {
 		r.commitRoute(name, s.routes[name], touched, c)
 	}
 	r.commitHosts(touched, c)
+	r.commitLines(c)
+	r.commitCAs(c)
 	return c.finish()
 }
 
 func (r *Renderer) commitSettings(s *staged, c *changes) {
-	if s.settings == nil {
-		return
-	}
-	if !r.program.equal(s.program) || r.settings.GetHttp2() != s.settings.GetHttp2() {
-		c.reload("settings", "changed")
-		for _, p := range []string{configPath, crtListPath, page503Path, page404Path} {
-			r.touch(p)
+	if s.program != nil {
+		if r.program.text != s.program.text {
+			r.touch(configPath)
 		}
+		for path, differs := range map[string]bool{
+			page503Path: r.program.page503 != s.program.page503,
+			page404Path: r.program.page404 != s.program.page404,
+		} {
+			if differs {
+				r.touch(path)
+			}
+		}
+		if r.program != *s.program {
+			c.reload("settings", "changed")
+		}
+		r.program = *s.program
 	}
-	r.settings, r.program = s.settings, s.program
+	if s.settings != nil {
+		r.settings = s.settings
+	}
 }
 
 func (r *Renderer) commitCertificate(name string, now *certificate, c *changes) {
 	before := r.certificates[name]
-	used := len(r.users[name]) > 0 || r.settings.GetClientTls() != nil && r.settings.GetClientTls().GetCa() == name
+	if before == nil && now == nil {
+		return
+	}
 	for _, x := range []*certificate{before, now} {
 		if x != nil {
 			r.touch(x.path)
 			delete(r.paths, x.path)
 		}
 	}
-	if now != nil {
-		r.paths[now.path] = now
-	}
+	c.certificates[name] = before
 	if now == nil {
 		delete(r.certificates, name)
 	} else {
+		r.paths[now.path] = now
 		r.certificates[name] = now
 	}
-	if before == nil && now == nil || !used {
-		return
-	}
-	if len(r.options.HTTPS) == 0 && (before == nil || before.ca == nil) && (now == nil || now.ca == nil) {
-		return // HAProxy reads no certificates with keys
-	}
-	switch {
-	case before == nil, now == nil, before.path != now.path:
-		c.reload("certificate "+name, "comes or goes")
-		r.touch(crtListPath)
-	case before.names != now.names:
-		c.reload("certificate "+name, "is for other names")
-		r.touch(crtListPath)
-	case now.ca != nil && !bytes.Equal(before.ca, now.ca):
-		c.CAs = append(c.CAs, FileChange{Path: now.path, Old: before.ca, New: now.ca})
-	case now.pair != nil && !bytes.Equal(before.pair, now.pair):
-		c.Certificates = append(c.Certificates, FileChange{Path: now.path, Old: before.pair, New: now.pair})
+	if before.isPair() != now.isPair() { // the lines of crt-list.txt come or go
+		for user := range r.users[name] {
+			k := r.routes[user].host
+			c.hosts[k] = r.hosts[k]
+		}
 	}
 }
 
@@ -122,7 +129,7 @@ func (r *Renderer) commitRoute(name string, now *route, touched map[hostKey]bool
 	if before == nil && now == nil {
 		return
 	}
-	r.refer(before, now)
+	c.routes[name] = true
 	for _, x := range []*route{before, now} {
 		if x == nil {
 			continue
@@ -131,37 +138,92 @@ func (r *Renderer) commitRoute(name string, now *route, touched map[hostKey]bool
 			touched[x.host] = true
 		}
 	}
-	if now == nil {
-		delete(r.routes, name)
-	} else {
-		r.routes[name] = now
-	}
-	if c.route(before, now) {
+	r.forget(before, c)
+	r.remember(now, c)
+	if r.changeBackends(before, now, c) {
 		r.touch(configPath)
+	}
+	r.changeEntries(before.data(), now.data(), c)
+}
+
+// forget takes a route out of all indexes.
+func (r *Renderer) forget(rt *route, c *changes) {
+	if rt == nil {
+		return
+	}
+	for _, name := range rt.refers() {
+		delete(r.users[name], rt.resource)
+		if len(r.users[name]) == 0 {
+			delete(r.users, name)
+		}
+	}
+	r.checked -= rt.checked()
+	delete(r.routes, rt.resource)
+	delete(r.backends, rt.backend)
+	if _, added := r.profiles[rt.profile]; added {
+		r.profiles[rt.profile]--
+	}
+	if rt.caFile != "" {
+		c.useCA(rt.caFile, r.caUsers)
+		r.caUsers[rt.caFile]--
 	}
 }
 
-// refer keeps the index of users, and counts servers that are checked.
-func (r *Renderer) refer(before, now *route) {
-	if before != nil {
-		for _, name := range before.refers() {
-			delete(r.users[name], before.resource)
-			if len(r.users[name]) == 0 {
-				delete(r.users, name)
-			}
-		}
-		r.checked -= before.checked()
+// remember puts a route into all indexes. What the program has not yet got for it is a reason to reload.
+func (r *Renderer) remember(rt *route, c *changes) {
+	if rt == nil {
+		return
 	}
-	if now != nil {
-		for _, name := range now.refers() {
-			if r.users[name] == nil {
-				r.users[name] = map[string]bool{}
-			}
-			r.users[name][now.resource] = true
+	for _, name := range rt.refers() {
+		if r.users[name] == nil {
+			r.users[name] = map[string]bool{}
 		}
-		r.checked += now.checked()
+		r.users[name][rt.resource] = true
+	}
+	r.checked += rt.checked()
+	r.routes[rt.resource] = rt
+	r.backends[rt.backend] = rt
+	if _, added := r.profiles[rt.profile]; !added && !rt.profile.common(r.listsNames()) {
+		r.addProfile(rt.profile)
+		c.reload("profile "+rt.rendered.Profile, "new, for "+rt.title())
+	}
+	if _, added := r.profiles[rt.profile]; added {
+		r.profiles[rt.profile]++
+	}
+	if rt.passthrough() && !r.passed {
+		r.passed = true
+		if len(r.options.HTTPS) > 0 {
+			c.reload(rt.title(), "the first that is passed through")
+			r.touch(configPath)
+		}
+	}
+	if rt.caFile != "" {
+		c.useCA(rt.caFile, r.caUsers)
+		r.caUsers[rt.caFile]++
 	}
 }
+
+// maxUnused is how many profiles that no route has any more are remembered.
+const maxUnused = 64
+
+// addProfile takes a profile into the program. That is a reload: those that are used no more may go with it, if
+// there are many.
+func (r *Renderer) addProfile(p profile) {
+	unused := 0
+	for _, n := range r.profiles {
+		if n == 0 {
+			unused++
+		}
+	}
+	if unused >= maxUnused {
+		maps.DeleteFunc(r.profiles, func(_ profile, n int) bool { return n == 0 })
+	}
+	r.profiles[p] = 0
+	r.touch(configPath)
+}
+
+// listsNames tells whether the Settings list header names.
+func (r *Renderer) listsNames() bool { return len(r.settings.GetHeaders().GetCaseAdjustments()) > 0 }
 
 // refers returns the resources that the route's servers and certificate depend on.
 func (r *route) refers() []string {
@@ -180,7 +242,7 @@ func (r *route) refers() []string {
 
 func (r *route) checked() int {
 	n := 0
-	for _, s := range r.servers {
+	for _, s := range r.rendered.Servers {
 		if s.Checked() {
 			n++
 		}
@@ -202,7 +264,7 @@ func (r *Renderer) commitHosts(touched map[hostKey]bool, c *changes) {
 			}
 		}
 	}
-	for name := range c.touchedRoutes {
+	for name := range c.routes {
 		if now := r.routes[name]; now != nil && touched[now.host] {
 			routes[now.host][name] = now
 		}
@@ -249,16 +311,10 @@ func (r *Renderer) commitHost(k hostKey, routes map[string]*route, c *changes) {
 			r.under[parent][k] = true
 		}
 	}
-	if !now.equal(before) {
-		c.host(k, "requests go elsewhere")
-		for _, p := range mapPaths {
-			r.touch(p)
-		}
+	if _, known := c.hosts[k]; !known {
+		c.hosts[k] = before
 	}
-	if !slices.Equal(now.certLines(), before.certLines()) {
-		c.host(k, "other certificates")
-		r.touch(crtListPath)
-	}
+	r.changeEntries(before.lists(k), now.lists(k), c)
 }
 
 func (r *Renderer) routesOf(k hostKey) map[string]*route {
@@ -269,13 +325,6 @@ func (r *Renderer) routesOf(k hostKey) map[string]*route {
 	return routes
 }
 
-func (h *host) certLines() []certLine {
-	if h == nil {
-		return nil
-	}
-	return h.certs
-}
-
 func (r *Renderer) wildcardPassthrough(domain string) bool {
 	h := r.hosts[hostKey{name: domain, wildcard: true}]
 	return domain != "" && h != nil && h.passthrough != ""
@@ -283,9 +332,9 @@ func (r *Renderer) wildcardPassthrough(domain string) bool {
 
 // defaultPair returns the certificate for hosts that have none: the one that the Settings name, and while
 // that is not there the router's own.
-func (r *Renderer) defaultPair() (pair []byte, names string) {
-	if c := r.certificates[r.settings.GetDefaultCertificate()]; c != nil && c.pair != nil {
-		return c.pair, c.names
+func (r *Renderer) defaultPair() []byte {
+	if c := r.certificates[r.settings.GetDefaultCertificate()]; c.isPair() {
+		return c.pair
 	}
-	return r.ownDefault, pairNames(r.ownDefault)
+	return r.ownDefault
 }

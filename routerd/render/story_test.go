@@ -416,12 +416,12 @@ func addCommandStory(t *testing.T, binary string) {
 		endpointsOf("ns", "secure", serve(t, "secure", ca.pair("secure.ns.svc"))),
 		endpointsOf("ns", "plain", serve(t, "plain", nil)),
 		endpointsOf("ns", "pass", serve(t, "pass", ca.pair("pass.own"))))
-	if len(c.Reload) > 0 || len(c.Servers) != 3 {
+	if len(c.Reload) > 0 || len(c.Backends) != 3 {
 		t.Fatalf("endpoints came: %v", c)
 	}
-	for _, b := range c.Servers {
-		s := b.New[0]
-		for _, command := range []string{s.AddCommand(b.Backend), "set server " + b.Backend + "/" + s.Name + " state ready"} {
+	for _, b := range c.Backends {
+		s := b.New.Servers[0]
+		for _, command := range []string{s.AddCommand(b.Name), "set server " + b.Name + "/" + s.Name + " state ready"} {
 			conn, err := net.Dial("unix", rt.dir+"/run/admin.sock")
 			if err != nil {
 				t.Fatal(err)

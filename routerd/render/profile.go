@@ -1,0 +1,280 @@
+package render
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+)
+
+// Named defaults sections that are not a route's.
+const (
+	profileOwn    = "plain"      // of the backends that are the program's own
+	profileClient = "client"     // of the frontends for clients
+	profileTunnel = "tunnel"     // of the way from where TLS comes in to where it ends
+	profileStats  = "monitoring" // of the frontend for probes and metrics
+)
+
+// profile is the named defaults section that a route's backend is made from: what HAProxy does for it, but for
+// what the maps of options say. Routes of equal profiles share one.
+//
+// Those that are likely are always there (common), so that a route of theirs comes at run time. Another one
+// comes with a reload, and is remembered.
+type profile struct {
+	tcp     bool
+	policy  tsujiv1.ForwardedPolicy // never unspecified, once it is resolved; http only
+	balance string
+	cookie  bool   // http only
+	options bool   // the route has entries in the maps of options, besides its cookie
+	names   bool   // header names are written as the Settings list them; http only
+	tunnel  string // the timeout where it is not the Settings'; tcp only, where it cannot be data
+
+	// Rules that cannot be data: lines, each indented and ended. http only.
+	rewrite, request, response string
+}
+
+// policyNames are the parts of profiles' names, and the policies that there are.
+var policyNames = map[tsujiv1.ForwardedPolicy]string{
+	tsujiv1.ForwardedPolicy_FORWARDED_POLICY_APPEND:  "append",
+	tsujiv1.ForwardedPolicy_FORWARDED_POLICY_REPLACE: "replace",
+	tsujiv1.ForwardedPolicy_FORWARDED_POLICY_IF_NONE: "if-none",
+	tsujiv1.ForwardedPolicy_FORWARDED_POLICY_NEVER:   "never",
+}
+
+var balances = []string{"random", "roundrobin", "leastconn", "source"}
+
+// commonTunnels are the timeouts of passthrough routes that need no reload.
+var commonTunnels = []string{
+	"5000ms", "10000ms", "30000ms", "60000ms", "120000ms", "180000ms", "300000ms", "600000ms", "900000ms", "1800000ms",
+	"3600000ms", "7200000ms", "14400000ms", "28800000ms", "43200000ms", "86400000ms",
+}
+
+// common returns the profiles that are always there. names: the Settings list header names.
+func commonProfiles(names bool) []profile {
+	var list []profile
+	cases := []bool{false}
+	if names {
+		cases = append(cases, true)
+	}
+	for _, balance := range balances {
+		for _, options := range []bool{false, true} {
+			for _, tunnel := range append([]string{""}, commonTunnels...) {
+				list = append(list, profile{tcp: true, balance: balance, options: options, tunnel: tunnel})
+			}
+			for policy := range policyNames {
+				for _, cookie := range []bool{false, true} {
+					for _, n := range cases {
+						list = append(list, profile{policy: policy, balance: balance, cookie: cookie, options: options, names: n})
+					}
+				}
+			}
+		}
+	}
+	return list
+}
+
+// common tells whether the profile is one of commonProfiles.
+func (p profile) common(names bool) bool {
+	return !p.free() && (names || !p.names) && (p.tunnel == "" || slices.Contains(commonTunnels, p.tunnel))
+}
+
+// free tells whether the profile has rules of a route's own.
+func (p profile) free() bool { return p.rewrite != "" || p.request != "" || p.response != "" }
+
+// name returns the section's name. Rules of a route's own are told by their digest, which is long enough that
+// nobody finds two that share one.
+func (p profile) name() string {
+	parts := make([]string, 0, 7)
+	if p.tcp {
+		parts = append(parts, "tcp", p.balance)
+	} else {
+		parts = append(parts, "http", policyNames[p.policy], p.balance)
+	}
+	for _, x := range []struct {
+		is   bool
+		name string
+	}{{p.cookie, "cookie"}, {p.options, "options"}, {p.names, "case"}} {
+		if x.is {
+			parts = append(parts, x.name)
+		}
+	}
+	if p.tunnel != "" {
+		parts = append(parts, "tunnel", p.tunnel)
+	}
+	if p.free() {
+		sum := sha256.Sum256([]byte(p.rewrite + "\x00" + p.request + "\x00" + p.response))
+		parts = append(parts, hex.EncodeToString(sum[:16]))
+	}
+	return strings.Join(parts, "-")
+}
+
+// text returns the section. The order of rules is that of OpenShift's router where it shows: limits,
+// forwarding headers, rewrite, HSTS, header actions; HAProxy looks for the sticky cookie after all of them.
+func (p profile) text(name string, base program, v Version) string {
+	var b strings.Builder
+	b.WriteString("\ndefaults " + name + "\n")
+	if p.tcp {
+		b.WriteString(base.tcp)
+	} else {
+		b.WriteString(base.http)
+	}
+	b.WriteString("  balance " + p.balance + "\n")
+	if p.balance == "source" {
+		b.WriteString("  hash-type consistent\n") // endpoints may come and go
+	}
+	if p.tunnel != "" {
+		b.WriteString("  timeout tunnel " + p.tunnel + "\n")
+	}
+	if p.names {
+		b.WriteString("  option h1-case-adjust-bogus-server\n")
+	}
+	if p.cookie {
+		b.WriteString("  cookie " + ownCookie + " insert indirect nocache httponly\n")
+	}
+	if p.options {
+		b.WriteString(guardRules(p.tcp))
+	}
+	if p.tcp {
+		return b.String()
+	}
+	b.WriteString(forwardedRules(p.policy))
+	b.WriteString(p.rewrite)
+	if p.options {
+		b.WriteString(optionRules(v))
+	}
+	b.WriteString(p.request)
+	b.WriteString(p.response)
+	if p.cookie {
+		b.WriteString(cookieRules)
+	}
+	if hasSuspects(v) {
+		b.WriteString("  http-after-response set-map(" + mapSuspects + ") %[be_name] 1 if { txn.conn_retries gt 0 }\n")
+	}
+	return b.String()
+}
+
+// hasSuspects tells whether a release can say which backends had to try again.
+func hasSuspects(v Version) bool { return v.AtLeast(2, 8) }
+
+// ownCookie is the sticky cookie's name inside of HAProxy, where it must be the same for all routes. Clients
+// see the route's. One that sends this name may at most choose among the endpoints for itself; no application
+// should have a cookie of this name.
+const ownCookie = "TSUJI_ENDPOINT"
+
+// theRoute is the name that the maps of options have for the backend: routerd may have put a ~ and a number
+// behind it.
+const theRoute = "be_name,field(1,~)"
+
+// guardRules read the options, and say who may come in and how often. A source is 32 digits, IPv4 in its place
+// within IPv6, so that one kind of key does for both. A route with a list that names nobody has no keys. Over
+// the limit of requests the connection is closed, or the route has a status for it.
+func guardRules(tcp bool) string {
+	verb := "http-request"
+	if tcp {
+		verb = "tcp-request content"
+	}
+	var b strings.Builder
+	rule := func(action, condition string) {
+		b.WriteString("  " + verb + " " + action)
+		if condition != "" {
+			b.WriteString(" if " + condition)
+		}
+		b.WriteString("\n")
+	}
+	const limited = "{ var(req.lim) -m found }"
+	rule("set-var(txn.id) "+theRoute, "")
+	rule("set-var(txn.opt) var(txn.id),map_str("+mapOptions+")", "")
+	rule("set-var(req.src) src,hex", "{ var(txn.opt) -m sub A L }")
+	rule("set-var(req.src) str("+v4Prefix+"),concat(,req.src)", "{ var(req.src) -m len 8 }")
+	rule("reject", "{ var(txn.opt) -m sub A } !{ var(txn.id),concat(|,req.src),map_beg("+mapAllow+") -m found }")
+	rule("set-var(req.lim) var(txn.id),map_str("+mapLimits+")", "{ var(txn.opt) -m sub L }")
+	rule("set-var(req.rate) var(txn.id),concat(|,req.src),sha1", limited)
+	rule("track-sc2 var(req.rate) table "+backendRates, limited)
+	rule("set-var(req.l1) var(req.lim),field(1,|)", limited)
+	rule("set-var(req.l2) var(req.lim),field(2,|)", limited)
+	rule("reject", limited+" { sc_conn_cur(2),sub(req.l1) ge 0 }")
+	rule("reject", limited+" { sc_conn_rate(2),sub(req.l2) ge 0 }")
+	if tcp {
+		return b.String()
+	}
+	const over = " { sc_http_req_rate(2),sub(req.l3) ge 0 }"
+	rule("set-var(req.l3) var(req.lim),field(3,|)", limited)
+	for _, code := range denyCodes {
+		rule(fmt.Sprintf("deny deny_status %d", code), fmt.Sprintf("{ var(txn.opt) -m sub %d }", code)+over)
+	}
+	rule("reject", limited+over)
+	return b.String()
+}
+
+// optionRules do what the other options say.
+func optionRules(v Version) string {
+	s := "  http-request set-timeout server var(txn.id),map_str_int(" + mapTimeoutServer + ") if { var(txn.opt) -m sub S }\n" +
+		"  http-request set-timeout tunnel var(txn.id),map_str_int(" + mapTimeoutTunnel + ") if { var(txn.opt) -m sub T }\n"
+	if rewriteIsData(v) {
+		s += "  http-request set-var(req.rw) var(txn.id),map_str(" + mapRewrite + ") if { var(txn.opt) -m sub W }\n" +
+			"  http-request set-var(req.cut) var(req.rw),field(1,|),add(0) if { var(req.rw) -m found }\n" +
+			"  http-request set-path %[var(req.rw),field(2,|,0),url_dec]%[path,bytes(req.cut)] if { var(req.rw) -m found }\n"
+	}
+	s += "  http-response set-header Strict-Transport-Security %[var(txn.id),map_str(" + mapHSTS + "),url_dec] if { var(txn.opt) -m sub H }\n"
+	if headersAreData(v) {
+		for _, x := range []struct{ action, file, letter string }{
+			{"http-request del-headers-bin", mapRequestDel, "q"}, {"http-request set-headers-bin", mapRequestSet, "Q"},
+			{"http-response del-headers-bin", mapResponseDel, "r"}, {"http-response set-headers-bin", mapResponseSet, "R"},
+		} {
+			s += fmt.Sprintf("  %s var(txn.id),map_str(%s),b64dec if { var(txn.opt) -m sub %s }\n", x.action, x.file, x.letter)
+		}
+	}
+	return s
+}
+
+// cookieRules give the route's cookie HAProxy's own name on its way in, where it stands, so that HAProxy takes
+// it out and the others reach the endpoint; and the route's name and attributes on its way out. A client sends
+// one Cookie header (RFC 6265); of one that sends several none is read.
+const cookieRules = "" +
+	"  http-request set-var(req.ck) req.fhdr(cookie) if { req.fhdr_cnt(cookie) eq 1 }\n" +
+	"  http-request set-var(req.ck0) " + theRoute + ",map_str(" + mapCookies + "),field(1,|),concat(|,req.ck) if { var(req.ck) -m found }\n" +
+	`  http-request set-var(req.ck1) 'var(req.ck0),regsub("^([^|]+)[|]((?:.*?; *)?)\1=","\2` + ownCookie + `=")' if { var(req.ck) -m found }` + "\n" +
+	"  http-request set-header Cookie %[var(req.ck1)] if { var(req.ck) -m found } !{ var(req.ck1),strcmp(req.ck0) eq 0 }\n" +
+	"  http-after-response replace-header Set-Cookie '^" + ownCookie + "=(.*)$' " +
+	"'%[" + theRoute + ",map_str(" + mapCookies + "),field(1,|)]=\\1%[" + theRoute + ",map_str(" + mapCookies + "),field(2,|),url_dec]'" +
+	" if { res.fhdr(set-cookie) -m beg " + ownCookie + "= }\n"
+
+// forwardedRules are the headers that say where a request came from (OpenShift's router, the same for each
+// policy).
+func forwardedRules(policy tsujiv1.ForwardedPolicy) string {
+	var b strings.Builder
+	verb, guard := "add-header", func(string) string { return "" }
+	switch policy {
+	case tsujiv1.ForwardedPolicy_FORWARDED_POLICY_REPLACE:
+		verb = "set-header"
+		b.WriteString("  http-request set-header X-Forwarded-For %[src]\n")
+	case tsujiv1.ForwardedPolicy_FORWARDED_POLICY_IF_NONE:
+		verb = "set-header"
+		guard = func(h string) string { return " !{ req.hdr(" + h + ") -m found }" }
+		b.WriteString("  option forwardfor if-none\n")
+	case tsujiv1.ForwardedPolicy_FORWARDED_POLICY_NEVER:
+		return ""
+	default:
+		b.WriteString("  option forwardfor\n")
+	}
+	set := func(header, value, when string) {
+		cond := strings.TrimSpace(when + guard(header))
+		if cond != "" {
+			cond = " if " + cond
+		}
+		fmt.Fprintf(&b, "  http-request %s %s %s%s\n", verb, header, value, cond)
+	}
+	set("X-Forwarded-Host", "%[req.hdr(host)]", "")
+	set("X-Forwarded-Port", "%[dst_port]", "")
+	// Both values of one header hang on ssl_fc alone: the first to be set does not hide the other.
+	set("X-Forwarded-Proto", "http", "!{ ssl_fc }")
+	set("X-Forwarded-Proto", "https", "{ ssl_fc }")
+	set("X-Forwarded-Proto-Version", "h2", "{ ssl_fc_alpn -i h2 }")
+	rest := "host=%[req.hdr(host)];proto=%[req.hdr(X-Forwarded-Proto)]"
+	set("Forwarded", `'for="[%[src]]";`+rest+"'", "{ src -m sub : }")
+	set("Forwarded", "'for=%[src];"+rest+"'", "!{ src -m sub : }")
+	return b.String()
+}
