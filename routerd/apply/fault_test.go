@@ -82,7 +82,8 @@ func refusedStory(t *testing.T, binary string) {
 		if got := w.get("a.test"); got != "a" {
 			t.Errorf("what served: %s", got)
 		}
-		if s, _ := r.InForce(); !s.Version().Equal(good.Version()) || r.pids().Worker != worker {
+		// What had been done already at run time is undone by a reload.
+		if s, _ := r.InForce(); !s.Version().Equal(good.Version()) || !r.can.DynamicBackends && r.pids().Worker != worker {
 			t.Errorf("in force: %v", s.Version())
 		}
 	}
@@ -185,7 +186,7 @@ func TestDiskFull(t *testing.T) { haproxytest.Each(t, diskFullStory) }
 func diskFullStory(t *testing.T, binary string) {
 	t.Parallel()
 	w := newWorld(t, binary)
-	r := w.router(options{})
+	r := w.router(options{noBackends: true})
 	one, two := serve(t, "one"), serve(t, "two")
 	r.put(route("a"), endpoints("a", one, two))
 	obstacle := filepath.Join(w.dir, "haproxy.cfg.tmp")

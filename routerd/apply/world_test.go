@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"math/big"
 	mrand "math/rand/v2"
@@ -29,6 +30,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
 
+	"github.com/tsuji-dev/tsuji/identity/authority"
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 	"github.com/tsuji-dev/tsuji/routerd/apply"
 	"github.com/tsuji-dev/tsuji/routerd/haproxy"
@@ -80,11 +82,11 @@ type options struct {
 func (w *world) router(o options) *router {
 	t := w.t
 	t.Helper()
-	log := slog.New(slog.DiscardHandler)
+	logger := slog.New(slog.DiscardHandler)
 	if testing.Verbose() {
-		log = slog.New(slog.NewTextHandler(logWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		logger = slog.New(slog.NewTextHandler(logWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
-	process, err := haproxy.New(haproxy.Config{Binary: w.binary, Dir: w.dir, Log: log, StartTimeout: 30 * time.Second, TieToParent: true})
+	process, err := haproxy.New(haproxy.Config{Binary: w.binary, Dir: w.dir, Log: logger, StartTimeout: 30 * time.Second, TieToParent: true})
 	must(t, err)
 	ro := render.Options{
 		HTTP: []string{w.http}, HTTPS: []string{w.https}, Stats: []string{w.stats},
@@ -103,7 +105,7 @@ func (w *world) router(o options) *router {
 	must(t, err)
 	r := &router{w: w, process: process, metrics: apply.NewMetrics(nil), can: version.Capabilities()}
 	r.Applier = apply.New(apply.Config{
-		Renderer: renderer, HAProxy: process, Log: log, Metrics: r.metrics, ShutdownDelay: o.delay, DrainTimeout: o.drain, NoRuntimeBackends: o.noBackends,
+		Renderer: renderer, HAProxy: process, Log: logger, Metrics: r.metrics, ShutdownDelay: o.delay, DrainTimeout: o.drain, NoRuntimeBackends: o.noBackends,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -281,6 +283,24 @@ func serveHandler(t testing.TB, h http.Handler) *tsujiv1.Endpoint {
 	t.Helper()
 	s := httptest.NewServer(h)
 	t.Cleanup(s.Close)
+	return endpoint(t, s)
+}
+
+// startTLS starts a server with a certificate for the host of a Service.
+func startTLS(t testing.TB, s *httptest.Server, ca *authority.Authority, service string) {
+	t.Helper()
+	chain, key, err := ca.Issue(authority.Options{DNSNames: []string{service + ".ns.svc"}})
+	must(t, err)
+	pair, err := tls.X509KeyPair(chain, key)
+	must(t, err)
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
+	s.StartTLS()
+	t.Cleanup(s.Close)
+}
+
+func endpoint(t testing.TB, s *httptest.Server) *tsujiv1.Endpoint {
+	t.Helper()
 	a := netip.MustParseAddrPort(s.Listener.Addr().String())
 	return &tsujiv1.Endpoint{
 		Address: a.Addr().String(), Port: uint32(a.Port()), PortName: "http", Ready: true, Serving: true,
