@@ -3,6 +3,8 @@ package render_test
 import (
 	"errors"
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,6 +15,8 @@ import (
 	"github.com/tsuji-dev/tsuji/snapshot"
 	"github.com/tsuji-dev/tsuji/test/haproxytest"
 )
+
+var caDigest = regexp.MustCompile(`\.[0-9a-f]{12}\.pem$`)
 
 // transcript tells a Change in words.
 func transcript(c render.Change) string {
@@ -39,10 +43,18 @@ func transcript(c render.Change) string {
 		lines = append(lines, fmt.Sprintf("%s %s: %q -> %q", strings.TrimSuffix(strings.TrimPrefix(e.File, "maps/"), ".map"), e.Key, e.Old, e.New))
 	}
 	for _, f := range append(c.Certificates, c.CAs...) {
-		lines = append(lines, fmt.Sprintf("%v, before %t, after %t", f, f.Old != nil, f.New != nil))
+		switch path := caDigest.ReplaceAllString(f.Path, ".digest.pem"); {
+		case f.Old == nil:
+			lines = append(lines, "+ "+path)
+		case f.New == nil:
+			lines = append(lines, "- "+path)
+		default:
+			lines = append(lines, "~ "+path)
+		}
 	}
+	slices.Sort(lines[len(lines)-len(c.CAs):])
 	for _, l := range c.CrtList {
-		lines = append(lines, fmt.Sprintf("%s for %s, added %t", l.Certificate, l.Filter, l.Added))
+		lines = append(lines, fmt.Sprintf("%s for %s: %t", l.Certificate, l.Filter, l.Added))
 	}
 	return strings.Join(lines, "\n")
 }
@@ -68,22 +80,29 @@ func TestChange(t *testing.T) {
 		resource *tsujiv1.Resource
 		want     string
 	}{
-		{"a route arrives before everything else", routeOf(route), "reload, route ns/a: added"},
+		{"a route arrives before everything else", routeOf(route),
+			"+ be_secure:ns:a from http-append-random\nhttp a.example/: \"\" -> \"tls-only\"\nhttps a.example/: \"\" -> \"be_secure:ns:a\""},
 		{"its endpoints, that cannot be verified yet", endpointsOf("ns", "a", endpoint("10.0.0.1", 80)), ""},
 		{"its CA", bundleOf("ns", "a", ca.pem),
-			"reload, certificate cert/ns/destination-ca:a: comes or goes\nreload, route ns/a: changed"},
-		{"its certificate", certificateOf("ns", "a", chain, key), "reload, certificate cert/ns/route:a: comes or goes"},
+			"- be_secure:ns:a from http-append-random\n+ be_secure:ns:a from http-append-random, 10.0.0.1:80 weight 1\n+ ca/ns_destination-ca_a.digest.pem"},
+		{"its certificate", certificateOf("ns", "a", chain, key), "+ certs/ns_route_a.pem\ncerts/ns_route_a.pem for a.example: true"},
 		{"an endpoint more", endpointsOf("ns", "a", endpoint("10.0.0.1", 80), endpoint("10.0.0.2", 80)),
-			"be_secure:ns:a - 10.0.0.1:80 weight 1\nbe_secure:ns:a + 10.0.0.1:80 weight 1\nbe_secure:ns:a + 10.0.0.2:80 weight 1"},
+			"- be_secure:ns:a from http-append-random, 10.0.0.1:80 weight 1\n" +
+				"+ be_secure:ns:a from http-append-random, 10.0.0.1:80 weight 1, 10.0.0.2:80 weight 1"},
 		{"the same again", endpointsOf("ns", "a", endpoint("10.0.0.1", 80), endpoint("10.0.0.2", 80)), ""},
-		{"none any more", endpointsOf("ns", "a"), "be_secure:ns:a - 10.0.0.1:80 weight 1\nbe_secure:ns:a - 10.0.0.2:80 weight 1"},
-		{"a renewed certificate", certificateOf("ns", "a", renewedChain, renewedKey), "certs/ns_route_a.pem [redacted]"},
-		{"one for another name", certificateOf("ns", "a", otherChain, otherKey), "reload, certificate cert/ns/route:a: is for other names"},
-		{"another CA", bundleOf("ns", "a", newAuthority().pem), "ca/ns_destination-ca_a.pem [redacted]"},
-		{"an option", routeOf(slower), "reload, route ns/a: changed"},
-		{"another path", routeOf(elsewhere), "reload, host a.example: requests go elsewhere"},
-		{"Settings", &tsujiv1.Resource{Name: "settings", Kind: &tsujiv1.Resource_Settings{Settings: &tsujiv1.Settings{AbortOnClose: true}}},
-			"reload, settings: changed"},
+		{"none any more", endpointsOf("ns", "a"),
+			"- be_secure:ns:a from http-append-random, 10.0.0.1:80 weight 1, 10.0.0.2:80 weight 1\n+ be_secure:ns:a from http-append-random"},
+		{"a renewed certificate", certificateOf("ns", "a", renewedChain, renewedKey), "~ certs/ns_route_a.pem"},
+		{"one for another name", certificateOf("ns", "a", otherChain, otherKey), "~ certs/ns_route_a.pem"},
+		{"another CA", bundleOf("ns", "a", newAuthority().pem), "+ ca/ns_destination-ca_a.digest.pem\n- ca/ns_destination-ca_a.digest.pem"},
+		{"a cookie, by another profile that is there", routeOf(slower),
+			"- be_secure:ns:a from http-append-random\n+ be_secure:ns:a from http-append-random-cookie\ncookies be_secure:ns:a: \"\" -> \"c|\""},
+		{"another path", routeOf(elsewhere), "http a.example/: \"tls-only\" -> \"\"\nhttp a.example/path/: \"\" -> \"tls-only\"\n" +
+			"https a.example/: \"be_secure:ns:a\" -> \"\"\nhttps a.example/path/: \"\" -> \"be_secure:ns:a\""},
+		{"Settings", settingsOf(&tsujiv1.Settings{AbortOnClose: true}), "reload, settings: changed"},
+		{"Settings that routes follow", settingsOf(&tsujiv1.Settings{
+			AbortOnClose: true, Headers: &tsujiv1.HeaderPolicy{Forwarded: tsujiv1.ForwardedPolicy_FORWARDED_POLICY_NEVER},
+		}), "- be_secure:ns:a from http-append-random-cookie\n+ be_secure:ns:a from http-never-random-cookie"},
 		{"a certificate that nothing uses", certificateOf("ns", "unused", chain, key), ""},
 	} {
 		if d := cmp.Diff(step.want, transcript(apply(t, r, step.resource))); d != "" {
@@ -91,14 +110,20 @@ func TestChange(t *testing.T) {
 		}
 	}
 	c, err := r.Apply(snapshot.Delta{Removed: []string{routeOf(route).GetName()}})
-	if err != nil || transcript(c) != "reload, route ns/a: removed" {
-		t.Errorf("removed: %v %v", c, err)
+	want := "- be_secure:ns:a from http-never-random-cookie\ncookies be_secure:ns:a: \"c|\" -> \"\"\nhttp a.example/path/: \"tls-only\" -> \"\"\n" +
+		"https a.example/path/: \"be_secure:ns:a\" -> \"\"\n- certs/ns_route_a.pem\n- ca/ns_destination-ca_a.digest.pem\ncerts/ns_route_a.pem for a.example: false"
+	if d := cmp.Diff(want, transcript(c)); err != nil || d != "" {
+		t.Errorf("removed: %v, want (-), got (+):\n%s", err, d)
 	}
 	var many []*tsujiv1.Resource
 	for i := range 100 {
-		many = append(many, routeOf(simple(fmt.Sprintf("r%03d", i), "many.example", fmt.Sprintf("/%d", i), insecure, unset)))
+		one := simple(fmt.Sprintf("r%03d", i), "many.example", fmt.Sprintf("/%d", i), insecure, unset)
+		one.RequestHeaders = []*tsujiv1.HeaderAction{
+			{Name: "X", Value: []*tsujiv1.HeaderValuePart{{Part: &tsujiv1.HeaderValuePart_Header{Header: &tsujiv1.HeaderFetch{Name: fmt.Sprintf("Y%d", i)}}}}},
+		}
+		many = append(many, routeOf(one))
 	}
-	if c := apply(t, r, many...); len(c.Reload) != 17 || c.Reload[16] != "and 84 more" {
+	if c := apply(t, r, many...); len(c.Reload) != 17 || c.Reload[16] != "and 84 more" || len(c.Backends) != 100 {
 		t.Errorf("reasons for a hundred routes: %q", c.Reload)
 	}
 }

@@ -116,6 +116,10 @@ func routeOf(spec *tsujiv1.Route) *tsujiv1.Resource {
 	}
 }
 
+func settingsOf(spec *tsujiv1.Settings) *tsujiv1.Resource {
+	return &tsujiv1.Resource{Name: tsujiv1.SettingsName, Kind: &tsujiv1.Resource_Settings{Settings: spec}}
+}
+
 func endpointsOf(namespace, service string, list ...*tsujiv1.Endpoint) *tsujiv1.Resource {
 	return &tsujiv1.Resource{
 		Name: tsujiv1.EndpointsName(namespace, service, "http"),

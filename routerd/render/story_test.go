@@ -188,19 +188,19 @@ func terminationsStory(t *testing.T, binary string) {
 	var all sync.WaitGroup
 	for _, c := range []struct{ host, want, certificate, proto string }{
 		{"edge.example", "edge /", "edge.example", "HTTP/2.0"},
-		{"shared-a.example", "shared-a /", "shared-a.example", "HTTP/1.1"},
-		{"absent.example", "absent /", "router.invalid", "HTTP/1.1"},
+		{"shared-a.example", "shared-a /", "shared-a.example", "HTTP/2.0"},
+		{"absent.example", "absent /", "router.invalid", "HTTP/2.0"},
 		{"secure.example", "secure /", "secure.example", "HTTP/2.0"},
-		{"named.example", "named /", "router.invalid", "HTTP/1.1"},
-		{"misnamed.example", "503", "router.invalid", "HTTP/1.1"},
-		{"distrusted.example", "503", "router.invalid", "HTTP/1.1"},
-		{"no-ca.example", "503", "router.invalid", "HTTP/1.1"},
-		{"unverified.example", "unverified /", "router.invalid", "HTTP/1.1"},
+		{"named.example", "named /", "router.invalid", "HTTP/2.0"},
+		{"misnamed.example", "503", "router.invalid", "HTTP/2.0"},
+		{"distrusted.example", "503", "router.invalid", "HTTP/2.0"},
+		{"no-ca.example", "503", "router.invalid", "HTTP/2.0"},
+		{"unverified.example", "unverified /", "router.invalid", "HTTP/2.0"},
 		{"pass.example", "pass /", "pass.own", "HTTP/2.0"},
 		{"PASS.example", "pass /", "pass.own", "HTTP/2.0"},
 		{"any.p.example", "pass-wild /", "pass-wild.own", "HTTP/2.0"},
-		{"beside.p.example", "beside /", "router.invalid", "HTTP/1.1"},
-		{"unknown.example", "503", "router.invalid", "HTTP/1.1"},
+		{"beside.p.example", "beside /", "router.invalid", "HTTP/2.0"},
+		{"unknown.example", "503", "router.invalid", "HTTP/2.0"},
 	} {
 		all.Go(func() { // HAProxy tries again for some seconds where it must end in 503
 			got := rt.do("https://"+c.host+"/", "", nil, "h2", "http/1.1")
@@ -212,6 +212,17 @@ func terminationsStory(t *testing.T, binary string) {
 	all.Wait()
 	if got := rt.do("https://edge.example/", "pass.example", nil).short(); got != "503" {
 		t.Errorf("a passthrough host behind another's server name: %s", got)
+	}
+	for _, c := range []struct{ host, alpn, want string }{
+		{"shared-b.example", "h2", "421"}, {"shared-b.example", "http/1.1", "shared-b /"}, {"Shared-A.example:443", "h2", "shared-a /"},
+		{"shared-a.example.", "h2", "shared-a /"}, {"unknown.example", "h2", "421"},
+	} {
+		if got := rt.do("https://shared-a.example/", c.host, nil, c.alpn).short(); got != c.want {
+			t.Errorf("host %s by %s on a connection that was made for shared-a.example: %s, want %s", c.host, c.alpn, got, c.want)
+		}
+	}
+	if got := rt.do("https://127.0.0.1/", "shared-b.example", nil, "h2").short(); got != "shared-b /" {
+		t.Errorf("on a connection without a server name: %s", got)
 	}
 }
 
