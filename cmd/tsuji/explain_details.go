@@ -152,8 +152,11 @@ func servers(ctx context.Context, e evidence, r *tsujiv1.Route) ([]server, error
 		return nil, err
 	}
 	list := []server{}
-	for _, b := range change.Servers {
-		for _, s := range b.New {
+	for _, b := range change.Backends {
+		if b.New == nil {
+			continue
+		}
+		for _, s := range b.New.Servers {
 			list = append(list, server{Name: s.Name, Address: s.HostPort(), Weight: s.Weight})
 		}
 	}
