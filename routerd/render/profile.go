@@ -164,9 +164,8 @@ func hasSuspects(v Version) bool { return v.AtLeast(2, 8) }
 // should have a cookie of this name.
 const ownCookie = "TSUJI_ENDPOINT"
 
-// theRoute is the name that the maps of options have for the backend: routerd may have put a ~ and a number
-// behind it.
-const theRoute = "be_name,field(1,~)"
+// theRoute is the name that the maps of options have for the backend: Logical, in rules.
+const theRoute = "be_name,field(1,:,3)"
 
 // guardRules read the options, and say who may come in and how often. A source is 32 digits, IPv4 in its place
 // within IPv6, so that one kind of key does for both. A route with a list that names nobody has no keys. Over
