@@ -70,7 +70,7 @@ func (b *Backend) equal(o *Backend) bool {
 	if b == nil || o == nil {
 		return b == o
 	}
-	return b.Name == o.Name && b.Profile == o.Profile && slices.EqualFunc(b.Servers, o.Servers, Server.equal)
+	return b.Name == o.Name && b.Kind() == o.Kind() && slices.EqualFunc(b.Servers, o.Servers, Server.equal)
 }
 
 // data returns the route's entries in the maps of options; the route may be nil.

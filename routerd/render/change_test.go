@@ -32,7 +32,8 @@ func transcript(c render.Change) string {
 			if side.b == nil {
 				continue
 			}
-			line := fmt.Sprintf("%s %s from %s", side.sign, side.b.Name, side.b.Profile)
+			line := fmt.Sprintf("%s %s from %s", side.sign, side.b.Name, side.b.Kind())
+			line = strings.TrimSuffix(line, " ")
 			for _, s := range side.b.Servers {
 				line += fmt.Sprintf(", %s weight %d", s.HostPort(), s.Weight)
 			}
@@ -96,13 +97,13 @@ func TestChange(t *testing.T) {
 		{"one for another name", certificateOf("ns", "a", otherChain, otherKey), "~ certs/ns_route_a.pem"},
 		{"another CA", bundleOf("ns", "a", newAuthority().pem), "+ ca/ns_destination-ca_a.digest.pem\n- ca/ns_destination-ca_a.digest.pem"},
 		{"a cookie, by another profile that is there", routeOf(slower),
-			"- be_secure:ns:a from http-append-random\n+ be_secure:ns:a from http-append-random-cookie\ncookies be_secure:ns:a: \"\" -> \"c|\""},
+			"- be_secure:ns:a from http-append-random\n+ be_secure:ns:a from http-append-random-cookie c|\ncookies be_secure:ns:a: \"\" -> \"c|\""},
 		{"another path", routeOf(elsewhere), "http a.example/: \"tls-only\" -> \"\"\nhttp a.example/path/: \"\" -> \"tls-only\"\n" +
 			"https a.example/: \"be_secure:ns:a\" -> \"\"\nhttps a.example/path/: \"\" -> \"be_secure:ns:a\""},
 		{"Settings", settingsOf(&tsujiv1.Settings{AbortOnClose: true}), "reload, settings: changed"},
 		{"Settings that routes follow", settingsOf(&tsujiv1.Settings{
 			AbortOnClose: true, Headers: &tsujiv1.HeaderPolicy{Forwarded: tsujiv1.ForwardedPolicy_FORWARDED_POLICY_NEVER},
-		}), "- be_secure:ns:a from http-append-random-cookie\n+ be_secure:ns:a from http-never-random-cookie"},
+		}), "- be_secure:ns:a from http-append-random-cookie c|\n+ be_secure:ns:a from http-never-random-cookie c|"},
 		{"a certificate that nothing uses", certificateOf("ns", "unused", chain, key), ""},
 	} {
 		if d := cmp.Diff(step.want, transcript(apply(t, r, step.resource))); d != "" {
@@ -110,7 +111,7 @@ func TestChange(t *testing.T) {
 		}
 	}
 	c, err := r.Apply(snapshot.Delta{Removed: []string{routeOf(route).GetName()}})
-	want := "- be_secure:ns:a from http-never-random-cookie\ncookies be_secure:ns:a: \"c|\" -> \"\"\nhttp a.example/path/: \"tls-only\" -> \"\"\n" +
+	want := "- be_secure:ns:a from http-never-random-cookie c|\ncookies be_secure:ns:a: \"c|\" -> \"\"\nhttp a.example/path/: \"tls-only\" -> \"\"\n" +
 		"https a.example/path/: \"be_secure:ns:a\" -> \"\"\n- certs/ns_route_a.pem\n- ca/ns_destination-ca_a.digest.pem\ncerts/ns_route_a.pem for a.example: false"
 	if d := cmp.Diff(want, transcript(c)); err != nil || d != "" {
 		t.Errorf("removed: %v, want (-), got (+):\n%s", err, d)

@@ -264,8 +264,22 @@ func (d *data) cookie() error {
 		return refuse("cookie: SameSite", s, "Lax, Strict or None")
 	}
 	d.profile.cookie = true
-	d.put(mapCookies, c.GetName()+"|"+percent(attributes))
+	d.route.cookie = c.GetName() + "|" + percent(attributes)
+	d.put(mapCookies, d.route.cookie)
 	return nil
+}
+
+// cookieLine returns what a backend's section says of the sticky cookie, from what the map says.
+func cookieLine(cookie string) string {
+	name, attributes, _ := strings.Cut(cookie, "|")
+	line := "  cookie " + name + " insert indirect nocache httponly"
+	if strings.HasPrefix(attributes, percent("; Secure")) {
+		line += " secure"
+	}
+	if _, sameSite, ok := strings.Cut(attributes, percent("; SameSite=")); ok {
+		line += " attr SameSite=" + sameSite
+	}
+	return line + "\n"
 }
 
 func (d *data) hsts() error {

@@ -20,8 +20,9 @@ const (
 	frontendStats  = "stats"
 	defaultBackend = "openshift_default"
 
-	backendRates = "rates"           // its table counts for rate limits
-	backendCAs   = "ca_certificates" // names the files that routes verify endpoints with
+	backendMetrics = "be_routerd_metrics"
+	backendRates   = "rates"           // its table counts for rate limits
+	backendCAs     = "ca_certificates" // names the files that routes verify endpoints with
 )
 
 // public writes the frontend for plain HTTP.
@@ -183,7 +184,6 @@ func (w *writer) httpRules(exact, wildcard string, plain bool) {
 	// Without port and final dot. Of an IPv6 address in brackets a "[" is left, which is no route's host.
 	host := "req.fhdr(host),lower,field(1,:),rtrim(.)"
 	lookup := "concat(,txn.path,/" + pathEnd + "),map_beg(%s)"
-	first := quoted("var(txn.host)," + fmt.Sprintf(lookup, exact))
 	above := "var(txn.host),field(2,.,0)," + fmt.Sprintf(lookup, wildcard)
 
 	// Not in the profile, which a frontend of mode tcp has too: HAProxy 2.6 would warn of it.
@@ -196,15 +196,16 @@ func (w *writer) httpRules(exact, wildcard string, plain bool) {
 	w.line("  http-request deny if { hdr_len(content-length) 0 }") // CVE-2023-40225
 	w.line("  http-request del-header Proxy")                      // httpoxy
 	w.line("  http-request del-header X-SSL -m beg")
-	w.line("  http-request set-header Host %%[req.fhdr(host),lower] if { req.fhdr(host) -m found }")
-	w.line("  http-request set-var(txn.host) %s", host)
-	if !plain && w.s.GetHttp2() {
-		// A connection that a client keeps for a host that only shares its certificate may have been made with other
-		// settings than that host's own: the client is told to make another one.
-		w.line("  http-request deny deny_status 421 if { fc_http_major 2 } { ssl_fc_sni -m found } !{ ssl_fc_sni,lower,strcmp(txn.host) eq 0 }")
+	// Where the Host header is a route's host as it stands, one lookup is all. Only backends have a ":" in their
+	// names, and not what says that there is none. Releases that do not refuse a list of hosts would take the first.
+	if w.o.version().AtLeast(3, 0) {
+		w.line("  http-request set-var(txn.route) %s", quoted("base,concat(/"+pathEnd+"),map_beg("+exact+")"))
 	}
-	w.line("  http-request set-var(txn.path) path")
-	w.line("  http-request set-var(txn.route) %s", first)
+	const open = " if !{ var(txn.route) -m sub : }"
+	w.line("  http-request set-header Host %%[req.fhdr(host),lower]" + open + " { req.fhdr(host) -m found }")
+	w.line("  http-request set-var(txn.host) %s%s", host, open)
+	w.line("  http-request set-var(txn.path) path%s", open)
+	w.line("  http-request set-var(txn.route) %s%s", quoted("var(txn.host),"+fmt.Sprintf(lookup, exact)), open)
 	whole := above
 	if plain {
 		whole += ",field(1,|)"
@@ -212,6 +213,12 @@ func (w *writer) httpRules(exact, wildcard string, plain bool) {
 	w.line("  http-request set-var(txn.route) %s if !{ var(txn.route) -m found } || { var(txn.route) -m str %s }", quoted(whole), noRoute)
 	if plain { // last, for what it finds is not looked up again
 		w.line("  http-request set-var(txn.route) %s if { var(txn.route) -m str %s }", quoted(above+",field(2,|)"), notPlain)
+	}
+	if !plain && w.s.GetHttp2() {
+		// A connection that a client keeps for a host that only shares its certificate may have been made with other
+		// settings than that host's own: the client is told to make another one.
+		w.line("  http-request set-var(txn.host) %s if { fc_http_major 2 }", host)
+		w.line("  http-request deny deny_status 421 if { fc_http_major 2 } { ssl_fc_sni -m found } !{ ssl_fc_sni,lower,strcmp(txn.host) eq 0 }")
 	}
 	if !plain {
 		w.clientCertificateHeaders()
@@ -361,6 +368,16 @@ func (w *writer) stats() {
 	w.line("  http-request return status 200%sstring ok if { path /healthz/ready } { str(ready),map_str(%s) -m str 1 }", text, mapReady)
 	w.line("  http-request return status 503%sstring draining if { path /healthz/ready }", text)
 	w.line("  http-request return status 200%slf-string '%%[str(version),map_str(%s)]' if { path /_tsuji/version }", text, mapStamp)
-	w.line("  http-request use-service prometheus-exporter if { path /metrics }")
-	w.line("  http-request return status 404%sstring 'not found'", text)
+	w.line("  http-request return status 404%sstring 'not found' unless { path /metrics }", text)
+	w.line("  http-request return status 405%sstring 'method not allowed' unless { method GET }", text)
+	w.line("  default_backend %s", backendMetrics)
+
+	// routerd writes the metrics. While it is away they are answered by 503, and nothing else is disturbed.
+	socket := "unix@run/metrics.sock"
+	if w.o.Jail {
+		socket = "unix@/metrics.sock"
+	}
+	w.line("\nbackend %s from %s", backendMetrics, profileStats)
+	w.line("  timeout connect 1s\n  timeout server 30s\n  timeout queue 5s\n  retries 0")
+	w.line("  server routerd %s maxconn 4", socket)
 }

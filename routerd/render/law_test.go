@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -70,6 +71,18 @@ var pool = sync.OnceValue(func() map[string][]*tsujiv1.Resource {
 			r.Backends = []*tsujiv1.BackendRef{backend("ns", "s0", 100), backend("ns", fmt.Sprintf("s%d", i%3), uint32(j*10))}
 			r.Certificate = tsujiv1.CertificateName("ns", tsujiv1.FromRoute, fmt.Sprintf("c%d", j%3))
 			r.DestinationTls = &tsujiv1.DestinationTLS{Verify: true, Ca: tsujiv1.CertificateName("ns", tsujiv1.FromDestinationCA, "ca")}
+			if j%2 == 0 {
+				r.Cookie = &tsujiv1.Cookie{Name: fmt.Sprintf("c%d", j%4), Secure: j%3 == 0, SameSite: []string{"", "Lax", "None"}[j%3]}
+				r.Hsts = "max-age=1"
+				r.AllowedSources, r.RestrictSources = []string{"10.0.0.0/9", "fd00::/8", fmt.Sprintf("192.0.2.%d", j)}, j%4 == 0
+			}
+			if j%4 == 1 {
+				r.RequestHeaders = []*tsujiv1.HeaderAction{{Name: "X", Value: []*tsujiv1.HeaderValuePart{
+					{Part: &tsujiv1.HeaderValuePart_Header{Header: &tsujiv1.HeaderFetch{Name: fmt.Sprintf("Y%d", j)}}},
+				}}}
+				r.Timeouts = &tsujiv1.RouteTimeouts{Tunnel: durationpb.New(time.Duration(j) * time.Second)}
+			}
+			r.AdjustHeaderCase = j%3 == 1
 			if j > 8 {
 				r.HealthCheckInterval = durationpb.New(5e9)
 			}
@@ -81,6 +94,7 @@ var pool = sync.OnceValue(func() map[string][]*tsujiv1.Resource {
 		if i > 1 {
 			s.DefaultCertificate = tsujiv1.CertificateName("ns", tsujiv1.FromRoute, "c0")
 			s.ErrorPages = &tsujiv1.ErrorPages{NotFound: []byte("HTTP/1.0 404 gone\r\n\r\n")}
+			s.Headers = &tsujiv1.HeaderPolicy{CaseAdjustments: []string{"X-CaSe"}, Forwarded: tsujiv1.ForwardedPolicy(i)}
 		}
 		add(&tsujiv1.Resource{Name: "settings", Kind: &tsujiv1.Resource_Settings{Settings: s}})
 	}
@@ -258,9 +272,13 @@ func consistent(r *render.Renderer, files disk) error {
 	return nil
 }
 
-// section writes a backend's section.
+// section writes a backend's section, with its cookie and without the rules for it.
 func section(b render.Backend) string {
 	s := "\nbackend " + b.Name + " from " + b.Profile + "\n"
+	if name, attributes, ok := strings.Cut(b.Cookie, "|"); ok {
+		s = strings.Replace(s, "-cookie", "", 1) + "  cookie " + name + " insert indirect nocache httponly"
+		s += strings.NewReplacer("%3B%20Secure", " secure", "%3B%20SameSite=", " attr SameSite=").Replace(attributes) + "\n"
+	}
 	for _, server := range b.Servers {
 		s += "  " + server.Line() + "\n"
 	}

@@ -220,12 +220,21 @@ func (r *Renderer) config() []byte {
 	}
 	for _, name := range r.Backends() {
 		rt := r.backends[name]
-		add(rt.resource, "\nbackend "+name+" from "+rt.rendered.Profile+"\n")
+		add(rt.resource, rt.rendered.head(rt.profile))
 		for _, s := range rt.rendered.Servers {
 			add(rt.resource, "  "+s.Line()+"\n")
 		}
 	}
 	return b.Bytes()
+}
+
+// head returns the first lines of the backend's section.
+func (b *Backend) head(p profile) string {
+	if b.Cookie == "" {
+		return "\nbackend " + b.Name + " from " + b.Profile + "\n"
+	}
+	p.cookie = false
+	return "\nbackend " + b.Name + " from " + p.name() + "\n" + cookieLine(b.Cookie)
 }
 
 // ownedProfile is a profile and whose it is: the Settings', or that of a route that it was made for.
@@ -243,14 +252,26 @@ func (r *Renderer) allProfiles() []ownedProfile {
 	owners := map[profile]string{}
 	if len(r.profiles) > 0 {
 		for _, rt := range r.routes {
-			if o, known := owners[rt.profile]; !known || rt.resource < o {
-				owners[rt.profile] = rt.resource
+			p := rt.profile
+			p.cookie = false
+			if o, known := owners[p]; !known || rt.resource < o {
+				owners[p] = rt.resource
 			}
 		}
 	}
+	sections := map[string]bool{}
 	for p := range r.profiles {
-		if !p.common(r.listsNames()) { // the Settings may have become others
-			list = append(list, ownedProfile{p, p.name(), cmp.Or(owners[p], tsujiv1.SettingsName)})
+		if p.common(r.listsNames()) { // the Settings have become others
+			continue
+		}
+		for _, cookie := range []bool{p.cookie, false} { // for run time, and for haproxy.cfg
+			p.cookie = false
+			owner := cmp.Or(owners[p], tsujiv1.SettingsName)
+			p.cookie = cookie
+			if name := p.name(); !sections[name] {
+				sections[name] = true
+				list = append(list, ownedProfile{p, name, owner})
+			}
 		}
 	}
 	slices.SortFunc(list, func(a, b ownedProfile) int { return cmp.Compare(a.name, b.name) })

@@ -230,16 +230,19 @@ func optionRules(v Version) string {
 }
 
 // cookieRules give the route's cookie HAProxy's own name on its way in, where it stands, so that HAProxy takes
-// it out and the others reach the endpoint; and the route's name and attributes on its way out. A client sends
-// one Cookie header (RFC 6265); of one that sends several none is read.
+// it out and the others reach the endpoint; and the route's name and attributes on its way out. They are for
+// backends that were added at run time: in haproxy.cfg the cookie is said in the backend's section, which costs a
+// request less and comes to the same.
+//
+// The expression reads name|attributes|cookies, and writes a "=" before what it changed, with which no name
+// begins. A client sends one Cookie header (RFC 6265); of one that sends several none is read.
 const cookieRules = "" +
-	"  http-request set-var(req.ck) req.fhdr(cookie) if { req.fhdr_cnt(cookie) eq 1 }\n" +
-	"  http-request set-var(req.ck0) " + theRoute + ",map_str(" + mapCookies + "),field(1,|),concat(|,req.ck) if { var(req.ck) -m found }\n" +
-	`  http-request set-var(req.ck1) 'var(req.ck0),regsub("^([^|]+)[|]((?:.*?; *)?)\1=","\2` + ownCookie + `=")' if { var(req.ck) -m found }` + "\n" +
-	"  http-request set-header Cookie %[var(req.ck1)] if { var(req.ck) -m found } !{ var(req.ck1),strcmp(req.ck0) eq 0 }\n" +
+	"  http-request set-var(req.ck) req.fhdr(cookie)\n" +
+	"  http-request set-var(req.ck) '" + theRoute + ",map_str(" + mapCookies + "),concat(|,req.ck)," +
+	`regsub("^([^|]+)[|][^|]*[|]((?:.*?; *)?)\1=","=\2` + ownCookie + `=")' if { var(req.ck) -m found }` + "\n" +
+	"  http-request set-header Cookie %[var(req.ck),bytes(1)] if { var(req.ck) -m beg = } { req.fhdr_cnt(cookie) eq 1 }\n" +
 	"  http-after-response replace-header Set-Cookie '^" + ownCookie + "=(.*)$' " +
-	"'%[" + theRoute + ",map_str(" + mapCookies + "),field(1,|)]=\\1%[" + theRoute + ",map_str(" + mapCookies + "),field(2,|),url_dec]'" +
-	" if { res.fhdr(set-cookie) -m beg " + ownCookie + "= }\n"
+	"'%[" + theRoute + ",map_str(" + mapCookies + "),field(1,|)]=\\1%[" + theRoute + ",map_str(" + mapCookies + "),field(2,|),url_dec]'\n"
 
 // forwardedRules are the headers that say where a request came from (OpenShift's router, the same for each
 // policy).
@@ -272,7 +275,10 @@ func forwardedRules(policy tsujiv1.ForwardedPolicy) string {
 	set("X-Forwarded-Proto", "http", "!{ ssl_fc }")
 	set("X-Forwarded-Proto", "https", "{ ssl_fc }")
 	set("X-Forwarded-Proto-Version", "h2", "{ ssl_fc_alpn -i h2 }")
-	rest := "host=%[req.hdr(host)];proto=%[req.hdr(X-Forwarded-Proto)]"
+	rest := "host=%[req.hdr(host)];proto=%[ssl_fc,iif(https,http)]"
+	if policy == tsujiv1.ForwardedPolicy_FORWARDED_POLICY_IF_NONE { // the client's word counts
+		rest = "host=%[req.hdr(host)];proto=%[req.hdr(X-Forwarded-Proto)]"
+	}
 	set("Forwarded", `'for="[%[src]]";`+rest+"'", "{ src -m sub : }")
 	set("Forwarded", "'for=%[src];"+rest+"'", "!{ src -m sub : }")
 	return b.String()

@@ -284,7 +284,7 @@ func (w *writer) ownBackends() {
 	}
 	for _, code := range redirectCodes {
 		w.line("\nbackend %s from %s", redirectBackend(code), profileOwn)
-		w.line("  http-request redirect location https://%%[var(txn.host)]%%[pathq] code %d", code)
+		w.line("  http-request redirect location https://%%[req.fhdr(host),lower,field(1,:),rtrim(.)]%%[pathq] code %d", code)
 	}
 	w.line("\nbackend %s from %s", backendCAs, profileOwn) // last: config goes on with what it names
 }

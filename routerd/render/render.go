@@ -95,12 +95,21 @@ func (c Change) Empty() bool {
 		len(c.CAs) == 0 && len(c.CrtList) == 0
 }
 
-// Backend is a route's backend: in haproxy.cfg `backend NAME from PROFILE` and the lines of its servers, and
-// nothing else. It is immutable.
+// Backend is a route's backend: at run time `add backend NAME from PROFILE` and its servers, and nothing else. In
+// haproxy.cfg it is the same, but for the cookie. It is immutable.
 type Backend struct {
 	Name, Profile string
-	Servers       []Server // in the order of the configuration
+
+	// Cookie is the sticky cookie as clients see it, name|attributes as in maps/cookies.map; empty: none. In
+	// haproxy.cfg the backend's section says it, and is from the profile without; at run time rules of the
+	// profile read the map. Both answer the same, but a backend keeps the cookie that it was loaded with.
+	Cookie string
+
+	Servers []Server // in the order of the configuration
 }
+
+// Kind is what cannot change in a backend: one of another kind takes its place.
+func (b Backend) Kind() string { return b.Profile + " " + b.Cookie }
 
 // BackendChange is a backend before and after; nil: there is none.
 type BackendChange struct {

@@ -19,6 +19,7 @@ type route struct {
 	limits   []string // what every server says of health checks and connections; depends on spec alone
 	entries  []Entry  // in the maps of options, by file and key; depends on spec alone
 	wanted   profile  // as far as spec alone decides
+	cookie   string   // as Backend has it; depends on spec alone
 
 	// What follows depends on facts as well: Settings, endpoints and CA certificates.
 

@@ -220,7 +220,7 @@ func (r *route) resolve(f facts) {
 		r.profile.policy = f.policy
 	}
 	r.profile.names = r.profile.names && f.names
-	b := &Backend{Name: r.backend, Profile: r.profile.name()}
+	b := &Backend{Name: r.backend, Profile: r.profile.name(), Cookie: r.cookie}
 	b.Servers, r.caFile = r.makeServers(f)
 	r.rendered = b
 }

@@ -1,7 +1,6 @@
 package render_test
 
 import (
-	"bytes"
 	"crypto/md5"
 	"crypto/tls"
 	"encoding/base64"
@@ -11,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -520,13 +520,37 @@ func statsStory(t *testing.T, binary string) {
 			t.Errorf("%s: %s, want %s", path, got, want)
 		}
 	}
-	res, err := http.Get("http://" + rt.stats + "/metrics")
+	for _, written := range []bool{false, true} { // routerd is away, and there
+		want := "503"
+		if written {
+			want = "200 tsuji_up 1"
+			l, err := net.Listen("unix", rt.dir+map[bool]string{true: "/run/jail/metrics.sock", false: "/run/metrics.sock"}[os.Geteuid() == 0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chmod(l.Addr().String(), 0o666); err != nil {
+				t.Fatal(err)
+			}
+			s := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "tsuji_up 1") })}
+			go func() { _ = s.Serve(l) }()
+			t.Cleanup(func() { _ = s.Close() })
+		}
+		res, err := http.Get("http://" + rt.stats + "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(res.Body)
+		_ = res.Body.Close()
+		if got := fmt.Sprintf("%d %s", res.StatusCode, body); !strings.HasPrefix(got, want) {
+			t.Errorf("/metrics: %s, want %s", got, want)
+		}
+	}
+	res, err := http.Post("http://"+rt.stats+"/metrics", "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	body, _ := io.ReadAll(res.Body)
 	_ = res.Body.Close()
-	if !bytes.Contains(body, []byte("haproxy_process_uptime_seconds")) {
-		t.Errorf("/metrics: %.200s", body)
+	if res.StatusCode != http.StatusMethodNotAllowed {
+		t.Errorf("POST /metrics: %d", res.StatusCode)
 	}
 }

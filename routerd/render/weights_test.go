@@ -61,7 +61,7 @@ func TestWeights(t *testing.T) {
 			apply(t, r, append(resources, routeOf(route))...)
 			var got []string
 			for line := range strings.Lines(filesOf(r)["haproxy.cfg"]) {
-				if f := strings.Fields(line); len(f) > 2 && f[0] == "server" && f[1] != "fe_sni" {
+				if f := strings.Fields(line); len(f) > 2 && f[0] == "server" && slices.Contains(f, "weight") {
 					got = append(got, f[slices.Index(f, "weight")+1])
 				}
 			}
