@@ -331,7 +331,7 @@ func suspendStory(t *testing.T, binary string) {
 	r.put(a, endpoints("a", one, two), route("b"))
 	if r.can.DynamicBackends {
 		only("another route", "two")
-		r.put(balanced(route("a"), tsujiv1.Balance_BALANCE_RANDOM), endpoints("a", one, two), route("b"))
+		r.put(balanced(route("a"), tsujiv1.Balance_BALANCE_LEAST_CONNECTIONS), endpoints("a", one, two), route("b"))
 		only("another profile", "two")
 		time.Sleep(2500 * time.Millisecond) // the check for drift has been there
 		only("later", "two")

@@ -145,7 +145,8 @@ func (a *Applier) deleteBackends(ctx context.Context, now time.Time) error {
 		if err != nil {
 			return fmt.Errorf("delete backend %s: %w", name, err)
 		}
-		if gone {
+		// The answer has what HAProxy said of the servers before, and only so much: its last line may be missing (3.4.7).
+		if gone || a.noBackend(ctx, name) {
 			delete(a.held.backends, name)
 		}
 		if time.Since(now) > janitorTurn {
@@ -153,6 +154,13 @@ func (a *Applier) deleteBackends(ctx context.Context, now time.Time) error {
 		}
 	}
 	return nil
+}
+
+// noBackend tells whether HAProxy says that there is no such backend.
+func (a *Applier) noBackend(ctx context.Context, name string) bool {
+	_, err := a.worker.BackendsState(ctx, name)
+	var refused *haproxy.RefusedError
+	return errors.As(err, &refused)
 }
 
 func (a *Applier) deleteFiles(ctx context.Context, now time.Time) error {
@@ -182,6 +190,7 @@ func (a *Applier) delete(ctx context.Context, t *try, now time.Time, ops ...hapr
 	var refused *haproxy.RefusedError
 	if errors.As(err, &refused) {
 		t.later(now)
+		a.cfg.Log.Debug("still in use", "error", err, "since", t.since, "next", t.due)
 		return false, nil
 	}
 	return err == nil, err //nolint:wrapcheck // done by who knows what it is
