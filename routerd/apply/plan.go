@@ -143,13 +143,13 @@ func (p *plan) planBackend(in planner, b render.BackendChange, moved map[string]
 		return nil
 	}
 	p.forgetSuspended(in, b.Name, byName(b.New.Servers))
-	if b.Old != nil && b.Old.Profile == b.New.Profile && in.fits(current, byName(b.Old.Servers), b.New) == nil {
+	if b.Old != nil && b.Old.Kind() == b.New.Kind() && in.fits(current, byName(b.Old.Servers), b.New) == nil {
 		p.planServers(in, current, byName(b.Old.Servers), b.New)
 		return nil
 	}
 	name := ""
 	for _, l := range in.held.leaving(b.Name) {
-		if was := in.held.backends[l]; was.profile == b.New.Profile && in.fits(l, was.whole, b.New) == nil {
+		if was := in.held.backends[l]; was.profile == b.New.Kind() && in.fits(l, was.whole, b.New) == nil {
 			name = l
 			break
 		}
@@ -162,8 +162,8 @@ func (p *plan) planBackend(in planner, b render.BackendChange, moved map[string]
 		if b.Old == nil {
 			return &impossible{errors.New("it is new")}
 		}
-		if b.Old.Profile != b.New.Profile {
-			return &impossible{fmt.Errorf("its profile becomes %s", b.New.Profile)}
+		if b.Old.Kind() != b.New.Kind() {
+			return &impossible{fmt.Errorf("its profile or cookie becomes %s", b.New.Kind())}
 		}
 		return &impossible{in.fits(current, byName(b.Old.Servers), b.New)}
 	default:
@@ -240,7 +240,7 @@ func (p *plan) leaveBackend(in planner, name string, was *render.Backend) {
 	if !in.can.DynamicBackends {
 		due = in.now.Add(never)
 	}
-	p.leavingBackends[name] = &leavingBackend{profile: was.Profile, whole: byName(was.Servers), try: try{in.now, due}}
+	p.leavingBackends[name] = &leavingBackend{profile: was.Kind(), whole: byName(was.Servers), try: try{in.now, due}}
 }
 
 // firstTry tells when to try to delete a server that has just left. Where servers are not added at run time

@@ -33,7 +33,6 @@ func transcript(c render.Change) string {
 				continue
 			}
 			line := fmt.Sprintf("%s %s from %s", side.sign, side.b.Name, side.b.Kind())
-			line = strings.TrimSuffix(line, " ")
 			for _, s := range side.b.Servers {
 				line += fmt.Sprintf(", %s weight %d", s.HostPort(), s.Weight)
 			}

@@ -109,7 +109,12 @@ type Backend struct {
 }
 
 // Kind is what cannot change in a backend: one of another kind takes its place.
-func (b Backend) Kind() string { return b.Profile + " " + b.Cookie }
+func (b Backend) Kind() string {
+	if b.Cookie == "" {
+		return b.Profile
+	}
+	return b.Profile + " " + b.Cookie
+}
 
 // BackendChange is a backend before and after; nil: there is none.
 type BackendChange struct {
