@@ -164,16 +164,19 @@ func (a *Applier) connectInForce(ctx context.Context) error {
 		return err
 	}
 	if a.worker.PID() != a.pid { // it began with the files, and nobody has told it anything since
-		a.begunAnew()
+		a.begunAnew(ctx)
 	}
 	return nil
 }
 
 // begunAnew notes that the worker began with files of the snapshot in force.
-func (a *Applier) begunAnew() {
+func (a *Applier) begunAnew(ctx context.Context) {
 	a.pid = a.worker.PID()
 	a.held = newHeld()
 	a.drift = drift{due: time.Now().Add(driftPause)}
+	if sizes, err := a.worker.MapSizes(ctx); err == nil { // else the check asks
+		a.drift.sizes = ours(sizes)
+	}
 	a.countHeld()
 }
 

@@ -145,7 +145,7 @@ func (a *Applier) look(ctx context.Context) {
 		return
 	}
 	if a.worker.PID() != a.pid {
-		a.begunAnew()
+		a.begunAnew(ctx)
 	}
 }
 

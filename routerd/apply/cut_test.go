@@ -1,0 +1,182 @@
+package apply_test
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+	"github.com/tsuji-dev/tsuji/routerd/haproxy"
+	"github.com/tsuji-dev/tsuji/test/haproxytest"
+)
+
+// Wherever in the middle of a change the connection breaks, or HAProxy itself: the change comes into force, with one
+// reload or start at the most.
+func TestCutAnywhere(t *testing.T) {
+	t.Parallel()
+	binary := haproxytest.Binary(t)
+	for _, how := range []string{"the connection", "HAProxy"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, binary)
+			r := w.router(options{idle: true})
+			cert, serial := certificate("b", false)
+			one, two := endpoints("a", serve(t, "one")), endpoints("a", serve(t, "two"))
+			base := []*tsujiv1.Resource{route("a"), one, route("c")}
+			changed := []*tsujiv1.Resource{balanced(route("a"), tsujiv1.Balance_BALANCE_SOURCE), two, edge("b"), cert, endpoints("b", serve(t, "b"))}
+			step, at := 1, 0
+			if how == "HAProxy" {
+				step = 5
+			}
+			var k *knife
+			for {
+				r.put(base...)
+				if k == nil || how == "HAProxy" {
+					k = w.knife()
+					r.forget(t)
+				}
+				worker, reloads := r.pids().Worker, r.reloads()
+				k.arm(at, func() {
+					if how == "HAProxy" {
+						_ = unix.Kill(worker, unix.SIGKILL)
+					}
+				})
+				r.put(changed...)
+				was := k.disarm()
+				if got := w.get("a.test") + w.get("b.test") + w.get("c.test"); got != "twob503" || w.certificate("b.test") != serial {
+					t.Errorf("cut at command %d: %s", at, got)
+				}
+				if n := r.reloads() - reloads; n > 1 || !was && n != 0 {
+					t.Errorf("cut at command %d: %v reloads", at, n)
+				}
+				if !was {
+					break
+				}
+				at += step
+			}
+			if at < 20 {
+				t.Errorf("there were only %d commands", at)
+			}
+			t.Logf("%d commands", at)
+		})
+	}
+}
+
+// An operation that HAProxy refuses ends in a reload, and in what was wanted.
+func TestRefusedOperation(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, haproxytest.Binary(t))
+	r := w.router(options{idle: true})
+	a, b := endpoints("a", serve(t, "a")), endpoints("b", serve(t, "b"))
+	r.put(route("a"), a)
+	config, err := os.ReadFile(filepath.Join(w.dir, "haproxy.cfg"))
+	must(t, err)
+	profile := regexp.MustCompile(`(?m)^backend be_http:ns:a from (\S+)`).FindSubmatch(config)[1]
+	w.ask("add backend be_http:ns:b from " + string(profile)) // somebody was first
+	r.put(route("a"), a, route("b"), b)
+	if got := w.get("a.test") + w.get("b.test"); got != "ab" || r.reloads() != 1 {
+		t.Errorf("%s, %v reloads", got, r.reloads())
+	}
+	r.put(route("a"), a)
+	r.put(route("a"), a, route("b"), b)
+	if got := w.get("a.test") + w.get("b.test"); got != "ab" || r.reloads() != 1 {
+		t.Errorf("after that: %s, %v reloads", got, r.reloads())
+	}
+}
+
+// knife stands in for the admin socket. Armed, it breaks a connection once: before that command of a change, counted
+// from the one that announces it. A reload hands the real socket on, so that it stays in its place; a start does not.
+type knife struct {
+	mu     sync.Mutex
+	armed  bool   // guarded by mu
+	at     int    // guarded by mu
+	count  int    // guarded by mu; -1: no change has been announced
+	before func() // guarded by mu
+}
+
+func (k *knife) arm(at int, before func()) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.armed, k.at, k.count, k.before = true, at, -1, before
+}
+
+// disarm tells whether the connection was broken.
+func (k *knife) disarm() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	cut := !k.armed
+	k.armed = false
+	return cut
+}
+
+// sees looks at a command that goes by, and tells whether to break the connection before it.
+func (k *knife) sees(command string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.armed || k.count < 0 && !strings.Contains(command, "applying") {
+		return false
+	}
+	if k.count++; k.count != k.at {
+		return false
+	}
+	k.armed = false
+	k.before()
+	return true
+}
+
+func (w *world) knife() *knife {
+	w.t.Helper()
+	k := &knife{}
+	path, moved := filepath.Join(w.dir, haproxy.AdminSocket), filepath.Join(w.dir, "run/real.sock")
+	must(w.t, os.Rename(path, moved))
+	l, err := net.Listen("unix", path)
+	must(w.t, err)
+	l.(*net.UnixListener).SetUnlinkOnClose(false) //nolint:errcheck // it is one
+	w.t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			to, err := net.Dial("unix", moved)
+			if err != nil {
+				c.Close()
+				continue
+			}
+			go func() { _, _ = io.Copy(c, to); c.Close() }()
+			go k.pass(c, to)
+		}
+	}()
+	return k
+}
+
+// pass passes lines on. Those of a payload are no commands.
+func (k *knife) pass(c, to net.Conn) {
+	defer c.Close()
+	defer to.Close()
+	payload := false
+	for lines := bufio.NewReader(c); ; {
+		line, err := lines.ReadString('\n')
+		if err != nil || !payload && k.sees(line) {
+			return
+		}
+		switch {
+		case strings.HasSuffix(line, "<<\n"):
+			payload = true
+		case line == "\n":
+			payload = false
+		}
+		if _, err := io.WriteString(to, line); err != nil {
+			return
+		}
+	}
+}
