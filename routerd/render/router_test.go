@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -38,7 +39,26 @@ func serve(t *testing.T, name string, pair []byte) *tsujiv1.Endpoint {
 	t.Helper()
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-From-Endpoint", name)
-		_ = json.NewEncoder(w).Encode(seen{Endpoint: name, Path: r.URL.RequestURI(), Header: r.Header, Host: r.Host, Proto: r.Proto})
+		switch r.Header.Get("X-Ask") {
+		case "slow":
+			select {
+			case <-r.Context().Done():
+			case <-time.After(5 * time.Second):
+			}
+		case "tunnel":
+			w.Header().Set("Connection", "Upgrade")
+			w.Header().Set("Upgrade", "test")
+			w.WriteHeader(http.StatusSwitchingProtocols)
+			c, _, err := http.NewResponseController(w).Hijack()
+			if err == nil {
+				_, _ = io.Copy(io.Discard, c)
+				_ = c.Close()
+			}
+			return
+		case "cookies":
+			w.Header()["Set-Cookie"] = []string{"app=1; Path=/x", "d81c=2; HttpOnly"}
+		}
+		_ = json.NewEncoder(w).Encode(seen{Endpoint: name, Path: r.RequestURI, Header: r.Header, Host: r.Host, Proto: r.Proto})
 	}))
 	s.Config.ErrorLog = log.New(io.Discard, "", 0) // of handshakes that are meant to fail
 	if pair == nil {
@@ -82,6 +102,12 @@ func freePort(t *testing.T) string {
 // start writes the files and starts a HAProxy on them, in a jail if the test may.
 func start(t *testing.T, binary string, o render.Options, resources ...*tsujiv1.Resource) *router {
 	t.Helper()
+	return startEdited(t, binary, o, nil, resources...)
+}
+
+// startEdited does so after a change of haproxy.cfg.
+func startEdited(t *testing.T, binary string, o render.Options, edit func(config string) string, resources ...*tsujiv1.Resource) *router {
+	t.Helper()
 	rt := &router{t: t, http: freePort(t), https: freePort(t), stats: freePort(t)}
 	o.HTTP, o.HTTPS, o.Stats = []string{rt.http}, []string{rt.https}, []string{rt.stats}
 	o.FileDescriptors = 4096
@@ -92,6 +118,16 @@ func start(t *testing.T, binary string, o render.Options, resources ...*tsujiv1.
 	dir := shortDir(t)
 	rt.dir = dir
 	write(t, dir, r)
+	if edit != nil {
+		path := filepath.Join(dir, "haproxy.cfg")
+		config, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(edit(string(config))), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if out, ok := check(t, binary, dir); !ok || strings.Contains(out, "WARNING") && o.Jail {
 		t.Fatalf("HAProxy does not like the files:\n%s", out)
 	}
