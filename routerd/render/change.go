@@ -93,7 +93,7 @@ func (r *Renderer) changeEntries(before, now []Entry, c *changes) {
 		r.touch(e.File)
 	}
 	for len(before) > 0 || len(now) > 0 {
-		order := 0
+		var order int
 		switch {
 		case len(before) == 0:
 			order = 1

@@ -30,7 +30,14 @@ func (r *Renderer) Backend(name string) (Backend, bool) {
 }
 
 // Backends returns the names of all routes' backends, sorted. It costs as much as there are.
-func (r *Renderer) Backends() []string { return sortedKeys(r.backends) }
+func (r *Renderer) Backends() []string { return slices.Clone(r.sortedBackends()) }
+
+func (r *Renderer) sortedBackends() []string {
+	if r.sorted == nil {
+		r.sorted = sortedKeys(r.backends)
+	}
+	return r.sorted
+}
 
 // Routing returns the entries of the routing maps whose value names the backend, by file and key. It costs as
 // much as the backend's host has routes.

@@ -218,7 +218,7 @@ func (r *Renderer) config() []byte {
 	for _, path := range sortedKeys(r.caUsers) { // read while HAProxy can: a server may come when it is in its jail
 		add(tsujiv1.SettingsName, "  default-server ca-file "+path+"\n")
 	}
-	for _, name := range r.Backends() {
+	for _, name := range r.sortedBackends() {
 		rt := r.backends[name]
 		add(rt.resource, rt.rendered.head(rt.profile))
 		for _, s := range rt.rendered.Servers {
@@ -281,7 +281,7 @@ func (r *Renderer) allProfiles() []ownedProfile {
 // optionFile writes a map of options: by backend, and there by key.
 func (r *Renderer) optionFile(path string) []byte {
 	var b bytes.Buffer
-	for _, name := range r.Backends() {
+	for _, name := range r.sortedBackends() {
 		for _, e := range r.backends[name].entries {
 			if e.File == path {
 				b.WriteString(e.Key + " " + e.Value + "\n")

@@ -19,6 +19,7 @@ type state struct {
 	hosts        map[hostKey]*host
 
 	backends map[string]*route // by the backend's name
+	sorted   []string          // names of all backends; nil: to be sorted again
 	profiles map[profile]int   // that are not common → routes of theirs; 0: remembered
 	passed   bool              // there is, or was, a route that is passed through
 	caUsers  map[string]int    // file of CA certificates → routes that verify with it
@@ -140,6 +141,9 @@ func (r *Renderer) commitRoute(name string, now *route, touched map[hostKey]bool
 	}
 	r.forget(before, c)
 	r.remember(now, c)
+	if before == nil || now == nil || before.backend != now.backend {
+		r.sorted = nil
+	}
 	if r.changeBackends(before, now, c) {
 		r.touch(configPath)
 	}
