@@ -264,6 +264,9 @@ func serveEcho(t *testing.T) *tsujiv1.Endpoint {
 func TestAdoptNames(t *testing.T) {
 	binary := haproxytest.Binary(t)
 	t.Parallel()
+	if !haproxytest.AtLeast(t, binary, 3, 4) {
+		return // names are those of the files there
+	}
 	w := newWorld(t, binary)
 	r := w.router(options{})
 	a, b := endpoints("a", serve(t, "a")), endpoints("b", serve(t, "b"))
@@ -281,6 +284,7 @@ func TestAdoptNames(t *testing.T) {
 		t.Errorf("taken over: %s, %v reloads", got, next.reloads())
 	}
 	eventually(t, "what was left is deleted", func() bool { return slices.Equal(w.backends(), []string{"be_http:ns:a:2"}) })
+	eventually(t, "certificates too", func() bool { return !strings.Contains(w.ask("show ssl cert"), "ns_") })
 	next.put(route("a"), a)
 	next.put(route("a"), endpoints("a", serve(t, "moved")), route("b"), b)
 	if got := w.get("a.test") + w.get("b.test"); got != "movedb" {

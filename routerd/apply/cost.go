@@ -10,7 +10,7 @@ const worthwhile = 2
 const (
 	firstFixed   = 300 * time.Microsecond // of any change: stamps, waits for answers
 	firstOp      = 15 * time.Microsecond  // of a command among others
-	firstBackend = 150 * time.Microsecond // of a new backend beyond its command: HAProxy goes through all that it has
+	firstBackend = 300 * time.Microsecond // of a new backend beyond its command: HAProxy goes through all that it has
 	firstReload  = 300 * time.Millisecond
 )
 
@@ -40,7 +40,7 @@ func (c *costs) learn(operations, backends int, took time.Duration) {
 	}
 }
 
-// average moves an average an eighth of the way, and never to nothing.
+// average moves an average a quarter of the way, and never to nothing.
 func average(avg *time.Duration, d time.Duration) {
-	*avg += (max(d, 2*time.Microsecond) - *avg) / 8
+	*avg += (max(d, 2*time.Microsecond) - *avg) / 4
 }

@@ -97,7 +97,7 @@ func (a *Applier) repair(ctx context.Context, p *plan, found []difference) error
 		a.cfg.Log.Warn("HAProxy has something else than it should; repairing", "kind", f.kind, "what", f.what)
 	}
 	s, _ := a.InForce()
-	p.sizes = nil // what is repaired was counted already
+	p.sizes = map[string]int{stampMap: p.sizes[stampMap]} // what is repaired in the others was counted already
 	if err := a.carryOut(ctx, p, s.Version()); err != nil {
 		a.suspect = true
 		return fmt.Errorf("repair: %w", err)
@@ -255,7 +255,8 @@ func (a *Applier) compareWhole(ctx context.Context) error {
 	} else if a.drift.doubts++; a.drift.doubts > 1 { // what a slice can repair another round has repaired
 		a.suspect = true
 		a.cfg.Metrics.Repairs.WithLabelValues("map").Inc()
-		return fmt.Errorf("maps have %v entries, and should have %v", sizes, a.drift.sizes)
+		maps.DeleteFunc(sizes, func(file string, n int) bool { return a.drift.sizes[file] == n })
+		return fmt.Errorf("these maps have another number of entries than they should: %v", sizes)
 	}
 	if !a.capabilities().DynamicBackends {
 		return nil

@@ -27,6 +27,7 @@ func driftStory(t *testing.T, binary string) {
 	cert, _ := certificate("b", false)
 	r.put(route("a"), ends, hsts, cert, endpoints("b", serve(t, "b")))
 	server := fmt.Sprintf("be_http:ns:a/pod:%s:a:http:%s:%d", one.GetTargetName(), one.GetAddress(), one.GetPort())
+	mended := func() float64 { return testutil.ToFloat64(r.metrics.Applies.WithLabelValues("reload", "ok")) }
 	for _, s := range []struct {
 		kind, command string
 		backends      bool // needs HAProxy to add backends, else there is a reload
@@ -39,13 +40,13 @@ func driftStory(t *testing.T, binary string) {
 		{"server", "set server " + server + " weight 7", false},
 		{"backend", "set server " + server + " addr 127.0.0.1 port 1", true},
 	} {
-		repairs, reloads := r.metrics.Repairs.WithLabelValues(s.kind), r.reloads()
+		repairs, reloads, mends := r.metrics.Repairs.WithLabelValues(s.kind), r.reloads(), mended()
 		before := testutil.ToFloat64(repairs)
 		if answer := w.ask(s.command); answer != "" && s.kind != "backend" {
 			t.Errorf("%s: %s", s.command, answer)
 		}
 		if s.backends && !r.can.DynamicBackends {
-			eventually(t, s.command+" is undone by a reload", func() bool { return r.reloads() == reloads+1 })
+			eventually(t, s.command+" is undone by a reload", func() bool { return mended() == mends+1 })
 			continue
 		}
 		eventually(t, s.command+" is put right", func() bool { return testutil.ToFloat64(repairs) == before+1 })
@@ -65,9 +66,9 @@ func driftStory(t *testing.T, binary string) {
 			return !slices.Contains(w.backends(), "be_http:ns:nobody") && len(w.backends()) == 2
 		})
 	}
-	reloads := r.reloads()
+	mends := mended()
 	w.ask("add map maps/http.map more.test/ be_http:ns:a")
-	eventually(t, "an entry that belongs to no backend is undone by a reload", func() bool { return r.reloads() == reloads+1 })
+	eventually(t, "an entry that belongs to no backend is undone by a reload", func() bool { return mended() == mends+1 })
 	eventually(t, "and gone", func() bool { s, err := w.tryGet("more.test"); return err == nil && s == "503" })
 	if got := w.get("a.test"); got != "one" && got != "two" {
 		t.Errorf("in the end: %s", got)

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,6 +28,12 @@ const (
 
 // derived are the directories that hold nothing but rendered files.
 var derived = []string{"maps", "certs", "ca", "errors"}
+
+// isDerived tells whether a path is one of a rendered file.
+func isDerived(path string) bool {
+	dir, _, _ := strings.Cut(path, "/")
+	return slices.Contains(derived, dir)
+}
 
 // programDigest returns a digest of what is rendered for the empty snapshot: addresses, the program, the
 // router's own certificate; and of HAProxy's release. A routerd with other flags, or of another release, has

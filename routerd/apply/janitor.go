@@ -260,6 +260,17 @@ func (a *Applier) sweep(ctx context.Context, now time.Time) error {
 			ops = append(ops, haproxy.UnpublishBackend(name))
 		}
 	}
+	for _, ca := range []bool{false, true} {
+		paths, err := a.worker.CertificateFiles(ctx, ca)
+		if err != nil {
+			return err //nolint:wrapcheck // says what was asked
+		}
+		for _, path := range paths {
+			if isDerived(path) && !a.cfg.Renderer.Has(path) && a.held.files[path] == nil {
+				a.held.files[path] = &leavingFile{ca: ca, try: try{now, now}}
+			}
+		}
+	}
 	a.countHeld()
 	return a.worker.Do(ctx, ops...) //nolint:wrapcheck // says what was refused
 }
