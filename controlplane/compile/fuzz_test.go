@@ -107,7 +107,7 @@ func checkSafe(t failer, m protoreflect.Message) {
 
 var wholePage = regexp.MustCompile(`\AHTTP/1\.1 [2-5][0-9][0-9][ -~]*\r\n([^\x00-\x1f\x7f:]+: [^\x00-\x1f\x7f]*\r\n)*\r\n`)
 
-var pemOnly = regexp.MustCompile(`-----BEGIN [A-Z ]+-----\n[A-Za-z0-9+/=\n]+-----END [A-Z ]+-----\n`)
+var pemOnly = regexp.MustCompile(`-----BEGIN [A-Z0-9 ]+-----\n[A-Za-z0-9+/=\n]+-----END [A-Z0-9 ]+-----\n`)
 
 func checkSafeResult(t failer, r compile.Result) {
 	t.Helper()

@@ -278,7 +278,7 @@ func (u universe) configMap(t *rapid.T) metav1.Object {
 	}
 	ca := pick(t, "ca", "", "broken", u.certs["ca.crt"], u.certs["other-ca.crt"])
 	m.Data = map[string]string{
-		"ca-bundle.pem": ca, "service-ca.crt": ca,
+		"ca-bundle.pem": ca, "service-ca.crt": ca, "crl.pem": pick(t, "lists", "", "", "broken"),
 		"error-page-503.http": pick(t, "page", "", "HTTP/1.1 503 Sorry\r\n\r\nlater", "sorry"),
 	}
 	return m
