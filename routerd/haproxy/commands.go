@@ -17,7 +17,8 @@ func (o Op) String() string { return o.command.String() }
 // silent is how commands succeed that have nothing to say.
 func silent(a Answer) bool { return a.text == "" }
 
-// saying returns what is true of answers that hold one of the texts.
+// saying returns what is true of answers that hold one of the texts. What HAProxy says of one command may begin with
+// what it said of earlier ones: so the severity counts, and not only the texts.
 func saying(texts ...string) func(Answer) bool {
 	return func(a Answer) bool {
 		if a.severity >= 0 && a.severity <= 3 {
