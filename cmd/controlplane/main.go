@@ -35,7 +35,7 @@ func main() {
 
 func command() *cobra.Command {
 	c := controlplane.Config{Version: version}
-	var source, kubeconfig, namespace string
+	var source, kubeconfig, namespace, serviceCA string
 	var verbose bool
 	cmd := &cobra.Command{
 		Use:   "controlplane",
@@ -71,6 +71,11 @@ them to routerd over gRPC (delta xDS). Every flag can also come from an environm
 			if err != nil {
 				return err
 			}
+			if serviceCA != "" {
+				if c.Source, err = cluster.NewServiceCAFile(cluster.ServiceCAFileConfig{Source: c.Source, Path: serviceCA, Log: c.Log}); err != nil {
+					return err
+				}
+			}
 			return controlplane.Run(cmd.Context(), c)
 		},
 	}
@@ -78,6 +83,7 @@ them to routerd over gRPC (delta xDS). Every flag can also come from an environm
 	f.StringVar(&source, "source", "", "where objects come from: kube, the Kubernetes API; or dir:PATH, a directory of manifests")
 	f.StringVar(&kubeconfig, "kubeconfig", "", "how to reach the API server; empty: as a Pod of its cluster")
 	f.StringVar(&namespace, "namespace", "", "follow the Routes of this namespace only; empty: of all")
+	f.StringVar(&serviceCA, "service-ca-file", "", "file of the CA certificates that Services' own are verified with, PEM; empty: ConfigMap service-ca-bundle of openshift-ingress")
 	f.StringVar(&c.Listen, "listen", "127.0.0.1:9400", "gRPC address (discovery, inspection, reflection, health), HOST:PORT or unix:PATH")
 	f.StringVar(&c.Admin, "admin", "127.0.0.1:9401", "HTTP address of /metrics, /healthz and /readyz")
 	f.StringVar(&c.TLS.Cert, "tls-cert", "", "file of this replica's certificate, PEM")
