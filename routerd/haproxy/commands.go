@@ -34,7 +34,7 @@ func saying(texts ...string) func(Answer) bool {
 }
 
 // Do executes operations in order. The error is a *RefusedError for the first that HAProxy refused; those
-// after it were executed all the same.
+// after it were executed all the same. When one of them cannot be written as a command, none was executed.
 func (r *Runtime) Do(ctx context.Context, ops ...Op) error {
 	commands := make([]Command, len(ops))
 	for i, o := range ops {

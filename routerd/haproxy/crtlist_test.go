@@ -139,6 +139,12 @@ func crtListStory(t *testing.T, binary string) {
 	gets("b.test", "b.test h2")
 	must(t, r.Do(ctx, DelCrtList(list, c, 0), DelCertificate(c)))
 
+	// A name goes before a wildcard.
+	must(t, r.Do(ctx, AddCrtList(list, CrtListLine{a, "", "*.w.test"}), AddCrtList(list, CrtListLine{b, "", "x.w.test"})))
+	gets("x.w.test", "b.test http/1.1")
+	gets("y.w.test", "a.test http/1.1")
+	must(t, r.Do(ctx, DelCrtList(list, a, 13), DelCrtList(list, b, 14)))
+
 	// One certificate may have a name for each of its lines; then no number is ever needed.
 	must(t, r.Do(ctx, NewCertificate(c), SetCertificate(c, pems[2]), CommitCertificate(c), AddCrtList(list, CrtListLine{c, "h2", "b.test"}),
 		DelCrtList(list, b, 0), DelCertificate(b)))
