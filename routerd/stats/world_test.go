@@ -117,11 +117,14 @@ func (w *world) listen() (stop func()) {
 		w.t.Fatal(err)
 	}
 	srv := &http.Server{Handler: w.Exporter}
-	done := make(chan error, 1)
-	go func() { done <- srv.Serve(l) }()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = srv.Serve(l) // until it is closed
+	}()
 	return func() {
 		_ = srv.Close()
-		_ = <-done
+		<-done
 	}
 }
 
