@@ -255,7 +255,7 @@ func (c *churn) move(s *site, tick int) bool {
 			}
 			return fmt.Errorf("%d by %q", a.code, a.pod)
 		})
-		c.pods.leave(old)
+		c.pods.leave(old, func() int { return c.traffic.asks(s.host()) })
 		s.busy.Add(-1)
 		if strings.HasPrefix(s.name, "socket") && c.turns[s.name] < 4 {
 			c.turns[s.name]++

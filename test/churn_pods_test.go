@@ -96,22 +96,24 @@ func echo(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(c, rw)
 }
 
-// leave ends a Pod as a graceful one ends: it answers who still asks and asks them to close, and when nobody has asked for
-// a second it closes the connections that it keeps, and listens no more; websockets go on. It is a failure when it is
-// asked for long after its endpoint went.
-func (p *pods) leave(it *pod) {
+// leave ends a Pod as a graceful one ends: it answers who still asks and asks them to close, and when its host was asked a
+// hundred times without it, it closes the connections that it keeps, and listens no more; websockets go on. It is a
+// failure when it is asked for long after its endpoint went.
+func (p *pods) leave(it *pod, asked func() int) {
 	it.leaving.Store(true)
 	p.ending.Go(func() {
 		deadline := time.Now().Add(patience)
-		for before := int64(-1); before != it.requests.Load(); {
+		for before, since := int64(-1), 0; before != it.requests.Load() || asked() < since+100; {
 			if time.Now().After(deadline) {
 				p.mu.Lock()
 				p.failed = append(p.failed, fmt.Errorf("%s gets requests %v after its endpoint is gone", it.name, patience))
 				p.mu.Unlock()
 				return
 			}
-			before = it.requests.Load()
-			time.Sleep(time.Second) // without a request
+			if now := it.requests.Load(); now != before {
+				before, since = now, asked()
+			}
+			time.Sleep(20 * time.Millisecond) // between two looks
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()

@@ -1,6 +1,7 @@
 package test
 
 import (
+	"cmp"
 	"crypto/x509"
 	"fmt"
 	"net/http"
@@ -125,6 +126,9 @@ func (c *churn) report() {
 	}
 	c.traffic.mu.Lock()
 	defer c.traffic.mu.Unlock()
+	slices.SortStableFunc(c.traffic.failed, func(a, b failure) int { // requests that failed first
+		return cmp.Compare(b.weight(), a.weight())
+	})
 	for i, f := range c.traffic.failed {
 		if i == 40 {
 			c.t.Errorf("and %d more", len(c.traffic.failed)-i)

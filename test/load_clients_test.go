@@ -33,6 +33,7 @@ type traffic struct {
 
 	mu     sync.Mutex
 	sent   map[string]int // requests by kind of client
+	to     map[string]int // the same by host
 	failed []failure
 	asked  int // times that HAProxy asked to close a connection
 }
@@ -42,6 +43,14 @@ type failure struct {
 	at           time.Time
 	client, host string
 	err          error
+}
+
+// weight tells the graver of two failures.
+func (f failure) weight() int {
+	if errors.Is(f.err, errStale) {
+		return 0
+	}
+	return 1
 }
 
 // target is what a client asks, and what it wants to be told. The answer's body names the Pod, the host and the path.
@@ -70,7 +79,7 @@ const leavingHeader = "X-Leaving"
 func newTraffic(t testing.TB, r *router, roots *x509.CertPool) *traffic {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	l := &traffic{t: t, http: r.http, https: r.https, roots: roots, ctx: ctx, cancel: cancel, sent: map[string]int{}}
+	l := &traffic{t: t, http: r.http, https: r.https, roots: roots, ctx: ctx, cancel: cancel, sent: map[string]int{}, to: map[string]int{}}
 	t.Cleanup(l.stop)
 	return l
 }
@@ -92,6 +101,7 @@ func (l *traffic) every(period time.Duration, client, host string, step func(ctx
 			err := step(l.ctx)
 			l.mu.Lock()
 			l.sent[client]++
+			l.to[host]++
 			if err != nil && l.ctx.Err() == nil {
 				l.failed = append(l.failed, failure{time.Now(), client, host, err})
 			}
@@ -103,6 +113,13 @@ func (l *traffic) every(period time.Duration, client, host string, step func(ctx
 			}
 		}
 	})
+}
+
+// asks is how often a host was asked.
+func (l *traffic) asks(host string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.to[host]
 }
 
 // conn is a client's connection, with what was read from it.
@@ -255,6 +272,9 @@ func (l *traffic) keepAlive(period time.Duration, scheme string, w target) {
 			}
 		}
 		a := read(resp, body)
+		if err := w.check(a); err != nil {
+			return err
+		}
 		given := resp.Cookies()
 		if len(given) > 0 {
 			cookie = given[0].Name + "=" + given[0].Value
@@ -262,7 +282,7 @@ func (l *traffic) keepAlive(period time.Duration, scheme string, w target) {
 			return fmt.Errorf("the cookie %s led to %s, and then to %s", cookie, pod, a.pod)
 		}
 		pod = a.pod
-		return w.check(a)
+		return nil
 	})
 }
 
@@ -367,7 +387,7 @@ func (l *traffic) summary() string {
 	defer l.mu.Unlock()
 	failed, stale := map[string]int{}, map[string]int{}
 	for _, f := range l.failed {
-		if errors.Is(f.err, errStale) {
+		if f.weight() == 0 {
 			stale[f.client]++
 		} else {
 			failed[f.client]++
