@@ -34,15 +34,17 @@ const (
 	ConfigMap         Kind = "ConfigMap"         // *corev1.ConfigMap
 	Namespace         Kind = "Namespace"         // *corev1.Namespace
 	IngressController Kind = "IngressController" // *operatorv1.IngressController
+	Ingress           Kind = "Ingress"           // *networkingv1.Ingress (networking.k8s.io/v1)
+	IngressClass      Kind = "IngressClass"      // *networkingv1.IngressClass
 	ZoneKind          Kind = "Zone"              // *Zone
 )
 
 // Kinds returns every kind, sorted.
 func Kinds() []Kind {
-	return []Kind{ConfigMap, EndpointSlice, IngressController, Namespace, Route, Secret, Service, ZoneKind}
+	return []Kind{ConfigMap, EndpointSlice, Ingress, IngressClass, IngressController, Namespace, Route, Secret, Service, ZoneKind}
 }
 
-// Key names an object. Namespace is empty for Namespaces and Zones.
+// Key names an object. Namespace is empty for Namespaces, IngressClasses and Zones.
 type Key struct {
 	Kind            Kind
 	Namespace, Name string

@@ -15,6 +15,7 @@ import (
 	routev1 "github.com/openshift/api/route/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -81,6 +82,7 @@ func newClient(c KubeConfig) (*client, error) {
 	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Service{}, &corev1.ServiceList{}, &corev1.Secret{}, &corev1.SecretList{},
 		&corev1.ConfigMap{}, &corev1.ConfigMapList{}, &corev1.Namespace{}, &corev1.NamespaceList{})
 	scheme.AddKnownTypes(discoveryv1.SchemeGroupVersion, &discoveryv1.EndpointSlice{}, &discoveryv1.EndpointSliceList{})
+	scheme.AddKnownTypes(networkingv1.SchemeGroupVersion, &networkingv1.Ingress{}, &networkingv1.IngressList{}, &networkingv1.IngressClass{}, &networkingv1.IngressClassList{})
 	if err := metav1.AddMetaToScheme(scheme); err != nil {
 		return nil, fmt.Errorf("know the types of metadata: %w", err)
 	}
@@ -98,6 +100,8 @@ func newClient(c KubeConfig) (*client, error) {
 		ZoneKind:          {"zones", &lenient[Zone, *Zone]{}, false, true},
 		Service:           {"services", &corev1.Service{}, true, false},
 		EndpointSlice:     {"endpointslices", &discoveryv1.EndpointSlice{}, true, false},
+		Ingress:           {"ingresses", &networkingv1.Ingress{}, true, true},
+		IngressClass:      {"ingressclasses", &networkingv1.IngressClass{}, true, true},
 		Secret:            {"secrets", &corev1.Secret{}, true, false},
 		ConfigMap:         {"configmaps", &corev1.ConfigMap{}, true, false},
 		Namespace:         {"namespaces", &corev1.Namespace{}, true, false},
@@ -162,7 +166,7 @@ func (c *client) scope(kind Kind) (namespace, selector string) {
 		if c.namespace != "" {
 			return "", fields.OneTermEqualSelector(byName, c.namespace).String()
 		}
-	case Route, Service, EndpointSlice:
+	case Route, Ingress, Service, EndpointSlice:
 		return c.namespace, ""
 	default: // what is in no namespace, or is named where it is referred to
 	}

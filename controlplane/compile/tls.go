@@ -188,7 +188,10 @@ func (b *builder) certificate(tls *routev1.TLSConfig) {
 // externalCertificate uses the certificate of a Secret. Its resource is shared by all Routes that use it,
 // unless one adds CA certificates to the chain.
 func (b *builder) externalCertificate(name, ca, own string) {
-	const field = "spec.tls.externalCertificate"
+	field := "spec.tls.externalCertificate"
+	if b.rule != nil {
+		field = b.rule.secretField
+	}
 	if f := validation.IsDNS1123Subdomain(name); len(f) > 0 {
 		b.external = append(b.external, invalid(field, name, f[0]))
 		return

@@ -128,7 +128,7 @@ func TestRightsAreFew(t *testing.T) {
 						t.Errorf("%s: %s allows %s: it only reads", name, role, what)
 					}
 					for _, kind := range r.Resources {
-						if !slices.Contains([]string{"routes", "services", "endpointslices", "namespaces", "nodes", "ingresscontrollers", "zones"}, kind) {
+						if !slices.Contains([]string{"routes", "ingresses", "ingressclasses", "services", "endpointslices", "namespaces", "nodes", "ingresscontrollers", "zones"}, kind) {
 							t.Errorf("%s: %s allows %s", name, role, what)
 						}
 					}
