@@ -152,7 +152,7 @@ func (c *churn) wasChurn(during time.Duration) {
 	}
 	for _, kind := range []string{
 		"route added", "route removed", "route added again", "host changed", "termination changed", "path added", "path removed", "certificate replaced",
-		"endpoint gone", "endpoint moved at once", "option changed",
+		"endpoint added", "endpoint moved at once", "option changed",
 	} {
 		if len(c.took[kind]) == 0 {
 			c.t.Errorf("there was no %q", kind)
