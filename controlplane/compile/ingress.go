@@ -2,6 +2,7 @@ package compile
 
 import (
 	"maps"
+	"reflect"
 	"slices"
 
 	routev1 "github.com/openshift/api/route/v1"
@@ -182,7 +183,7 @@ func (c *Compiler) translate(d *dirty) {
 				continue // an object of its own
 			}
 			m := c.ingresses.made(k)
-			if r != nil && r.object != nil && equality.Semantic.DeepEqual(r.object, m.object) && equality.Semantic.DeepEqual(r.rule, m.rule) {
+			if r != nil && r.object != nil && equality.Semantic.DeepEqual(r.object, m.object) && reflect.DeepEqual(r.rule, m.rule) {
 				continue
 			}
 			c.place(k, m, d)

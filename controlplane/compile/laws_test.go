@@ -4,6 +4,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -181,7 +182,8 @@ func checkClaims(t *rapid.T, w *world) {
 		}
 		host := r.GetHost()
 		if r.GetWildcard() {
-			host = "*." + host[2:] // the hosts of the universe have first labels of one letter
+			_, parent, _ := strings.Cut(host, ".")
+			host = "*." + parent
 		}
 		for _, o := range byHost[host] {
 			passthrough := tsujiv1.Termination_TERMINATION_PASSTHROUGH
@@ -212,7 +214,7 @@ func newUniverse(t testing.TB) universe {
 func pick[T any](t *rapid.T, label string, of ...T) T { return rapid.SampledFrom(of).Draw(t, label) }
 
 func (u universe) change(t *rapid.T) cluster.Change {
-	o := pick(t, "kind", u.route, u.route, u.route, u.service, u.slice, u.secret, u.configMap, u.namespace, u.ingressController)(t)
+	o := pick(t, "kind", u.route, u.route, u.route, u.service, u.slice, u.secret, u.configMap, u.namespace, u.ingressController, u.ingress, u.ingress, u.ingressClass)(t)
 	if pick(t, "gone", false, false, false, true) {
 		return gone(o)
 	}
@@ -224,7 +226,10 @@ func meta(t *rapid.T, names ...string) metav1.ObjectMeta {
 }
 
 func (u universe) route(t *rapid.T) metav1.Object {
-	r := &routev1.Route{ObjectMeta: meta(t, "r1", "r2", "r3")}
+	r := &routev1.Route{ObjectMeta: meta(t, "r1", "r2", "r3", madeOfI1)}
+	if of := pick(t, "made of", "", "", "", "i1", "i2"); of != "" {
+		r.OwnerReferences = []metav1.OwnerReference{{APIVersion: "networking.k8s.io/v1", Kind: "Ingress", Name: of, Controller: new(true)}}
+	}
 	r.UID = types.UID(pick(t, "uid", "", "a", "b"))
 	if age := pick(t, "age", 0, 1, 2, 3); age > 0 {
 		r.CreationTimestamp = metav1.NewTime(time.Unix(int64(age)*1000, 0))
