@@ -24,6 +24,9 @@ type KubeConfig struct {
 	REST *rest.Config
 	// Namespace restricts Routes, Services, EndpointSlices and Namespaces to those of one; empty: all.
 	Namespace string
+	// ExternalCertificateReader is the service account whose rights are followed: Roles, ClusterRoles and the
+	// bindings of both to it, as far as they are about Secrets. Zero: none are.
+	ExternalCertificateReader Reader
 	// Version is this program's, for the user agent.
 	Version string
 	// Log is told of faults that appear and go.
@@ -104,7 +107,9 @@ func ordinary() timing {
 // It needs the rights to list and watch: routes (route.openshift.io), ingresses and ingressclasses
 // (networking.k8s.io), services, endpointslices (discovery.k8s.io), namespaces and nodes in the cluster; zones (tsuji.dev) where that API is installed;
 // ingresscontrollers (operator.openshift.io) in namespace openshift-ingress-operator where that is; and
-// secrets and configmaps, by name (resourceNames) if wanted, where they are referred to. No other verbs.
+// secrets and configmaps, by name (resourceNames) if wanted, where they are referred to; and, if someone's right to read
+// Secrets is to be followed, roles, rolebindings, clusterroles and clusterrolebindings
+// (rbac.authorization.k8s.io) in the cluster. No other verbs.
 // Restricted to a namespace, routes, ingresses, services and endpointslices in it, and of namespaces it and
 // kube-system, which may be by resourceNames.
 type Kube struct {

@@ -70,6 +70,11 @@ func newLife(k *Kube) *life {
 		}
 		l.feeds = append(l.feeds, f)
 	}
+	if k.client.reader != (Reader{}) {
+		for _, kind := range accessKinds() {
+			l.feeds = append(l.feeds, newFeed(l, kind, nil))
+		}
+	}
 	for _, kind := range Kinds() {
 		l.objects[kind] = map[name]metav1.Object{}
 	}
@@ -209,6 +214,8 @@ func (l *life) put(key Key, obj metav1.Object) {
 		} else {
 			obj = s
 		}
+	case Role, RoleBinding, ClusterRole, ClusterRoleBinding:
+		obj = l.kube.client.reader.stripAccess(obj)
 	default: // as it is
 	}
 	l.set(key, obj)

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer/json"
@@ -27,6 +28,11 @@ var gvks = map[Kind]schema.GroupVersionKind{
 	Ingress:           networkingv1.SchemeGroupVersion.WithKind("Ingress"),
 	IngressClass:      networkingv1.SchemeGroupVersion.WithKind("IngressClass"),
 	ZoneKind:          ZoneVersion.WithKind("Zone"),
+
+	Role:               rbacv1.SchemeGroupVersion.WithKind("Role"),
+	RoleBinding:        rbacv1.SchemeGroupVersion.WithKind("RoleBinding"),
+	ClusterRole:        rbacv1.SchemeGroupVersion.WithKind("ClusterRole"),
+	ClusterRoleBinding: rbacv1.SchemeGroupVersion.WithKind("ClusterRoleBinding"),
 }
 
 // The namespace of an object that names none: kubectl's, but for IngressControllers, which OpenShift
@@ -37,7 +43,9 @@ const (
 )
 
 // namespaced tells whether objects of the kind live in a namespace.
-func (k Kind) namespaced() bool { return k != Namespace && k != IngressClass && k != ZoneKind }
+func (k Kind) namespaced() bool {
+	return k != Namespace && k != IngressClass && k != ZoneKind && k != ClusterRole && k != ClusterRoleBinding
+}
 
 // decoder turns JSON into objects with an API server's defaults.
 type decoder struct {
@@ -52,6 +60,7 @@ func newDecoder() *decoder {
 	s.AddKnownTypes(discoveryv1.SchemeGroupVersion, &discoveryv1.EndpointSlice{})
 	s.AddKnownTypes(operatorv1.GroupVersion, &operatorv1.IngressController{})
 	s.AddKnownTypes(networkingv1.SchemeGroupVersion, &networkingv1.Ingress{}, &networkingv1.IngressClass{})
+	s.AddKnownTypes(rbacv1.SchemeGroupVersion, &rbacv1.Role{}, &rbacv1.RoleBinding{}, &rbacv1.ClusterRole{}, &rbacv1.ClusterRoleBinding{})
 	s.AddKnownTypes(ZoneVersion, &Zone{}, &ZoneList{})
 	addDefaults(s, defaultRoute)
 	addDefaults(s, defaultService)

@@ -37,6 +37,9 @@ type Config struct {
 	IngressController string
 	// AllowLoopbackEndpoints lets endpoints have loopback addresses: for a source on the same machine.
 	AllowLoopbackEndpoints bool
+	// ExternalCertificateReader is the service account that must be allowed to read the Secrets that Routes
+	// name as their certificates, by Roles and bindings among the objects. Zero: that is not looked at.
+	ExternalCertificateReader cluster.Reader
 }
 
 // Validate reports what is wrong with the configuration.
@@ -72,6 +75,7 @@ type Compiler struct {
 	ingresses ingresses
 	refs      refs // who refers to shared facts, by count
 	crypto    *crypto
+	access    access
 
 	policy             policy // what the IngressController says about which Routes are admitted
 	defaultCertificate id     // the Secret that it names; zero: none
@@ -95,6 +99,7 @@ func New(c Config) *Compiler {
 		ingresses:         newIngresses(),
 		refs:              newRefs(),
 		crypto:            newCrypto(),
+		access:            newAccess(c.ExternalCertificateReader),
 		policy:            policyOf(nil),
 	}
 }
@@ -109,6 +114,7 @@ type dirty struct {
 	configMaps map[id]struct{}
 	ingresses  map[id]struct{} // Ingresses to translate again
 	endpoints  map[endpointsRef]struct{}
+	access     map[string]struct{} // namespaces in which the right to read Secrets may differ; empty: all
 	settings   bool
 }
 
@@ -116,13 +122,14 @@ type dirty struct {
 func (c *Compiler) Apply(changes []cluster.Change) Result {
 	d := &dirty{
 		standing: map[id]*route{}, content: map[id]*route{}, services: map[id]struct{}{},
-		secrets: map[id]struct{}{}, configMaps: map[id]struct{}{}, ingresses: map[id]struct{}{}, endpoints: map[endpointsRef]struct{}{}, settings: !c.started,
+		secrets: map[id]struct{}{}, configMaps: map[id]struct{}{}, ingresses: map[id]struct{}{}, endpoints: map[endpointsRef]struct{}{}, access: map[string]struct{}{}, settings: !c.started,
 	}
 	c.started = true
 	for _, ch := range changes {
 		c.ingest(ch, d)
 	}
 	c.translate(d)
+	c.markAccess(d)
 	for k, r := range d.standing {
 		c.stand(r)
 		d.content[k] = r
@@ -203,6 +210,8 @@ func (c *Compiler) ingest(ch cluster.Change, d *dirty) {
 		}
 	case cluster.Ingress, cluster.IngressClass:
 		// c.ingresses knows them.
+	case cluster.Role, cluster.RoleBinding, cluster.ClusterRole, cluster.ClusterRoleBinding:
+		c.access.put(ch, d)
 	case cluster.ZoneKind:
 		// Nothing is compiled from these.
 	}

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -32,9 +33,13 @@ type world struct {
 	objects  map[cluster.Key]metav1.Object
 }
 
-func newWorld() *world {
+func newWorld(reader ...cluster.Reader) *world {
+	var c compile.Config
+	if len(reader) > 0 {
+		c.ExternalCertificateReader = reader[0]
+	}
 	return &world{
-		compiler: compile.New(compile.Config{}),
+		compiler: compile.New(c),
 		verdicts: map[cluster.Key]*tsujiv1.RouteVerdict{}, objects: map[cluster.Key]metav1.Object{},
 	}
 }
@@ -62,7 +67,8 @@ func TestIncrementalEqualsFromNothing(t *testing.T) {
 	t.Parallel()
 	u := newUniverse(t)
 	rapid.Check(t, func(t *rapid.T) {
-		w := newWorld()
+		reader := pick(t, "reader", cluster.Reader{}, router, router)
+		w := newWorld(reader)
 		w.apply()
 		for range rapid.IntRange(1, 25).Draw(t, "steps") {
 			var changes []cluster.Change
@@ -74,7 +80,7 @@ func TestIncrementalEqualsFromNothing(t *testing.T) {
 			checkClaims(t, w)
 			checkSafeResult(t, w.last)
 		}
-		fresh := newWorld()
+		fresh := newWorld(reader)
 		var all []cluster.Change
 		for _, o := range w.objects {
 			all = append(all, put(o))
@@ -100,7 +106,7 @@ func TestIncrementalEqualsFromNothing(t *testing.T) {
 		for _, o := range slices.Collect(maps.Values(w.objects)) {
 			w.apply(gone(o))
 		}
-		empty := newWorld()
+		empty := newWorld(reader)
 		empty.apply()
 		equal(t, w, empty)
 	})
@@ -214,7 +220,7 @@ func newUniverse(t testing.TB) universe {
 func pick[T any](t *rapid.T, label string, of ...T) T { return rapid.SampledFrom(of).Draw(t, label) }
 
 func (u universe) change(t *rapid.T) cluster.Change {
-	o := pick(t, "kind", u.route, u.route, u.route, u.service, u.slice, u.secret, u.configMap, u.namespace, u.ingressController, u.ingress, u.ingress, u.ingressClass)(t)
+	o := pick(t, "kind", u.route, u.route, u.route, u.service, u.slice, u.secret, u.configMap, u.namespace, u.ingressController, u.ingress, u.ingress, u.ingressClass, u.role, u.binding)(t)
 	if pick(t, "gone", false, false, false, true) {
 		return gone(o)
 	}
@@ -328,6 +334,37 @@ func (u universe) secret(t *rapid.T) metav1.Object {
 	}
 	s.Data = map[string][]byte{"tls.crt": []byte(u.certs[crt+".crt"]), "tls.key": []byte(u.certs[crt+".key"])}
 	return s
+}
+
+// router is OpenShift's.
+var router = cluster.Reader{Namespace: "openshift-ingress", Name: "router"}
+
+// role is a Role or a ClusterRole.
+func (u universe) role(t *rapid.T) metav1.Object {
+	rules := pick(t, "rules", nil,
+		[]rbacv1.PolicyRule{{APIGroups: []string{"*"}, Resources: []string{"*"}, Verbs: []string{"*"}}},
+		[]rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"get", "list", "watch"}, ResourceNames: []string{"t1"}}},
+		[]rbacv1.PolicyRule{
+			{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"get"}},
+			{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"watch"}},
+		})
+	if pick(t, "cluster role", false, true) {
+		return &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: pick(t, "name", "o1", "o2")}, Rules: rules}
+	}
+	return &rbacv1.Role{ObjectMeta: meta(t, "o1", "o2"), Rules: rules}
+}
+
+// binding is a RoleBinding or a ClusterRoleBinding.
+func (u universe) binding(t *rapid.T) metav1.Object {
+	subjects := []rbacv1.Subject{pick(t, "subject",
+		rbacv1.Subject{Kind: "ServiceAccount", Namespace: "openshift-ingress", Name: "router"},
+		rbacv1.Subject{Kind: "ServiceAccount", Name: "router"},
+		rbacv1.Subject{Kind: "Group", Name: "system:authenticated"})}
+	role := rbacv1.RoleRef{Kind: pick(t, "of", "Role", "ClusterRole"), Name: pick(t, "role", "o1", "o2")}
+	if pick(t, "cluster binding", false, true) {
+		return &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: pick(t, "name", "b1", "b2")}, Subjects: subjects, RoleRef: role}
+	}
+	return &rbacv1.RoleBinding{ObjectMeta: meta(t, "b1", "b2"), Subjects: subjects, RoleRef: role}
 }
 
 func (u universe) namespace(t *rapid.T) metav1.Object {

@@ -20,6 +20,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
@@ -219,6 +220,7 @@ func changesOf(t testing.TB, manifests string) []cluster.Change {
 			"Route": &routev1.Route{}, "Service": &corev1.Service{}, "EndpointSlice": &discoveryv1.EndpointSlice{},
 			"Secret": &corev1.Secret{}, "ConfigMap": &corev1.ConfigMap{}, "Namespace": &corev1.Namespace{}, "IngressController": &operatorv1.IngressController{},
 			"Ingress": &networkingv1.Ingress{}, "IngressClass": &networkingv1.IngressClass{},
+			"Role": &rbacv1.Role{}, "RoleBinding": &rbacv1.RoleBinding{}, "ClusterRole": &rbacv1.ClusterRole{}, "ClusterRoleBinding": &rbacv1.ClusterRoleBinding{},
 		}
 		o := objects[kind.Kind]
 		if o == nil {
@@ -276,6 +278,14 @@ func keyOf(o metav1.Object) cluster.Key {
 		k = cluster.Ingress
 	case *networkingv1.IngressClass:
 		k = cluster.IngressClass
+	case *rbacv1.Role:
+		k = cluster.Role
+	case *rbacv1.RoleBinding:
+		k = cluster.RoleBinding
+	case *rbacv1.ClusterRole:
+		k = cluster.ClusterRole
+	case *rbacv1.ClusterRoleBinding:
+		k = cluster.ClusterRoleBinding
 	}
 	return cluster.Key{Kind: k, Namespace: o.GetNamespace(), Name: o.GetName()}
 }
