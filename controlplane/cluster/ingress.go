@@ -8,6 +8,7 @@ import (
 	routev1 "github.com/openshift/api/route/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // The controllers whose IngressClasses are ours: Tsuji's own, and the one that OpenShift's translation of
@@ -63,7 +64,7 @@ func NewIngresses() *Ingresses {
 // Put takes what an object is now, nil if it is gone, and returns the names of the Ingresses that may be
 // ours now and were not, or the other way, or are another: each to be asked for again. Objects of other
 // kinds than Ingress, IngressClass and Route do not matter.
-func (s *Ingresses) Put(key Key, obj metav1.Object) []name {
+func (s *Ingresses) Put(key Key, obj metav1.Object) []types.NamespacedName {
 	n := name{Namespace: key.Namespace, Name: key.Name}
 	switch key.Kind {
 	case Ingress:
@@ -82,7 +83,7 @@ func (s *Ingresses) Put(key Key, obj metav1.Object) []name {
 }
 
 // Ours returns the Ingress of that name; nil if there is none, or it is another's.
-func (s *Ingresses) Ours(n name) *networkingv1.Ingress {
+func (s *Ingresses) Ours(n types.NamespacedName) *networkingv1.Ingress {
 	i := s.objects[n]
 	if i == nil || len(s.made[n]) > 0 {
 		return nil
