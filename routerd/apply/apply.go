@@ -187,6 +187,9 @@ const (
 	becauseMend    reason = "mend"    // HAProxy ran something else
 )
 
+// reasons are all that there are.
+var reasons = []reason{becauseProgram, becauseRelease, becauseCheaper, becauseFailure, becauseMend}
+
 var errStopped = errors.New("the router is stopping")
 
 func (a *Applier) apply(ctx context.Context, next snapshot.Snapshot, d snapshot.Delta) (method, error) {

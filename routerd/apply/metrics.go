@@ -58,6 +58,9 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		Operations: counter("operations_total", "Commands that changes at run time were made of, those that read back included."),
 		Seconds:    counter("operations_seconds_total", "Time that changes at run time took."),
 	}
+	for _, why := range reasons {
+		m.Reloads.WithLabelValues(string(why)) // that there was none is a fact as well
+	}
 	if r != nil {
 		r.MustRegister(m.Applies, m.Duration, m.Fallbacks, m.Reloads, m.Restarts, m.Adoptions, m.Leaving, m.Suspended, m.Repairs, m.Operations, m.Seconds)
 	}
