@@ -33,10 +33,11 @@ var imports = map[string]string{
 	"controlplane/release": "proto/tsuji/v1 snapshot",
 	"controlplane/xds":     "controlplane/fleet controlplane/release identity proto/tsuji/v1 snapshot",
 
-	"routerd":           "admin identity proto/tsuji/v1 routerd/apply routerd/haproxy routerd/render routerd/store routerd/subscribe snapshot",
+	"routerd":           "admin identity proto/tsuji/v1 routerd/apply routerd/haproxy routerd/render routerd/stats routerd/store routerd/subscribe snapshot",
 	"routerd/apply":     "proto/tsuji/v1 routerd/haproxy routerd/render snapshot",
 	"routerd/haproxy":   "",
 	"routerd/render":    "proto/tsuji/v1 snapshot",
+	"routerd/stats":     "",
 	"routerd/store":     "snapshot",
 	"routerd/subscribe": "proto/tsuji/v1 snapshot",
 

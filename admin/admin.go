@@ -23,6 +23,7 @@ import (
 type Config struct {
 	Listener net.Listener        // closed by Serve
 	Metrics  prometheus.Gatherer // what /metrics answers
+	Handler  http.Handler        // what /metrics answers instead; nil: Metrics
 	Ready    func() error        // nil error: /readyz answers 200; else 503 with the error's text
 	Log      *slog.Logger
 }
@@ -56,7 +57,11 @@ func Serve(ctx context.Context, c Config) error {
 
 func handler(c Config) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(c.Metrics, promhttp.HandlerOpts{}))
+	metrics := c.Handler
+	if metrics == nil {
+		metrics = promhttp.HandlerFor(c.Metrics, promhttp.HandlerOpts{})
+	}
+	mux.Handle("GET /metrics", metrics)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if err := c.Ready(); err != nil {

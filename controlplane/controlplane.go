@@ -50,6 +50,7 @@ type Config struct {
 	TLS         identity.Files // certificate, key, and the CA that clients are verified with; not read when Insecure
 	TrustDomain string         // SPIFFE trust domain of every identity
 	Insecure    bool           // no TLS, no identities: for loopback addresses and a directory only
+	Reader      cluster.Reader // the service account that must be allowed to read external certificates; zero: that is not looked at
 	Loopback    bool           // endpoints may have loopback addresses: for a source on the same machine
 	Version     string         // of the program, for people
 	Log         *slog.Logger
@@ -118,7 +119,7 @@ func Run(ctx context.Context, c Config) error {
 	p := &pipeline{
 		source: c.Source, board: board, inspect: inspection, now: time.Now, log: c.Log,
 		compile: func(name string) *compile.Compiler {
-			return compile.New(compile.Config{IngressController: name, AllowLoopbackEndpoints: c.Loopback})
+			return compile.New(compile.Config{IngressController: name, AllowLoopbackEndpoints: c.Loopback, ExternalCertificateReader: c.Reader})
 		},
 		synced: func() {
 			inspection.SetSynced()

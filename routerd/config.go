@@ -35,6 +35,8 @@ type Config struct {
 	ShutdownDelay time.Duration // how long readiness fails before connections are drained
 	DrainTimeout  time.Duration // how long connections may drain
 
+	MetricsServerThreshold int // servers above which there are no metrics of servers; 0: 500; negative: never any
+
 	Version string // of the program, for people
 	Log     *slog.Logger
 }

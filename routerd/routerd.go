@@ -28,6 +28,7 @@ import (
 	"github.com/tsuji-dev/tsuji/routerd/apply"
 	"github.com/tsuji-dev/tsuji/routerd/haproxy"
 	"github.com/tsuji-dev/tsuji/routerd/render"
+	"github.com/tsuji-dev/tsuji/routerd/stats"
 	"github.com/tsuji-dev/tsuji/routerd/store"
 	"github.com/tsuji-dev/tsuji/routerd/subscribe"
 	"github.com/tsuji-dev/tsuji/snapshot"
@@ -60,6 +61,10 @@ func Run(ctx context.Context, c Config) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("listen on --admin %s: %w", c.Admin, err), record.Close())
 	}
+	exporter, metricsListener, err := newExporter(ctx, c, metrics)
+	if err != nil {
+		return errors.Join(err, adminListener.Close(), record.Close())
+	}
 
 	// What serves outlives ctx by the graceful stop.
 	alive, end := context.WithCancel(context.WithoutCancel(ctx))
@@ -68,12 +73,15 @@ func Run(ctx context.Context, c Config) error {
 	serving.Go(func() error { return record.Run(alive) })
 	serving.Go(func() error { return applier.Run(alive) })
 	serving.Go(func() error {
-		return admin.Serve(alive, admin.Config{Listener: adminListener, Metrics: metrics, Log: c.Log, Ready: func() error {
+		return admin.Serve(alive, admin.Config{Listener: adminListener, Handler: exporter, Log: c.Log, Ready: func() error {
 			if _, ok := applier.InForce(); !ok {
 				return errors.New("no snapshot is in force yet")
 			}
 			return nil
 		}})
+	})
+	serving.Go(func() error {
+		return admin.Serve(alive, admin.Config{Listener: metricsListener, Handler: exporter, Log: c.Log, Ready: func() error { return nil }})
 	})
 	c.Log.Info("routerd started", "version", c.Version, "haproxy", version, "zone", c.Zone, "name", c.Name, "control_plane", c.ControlPlane, "state_dir", c.StateDir)
 
@@ -140,6 +148,27 @@ func newApplier(ctx context.Context, c Config, metrics prometheus.Registerer) (*
 	})
 	return a, version.String(), nil
 }
+
+// newExporter makes what answers /metrics, and the listener through which HAProxy hands on what the stats addresses
+// are asked for: in the jail, where there is one, and for its user.
+func newExporter(ctx context.Context, c Config, metrics prometheus.Gatherer) (*stats.Exporter, net.Listener, error) {
+	dir := filepath.Join(c.StateDir, "haproxy")
+	exporter, err := stats.New(stats.Config{
+		Socket: filepath.Join(dir, haproxy.AdminSocket), Metrics: metrics, ServerThreshold: c.MetricsServerThreshold, Log: c.Log,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	path, user, group := filepath.Join(dir, haproxy.RunDir, metricsSocket), os.Geteuid(), os.Getegid()
+	if user == 0 {
+		path, user, group = filepath.Join(dir, haproxy.JailDir, metricsSocket), nobody, nobody
+	}
+	l, err := stats.Listen(ctx, path, user, group)
+	return exporter, l, err
+}
+
+// metricsSocket is the name of the socket in HAProxy's run directory or jail; haproxy.cfg has it too.
+const metricsSocket = "metrics.sock"
 
 // maxFileDescriptors is as many as HAProxy is told that it may open at the most: "unlimited" is a number too.
 const maxFileDescriptors = 4 << 20

@@ -84,6 +84,8 @@ var resources = map[string]schema.GroupVersionResource{
 	"Secret":        {Version: "v1", Resource: "secrets"},
 	"Namespace":     {Version: "v1", Resource: "namespaces"},
 
+	"Ingress":           {Group: "networking.k8s.io", Version: "v1", Resource: "ingresses"},
+	"IngressClass":      {Group: "networking.k8s.io", Version: "v1", Resource: "ingressclasses"},
 	"IngressController": {Group: "operator.openshift.io", Version: "v1", Resource: "ingresscontrollers"},
 }
 

@@ -35,7 +35,7 @@ func main() {
 
 func command() *cobra.Command {
 	c := controlplane.Config{Version: version}
-	var source, kubeconfig, namespace string
+	var source, kubeconfig, namespace, serviceCA, reader string
 	var verbose bool
 	cmd := &cobra.Command{
 		Use:   "controlplane",
@@ -55,8 +55,11 @@ them to routerd over gRPC (delta xDS). Every flag can also come from an environm
 			if err := c.Validate(); err != nil {
 				return err
 			}
-			path, isDir := strings.CutPrefix(source, "dir:")
 			var err error
+			if c.Reader, err = cluster.ParseReader(reader); err != nil {
+				return fmt.Errorf("--external-certificate-reader: %w", err)
+			}
+			path, isDir := strings.CutPrefix(source, "dir:")
 			switch {
 			case isDir && path != "":
 				c.Loopback = true
@@ -64,12 +67,17 @@ them to routerd over gRPC (delta xDS). Every flag can also come from an environm
 			case source == "kube" && c.Insecure:
 				return errors.New("--insecure is for a directory as the source only, not for --source=kube")
 			case source == "kube":
-				c.Source, err = kube(kubeconfig, namespace, c.Log)
+				c.Source, err = kube(kubeconfig, namespace, c)
 			default:
 				return fmt.Errorf("--source=%s: want kube, or dir:PATH, a directory of manifests, as in --source=dir:examples/demo", source)
 			}
 			if err != nil {
 				return err
+			}
+			if serviceCA != "" {
+				if c.Source, err = cluster.NewServiceCAFile(cluster.ServiceCAFileConfig{Source: c.Source, Path: serviceCA, Log: c.Log}); err != nil {
+					return err
+				}
 			}
 			return controlplane.Run(cmd.Context(), c)
 		},
@@ -78,6 +86,8 @@ them to routerd over gRPC (delta xDS). Every flag can also come from an environm
 	f.StringVar(&source, "source", "", "where objects come from: kube, the Kubernetes API; or dir:PATH, a directory of manifests")
 	f.StringVar(&kubeconfig, "kubeconfig", "", "how to reach the API server; empty: as a Pod of its cluster")
 	f.StringVar(&namespace, "namespace", "", "follow the Routes of this namespace only; empty: of all")
+	f.StringVar(&reader, "external-certificate-reader", "", "service account that must be allowed to get, list and watch the Secrets that Routes name as external certificates, as system:serviceaccount:openshift-ingress:router must be for OpenShift's router; empty: the control plane's own right to list and watch them is enough")
+	f.StringVar(&serviceCA, "service-ca-file", "", "file of the CA certificates that Services' own are verified with, PEM; empty: ConfigMap service-ca-bundle of openshift-ingress")
 	f.StringVar(&c.Listen, "listen", "127.0.0.1:9400", "gRPC address (discovery, inspection, reflection, health), HOST:PORT or unix:PATH")
 	f.StringVar(&c.Admin, "admin", "127.0.0.1:9401", "HTTP address of /metrics, /healthz and /readyz")
 	f.StringVar(&c.TLS.Cert, "tls-cert", "", "file of this replica's certificate, PEM")
@@ -90,12 +100,14 @@ them to routerd over gRPC (delta xDS). Every flag can also come from an environm
 }
 
 // kube returns the Kubernetes API as a source.
-func kube(kubeconfig, namespace string, log *slog.Logger) (cluster.Source, error) {
+func kube(kubeconfig, namespace string, c controlplane.Config) (cluster.Source, error) {
 	rest, err := cluster.LoadREST(kubeconfig)
 	if err != nil {
 		return nil, err
 	}
-	return cluster.NewKube(cluster.KubeConfig{REST: rest, Namespace: namespace, Version: version, Log: log, Now: time.Now})
+	return cluster.NewKube(cluster.KubeConfig{
+		REST: rest, Namespace: namespace, ExternalCertificateReader: c.Reader, Version: version, Log: c.Log, Now: time.Now,
+	})
 }
 
 func logger(verbose bool) *slog.Logger {

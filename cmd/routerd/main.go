@@ -82,6 +82,7 @@ end of routerd leaves HAProxy serving; the next routerd with the same --state-di
 	f.DurationVar(&c.ShutdownDelay, "shutdown-delay", 45*time.Second, "how long readiness fails before connections are drained")
 	f.DurationVar(&c.DrainTimeout, "drain-timeout", time.Hour, "how long connections may drain")
 	f.StringVar(&c.Admin, "admin", "127.0.0.1:9402", "HTTP address of routerd's own /metrics, /healthz and /readyz")
+	f.IntVar(&c.MetricsServerThreshold, "metrics-server-threshold", 500, "number of servers above which /metrics has none of servers; negative: never any")
 	f.BoolVarP(&verbose, "verbose", "v", false, "log debug messages too")
 	return cmd
 }

@@ -146,7 +146,7 @@ func (c *compiled) resources(_ context.Context, prefix string) ([]*tsujiv1.Resou
 
 // object implements evidence.
 func (c *compiled) object(namespace, name string) (object, bool) {
-	key := cluster.Key{Kind: cluster.Route, Namespace: namespace, Name: name}
+	key := c.written(namespace, name)
 	i, ok := slices.BinarySearchFunc(c.Changes, key, func(ch cluster.Change, k cluster.Key) int { return ch.Key.Compare(k) })
 	if !ok {
 		return object{}, false
@@ -204,10 +204,14 @@ func explain(ctx context.Context, q question, ingressController string, e eviden
 	var httpRoute, httpsRoute *tsujiv1.Route
 	x.HTTP, httpRoute = plainHTTP(q, exact, wildcard)
 	x.HTTPS, httpsRoute = overTLS(q, exact, wildcard)
+	sources := map[string]string{}
+	for _, v := range verdicts {
+		sources[v.GetNamespace()+"/"+v.GetName()] = madeOf(v)
+	}
 	for _, r := range slices.Concat(exact, wildcard) {
 		o, _ := e.object(r.GetNamespace(), r.GetName())
 		x.Routes = append(x.Routes, &candidate{
-			Route: routeName(r), Place: o.place, Host: shownHost(r), Path: r.GetPath(),
+			Route: routeName(r), Source: sources[routeName(r)], Place: o.place, Host: shownHost(r), Path: r.GetPath(),
 			Termination: termination(r.GetTermination()), Admitted: true,
 			HTTP: whyHTTP(q, r, httpRoute, exact), HTTPS: whyHTTPS(q, r, httpsRoute),
 		})
@@ -216,7 +220,7 @@ func explain(ctx context.Context, q question, ingressController string, e eviden
 		if refusedRival(q, v) {
 			o, _ := e.object(v.GetNamespace(), v.GetName())
 			x.Routes = append(x.Routes, &candidate{
-				Route: v.GetNamespace() + "/" + v.GetName(), Place: o.place, Host: v.GetHost(), Path: v.GetPath(),
+				Route: v.GetNamespace() + "/" + v.GetName(), Source: madeOf(v), Place: o.place, Host: v.GetHost(), Path: v.GetPath(),
 				Termination: termination(v.GetTermination()), HTTP: "refused", HTTPS: "refused", Reason: v.GetReason(), Message: v.GetMessage(), shown: o.shown(),
 			})
 		}
@@ -287,6 +291,14 @@ func one(resources []*tsujiv1.Resource) (snapshot.Snapshot, error) {
 	return snapshot.Snapshot{}.Apply(0, d), nil
 }
 
+// ofSource tells people what a Route was made of.
+func ofSource(source string) string {
+	if source == "" {
+		return ""
+	}
+	return " of " + source
+}
+
 // table writes the explanation for people.
 func (x *explanation) table(g *grid) {
 	g.fact("Plain HTTP", "%s", x.HTTP.Text)
@@ -302,7 +314,7 @@ func (x *explanation) table(g *grid) {
 	}
 	for _, r := range x.Routes {
 		if !r.Admitted {
-			g.text("\n%s%s is refused: %s: %s", r.Route, r.shown, r.Reason, strings.ReplaceAll(r.Message, "\n", " "))
+			g.text("\n%s%s%s is refused: %s: %s", r.Route, ofSource(r.Source), r.shown, r.Reason, strings.ReplaceAll(r.Message, "\n", " "))
 		}
 	}
 	for _, d := range x.Answers {

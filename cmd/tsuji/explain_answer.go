@@ -17,8 +17,9 @@ type answer struct {
 
 // candidate is a Route that asks for the host.
 type candidate struct {
-	Route       string `json:"route"`           // namespace/name
-	Place       string `json:"place,omitempty"` // file and line
+	Route       string `json:"route"`            // namespace/name
+	Source      string `json:"source,omitempty"` // what it was made of: "Ingress shop, spec.rules[0]"
+	Place       string `json:"place,omitempty"`  // file and line
 	Host        string `json:"host"`
 	Path        string `json:"path"`
 	Termination string `json:"termination"`

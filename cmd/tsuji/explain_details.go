@@ -16,6 +16,7 @@ import (
 // details are a Route's that answers.
 type details struct {
 	Route    string   `json:"route"`
+	Source   string   `json:"source,omitempty"`
 	Place    string   `json:"place,omitempty"`
 	Warnings []string `json:"warnings,omitempty"`
 	Options  []option `json:"options"`
@@ -44,7 +45,7 @@ func (d *details) takesTraffic() bool {
 }
 
 func (d *details) table(g *grid) {
-	g.text("\nRoute %s%s", d.Route, d.shown)
+	g.text("\nRoute %s%s%s", d.Route, ofSource(d.Source), d.shown)
 	for _, w := range d.Warnings {
 		g.text("  warning: %s", w)
 	}
@@ -75,7 +76,7 @@ func (o origins) details(ctx context.Context, e evidence, r *tsujiv1.Route, verd
 	d := &details{Route: routeName(r), Place: of.place, shown: of.shown(), Servers: []server{}}
 	for _, v := range verdicts {
 		if v.GetNamespace() == r.GetNamespace() && v.GetName() == r.GetName() {
-			d.Warnings = v.GetWarnings()
+			d.Warnings, d.Source = v.GetWarnings(), madeOf(v)
 		}
 	}
 	p := &optionList{origins: o, annotations: of.annotations, known: known, warnings: d.Warnings}

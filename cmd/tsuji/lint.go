@@ -28,7 +28,7 @@ FILES are files, directories, or - for the standard input. What kubectl get -o y
 Exit codes: 0 everything is served, 1 there are faults or refused Routes (with --strict, or warnings), 2 the
 command line was not understood or a file cannot be read.`,
 		Example: `  tsuji lint examples/demo
-  kubectl get routes,services,endpointslices,secrets -A -o yaml | tsuji lint --strict -`,
+  kubectl get routes,ingresses,ingressclasses,services,endpointslices,secrets -A -o yaml | tsuji lint --strict -`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := compileFiles(cmd.Context(), w, args, ingressController)
@@ -56,7 +56,7 @@ type lintReport struct {
 	IngressController string    `json:"ingressController"`
 	Admitted          int       `json:"admitted"`
 	Refused           int       `json:"refused"`
-	NotSelected       int       `json:"notSelected"` // Routes that are another IngressController's
+	NotSelected       int       `json:"notSelected"` // Routes that are another IngressController's, and Ingresses that are not served by it
 	Faults            int       `json:"faults"`
 	Warnings          int       `json:"warnings"`
 	Findings          []finding `json:"findings"` // by place and line
@@ -68,6 +68,7 @@ type finding struct {
 	Place   string `json:"place"`
 	Line    int    `json:"line,omitempty"`
 	Route   string `json:"route,omitempty"`  // namespace/name
+	Source  string `json:"source,omitempty"` // what the Route was made of: "Ingress shop, spec.rules[0]"
 	Reason  string `json:"reason,omitempty"` // of a refusal
 	Message string `json:"message"`
 	Remedy  string `json:"remedy,omitempty"`
@@ -78,15 +79,12 @@ func lint(c *compiled, ingressController string) *lintReport {
 	for _, f := range c.Faults {
 		r.Findings = append(r.Findings, finding{Kind: "fault", Place: f.Place, Line: f.Line, Message: f.Message, Remedy: f.Remedy})
 	}
-	for _, ch := range c.Changes {
-		if ch.Key.Kind == cluster.Route {
-			r.NotSelected++
-		}
-	}
-	r.NotSelected -= len(c.verdicts)
+	judged := map[cluster.Key]bool{}
 	for _, v := range c.verdicts {
-		at := c.place(v.GetNamespace(), v.GetName())
-		f := finding{Place: at.Path, Line: at.Line, Route: v.GetNamespace() + "/" + v.GetName()}
+		key := writtenIn(v)
+		judged[key] = true
+		at := c.Places[key]
+		f := finding{Place: at.Path, Line: at.Line, Route: v.GetNamespace() + "/" + v.GetName(), Source: madeOf(v)}
 		if v.GetAdmitted() {
 			r.Admitted++
 		} else {
@@ -98,6 +96,11 @@ func lint(c *compiled, ingressController string) *lintReport {
 			r.Warnings++
 			f.Kind, f.Reason, f.Message = "warning", "", text
 			r.Findings = append(r.Findings, f)
+		}
+	}
+	for _, ch := range c.Changes {
+		if (ch.Key.Kind == cluster.Route || ch.Key.Kind == cluster.Ingress) && !judged[ch.Key] {
+			r.NotSelected++
 		}
 	}
 	slices.SortStableFunc(r.Findings, func(a, b finding) int {
@@ -118,7 +121,7 @@ func (r *lintReport) table(g *grid) {
 			text = f.Reason + ": " + text
 		}
 		if f.Route != "" {
-			text = "Route " + f.Route + ": " + text
+			text = "Route " + f.Route + ofSource(f.Source) + ": " + text
 		}
 		g.text("%s: %s: %s", place, f.Kind, strings.ReplaceAll(text, "\n", " "))
 		if f.Remedy != "" {

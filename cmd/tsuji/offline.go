@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/tsuji-dev/tsuji/controlplane/cluster"
@@ -57,9 +59,23 @@ func kinds() string {
 	return strings.Join(names, ", ")
 }
 
-// place tells where a Route stands.
-func (c *compiled) place(namespace, name string) cluster.Place {
-	return c.Places[cluster.Key{Kind: cluster.Route, Namespace: namespace, Name: name}]
+// writtenIn returns the key of the object that a Route is in: itself, or the Ingress that it was made of.
+func writtenIn(v *tsujiv1.RouteVerdict) cluster.Key {
+	if s := v.GetSource(); s != nil {
+		return cluster.Key{Kind: cluster.Kind(s.GetKind()), Namespace: v.GetNamespace(), Name: s.GetName()}
+	}
+	return cluster.Key{Kind: cluster.Route, Namespace: v.GetNamespace(), Name: v.GetName()}
+}
+
+// written returns the same for a Route by its name.
+func (c *compiled) written(namespace, name string) cluster.Key {
+	at := &tsujiv1.RouteVerdict{Namespace: namespace, Name: name}
+	if i, ok := slices.BinarySearchFunc(c.verdicts, at, func(a, b *tsujiv1.RouteVerdict) int {
+		return cmp.Or(cmp.Compare(a.GetNamespace(), b.GetNamespace()), cmp.Compare(a.GetName(), b.GetName()))
+	}); ok {
+		at = c.verdicts[i]
+	}
+	return writtenIn(at)
 }
 
 // refused counts the Routes that are not admitted.

@@ -16,7 +16,7 @@ func routesCommand(w world) *cobra.Command {
 	var q tsujiv1.ListRoutesRequest
 	cmd := &cobra.Command{
 		Use:   "routes",
-		Short: "List the Routes, and why those are not served that are not",
+		Short: "List the Routes, those made of Ingresses too, and why those are not served that are not",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return c.use(cmd.Context(), cmd.Flags(), func(ctx context.Context, conn *grpc.ClientConn) error {
@@ -55,12 +55,24 @@ func routesTable(g *grid, list []*tsujiv1.RouteVerdict) {
 	g.row("CONTROLLER", "NAMESPACE", "NAME", "HOST", "PATH", "TERMINATION", "ADMITTED", "REASON", "MESSAGE")
 	for _, r := range list {
 		message := r.GetMessage()
+		if of := madeOf(r); of != "" {
+			message = strings.TrimSuffix("of "+of+": "+message, ": ")
+		}
 		if len(r.GetWarnings()) > 0 {
 			message = strings.TrimPrefix(message+"; warning: "+strings.Join(r.GetWarnings(), "; warning: "), "; ")
 		}
 		g.row(r.GetIngressController(), r.GetNamespace(), r.GetName(), r.GetHost(), r.GetPath(), termination(r.GetTermination()),
 			yesNo(r.GetAdmitted()), r.GetReason(), message)
 	}
+}
+
+// madeOf tells which part of which object a Route was made of: "Ingress shop, spec.rules[0]"; empty: it is an
+// object of its own.
+func madeOf(v *tsujiv1.RouteVerdict) string {
+	if s := v.GetSource(); s != nil {
+		return s.GetKind() + " " + s.GetName() + ", " + s.GetField()
+	}
+	return ""
 }
 
 func termination(t tsujiv1.Termination) string {

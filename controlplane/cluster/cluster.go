@@ -34,15 +34,29 @@ const (
 	ConfigMap         Kind = "ConfigMap"         // *corev1.ConfigMap
 	Namespace         Kind = "Namespace"         // *corev1.Namespace
 	IngressController Kind = "IngressController" // *operatorv1.IngressController
+	Ingress           Kind = "Ingress"           // *networkingv1.Ingress (networking.k8s.io/v1)
+	IngressClass      Kind = "IngressClass"      // *networkingv1.IngressClass
 	ZoneKind          Kind = "Zone"              // *Zone
+
+	// Who may read which Secrets, as far as a source is asked to follow it (rbac.authorization.k8s.io/v1).
+	Role               Kind = "Role"               // *rbacv1.Role
+	RoleBinding        Kind = "RoleBinding"        // *rbacv1.RoleBinding
+	ClusterRole        Kind = "ClusterRole"        // *rbacv1.ClusterRole
+	ClusterRoleBinding Kind = "ClusterRoleBinding" // *rbacv1.ClusterRoleBinding
 )
 
 // Kinds returns every kind, sorted.
 func Kinds() []Kind {
-	return []Kind{ConfigMap, EndpointSlice, IngressController, Namespace, Route, Secret, Service, ZoneKind}
+	return []Kind{
+		ClusterRole, ClusterRoleBinding, ConfigMap, EndpointSlice, Ingress, IngressClass, IngressController, Namespace,
+		Role, RoleBinding, Route, Secret, Service, ZoneKind,
+	}
 }
 
-// Key names an object. Namespace is empty for Namespaces and Zones.
+// accessKinds returns those of RBAC.
+func accessKinds() []Kind { return []Kind{ClusterRole, ClusterRoleBinding, Role, RoleBinding} }
+
+// Key names an object. Namespace is empty for what is in none.
 type Key struct {
 	Kind            Kind
 	Namespace, Name string

@@ -24,6 +24,9 @@ type KubeConfig struct {
 	REST *rest.Config
 	// Namespace restricts Routes, Services, EndpointSlices and Namespaces to those of one; empty: all.
 	Namespace string
+	// ExternalCertificateReader is the service account whose rights are followed: Roles, ClusterRoles and the
+	// bindings of both to it, as far as they are about Secrets. Zero: none are.
+	ExternalCertificateReader Reader
 	// Version is this program's, for the user agent.
 	Version string
 	// Log is told of faults that appear and go.
@@ -89,22 +92,25 @@ func ordinary() timing {
 // (but for an IngressController's domain), and more by kind. A change in that part of an object is none.
 // EndpointSlices whose endpoints do not say their zone are handed out with that of the endpoint's node.
 //
-// Secrets and ConfigMaps are read when a Route or an IngressController refers to them, each by itself. A
-// Route or IngressController that comes to refer to one is handed out with it, or once it is known that
+// Secrets and ConfigMaps are read when a Route, an Ingress of ours or an IngressController refers to them, each
+// by itself. A Route, Ingress or IngressController that comes to refer to one is handed out with it, or once it is known that
 // it cannot be had, or after ten seconds; until then it is as it was, which is the one way in which
 // what Take returns may be older than another part of it.
 //
 // It is not synced before every kind was read. The API of IngressControllers and that of Zones may be
-// missing, then there are none; for the API of Routes it waits. What was handed out stays when the API
+// missing, then there are none; for the API of Routes it waits, unless there is an IngressClass of ours: then
+// Ingresses are served, and Routes when their API comes. What was handed out stays when the API
 // server is not to be reached, when an API vanishes, and when a right to read does. When the cluster comes
 // back with other storage (etcd was wiped, or restored to an earlier state), nothing of it is handed out
 // before all of it was read, and then in one batch, with an epoch of its own if the cluster is another.
 //
-// It needs the rights to list and watch: routes (route.openshift.io), services, endpointslices
-// (discovery.k8s.io), namespaces and nodes in the cluster; zones (tsuji.dev) where that API is installed;
+// It needs the rights to list and watch: routes (route.openshift.io), ingresses and ingressclasses
+// (networking.k8s.io), services, endpointslices (discovery.k8s.io), namespaces and nodes in the cluster; zones (tsuji.dev) where that API is installed;
 // ingresscontrollers (operator.openshift.io) in namespace openshift-ingress-operator where that is; and
-// secrets and configmaps, by name (resourceNames) if wanted, where they are referred to. No other verbs.
-// Restricted to a namespace, routes, services and endpointslices in it, and of namespaces it and
+// secrets and configmaps, by name (resourceNames) if wanted, where they are referred to; and, if someone's right to read
+// Secrets is to be followed, roles, rolebindings, clusterroles and clusterrolebindings
+// (rbac.authorization.k8s.io) in the cluster. No other verbs.
+// Restricted to a namespace, routes, ingresses, services and endpointslices in it, and of namespaces it and
 // kube-system, which may be by resourceNames.
 type Kube struct {
 	client  *client
@@ -209,6 +215,7 @@ func (k *Kube) tick(ctx context.Context) {
 		k.mu.Lock()
 		if k.reading != nil {
 			k.reading.giveUp()
+			k.reading.settle() // an IngressClass may have come
 		}
 		if !k.replacedUntil.IsZero() && k.now().After(k.replacedUntil) {
 			k.replaced, k.replacedUntil, k.doubt = nil, time.Time{}, true

@@ -15,6 +15,8 @@ import (
 	routev1 "github.com/openshift/api/route/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -43,6 +45,7 @@ type client struct {
 	http      *http.Client
 	host      string // as a person knows the API server
 	namespace string
+	reader    Reader
 	resources map[Kind]resource
 }
 
@@ -75,12 +78,15 @@ func newClient(c KubeConfig) (*client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make an HTTP client: %w", err)
 	}
-	out := &client{http: h, host: config.Host, namespace: c.Namespace, resources: map[Kind]resource{}}
+	out := &client{http: h, host: config.Host, namespace: c.Namespace, reader: c.ExternalCertificateReader, resources: map[Kind]resource{}}
 
 	scheme := runtime.NewScheme()
 	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Service{}, &corev1.ServiceList{}, &corev1.Secret{}, &corev1.SecretList{},
 		&corev1.ConfigMap{}, &corev1.ConfigMapList{}, &corev1.Namespace{}, &corev1.NamespaceList{})
 	scheme.AddKnownTypes(discoveryv1.SchemeGroupVersion, &discoveryv1.EndpointSlice{}, &discoveryv1.EndpointSliceList{})
+	scheme.AddKnownTypes(networkingv1.SchemeGroupVersion, &networkingv1.Ingress{}, &networkingv1.IngressList{}, &networkingv1.IngressClass{}, &networkingv1.IngressClassList{})
+	scheme.AddKnownTypes(rbacv1.SchemeGroupVersion, &rbacv1.Role{}, &rbacv1.RoleList{}, &rbacv1.RoleBinding{}, &rbacv1.RoleBindingList{},
+		&rbacv1.ClusterRole{}, &rbacv1.ClusterRoleList{}, &rbacv1.ClusterRoleBinding{}, &rbacv1.ClusterRoleBindingList{})
 	if err := metav1.AddMetaToScheme(scheme); err != nil {
 		return nil, fmt.Errorf("know the types of metadata: %w", err)
 	}
@@ -93,15 +99,21 @@ func newClient(c KubeConfig) (*client, error) {
 		core     bool
 		optional bool
 	}{
-		Route:             {"routes", &lenient[routev1.Route, *routev1.Route]{}, false, false},
-		IngressController: {"ingresscontrollers", &lenient[operatorv1.IngressController, *operatorv1.IngressController]{}, false, true},
-		ZoneKind:          {"zones", &lenient[Zone, *Zone]{}, false, true},
-		Service:           {"services", &corev1.Service{}, true, false},
-		EndpointSlice:     {"endpointslices", &discoveryv1.EndpointSlice{}, true, false},
-		Secret:            {"secrets", &corev1.Secret{}, true, false},
-		ConfigMap:         {"configmaps", &corev1.ConfigMap{}, true, false},
-		Namespace:         {"namespaces", &corev1.Namespace{}, true, false},
-		node:              {"nodes", &metav1.PartialObjectMetadata{}, true, false},
+		Route:              {"routes", &lenient[routev1.Route, *routev1.Route]{}, false, false},
+		IngressController:  {"ingresscontrollers", &lenient[operatorv1.IngressController, *operatorv1.IngressController]{}, false, true},
+		ZoneKind:           {"zones", &lenient[Zone, *Zone]{}, false, true},
+		Service:            {"services", &corev1.Service{}, true, false},
+		EndpointSlice:      {"endpointslices", &discoveryv1.EndpointSlice{}, true, false},
+		Ingress:            {"ingresses", &networkingv1.Ingress{}, true, true},
+		IngressClass:       {"ingressclasses", &networkingv1.IngressClass{}, true, true},
+		Role:               {"roles", &rbacv1.Role{}, true, false},
+		RoleBinding:        {"rolebindings", &rbacv1.RoleBinding{}, true, false},
+		ClusterRole:        {"clusterroles", &rbacv1.ClusterRole{}, true, false},
+		ClusterRoleBinding: {"clusterrolebindings", &rbacv1.ClusterRoleBinding{}, true, false},
+		Secret:             {"secrets", &corev1.Secret{}, true, false},
+		ConfigMap:          {"configmaps", &corev1.ConfigMap{}, true, false},
+		Namespace:          {"namespaces", &corev1.Namespace{}, true, false},
+		node:               {"nodes", &metav1.PartialObjectMetadata{}, true, false},
 	} {
 		gv := gvks[kind].GroupVersion()
 		if kind == node {
@@ -162,7 +174,7 @@ func (c *client) scope(kind Kind) (namespace, selector string) {
 		if c.namespace != "" {
 			return "", fields.OneTermEqualSelector(byName, c.namespace).String()
 		}
-	case Route, Service, EndpointSlice:
+	case Route, Ingress, Service, EndpointSlice, Role, RoleBinding:
 		return c.namespace, ""
 	default: // what is in no namespace, or is named where it is referred to
 	}

@@ -64,13 +64,14 @@ func (f *feed) fault(lasts bool) (Fault, bool) {
 		out.Message += fmt.Sprintf(" (%s); %s", reasonOf(err), meanwhile)
 		out.Remedy = fmt.Sprintf("allow the verbs list and watch on %s %s", res.api, f.where())
 		return out, true
-	case f.absent(err) && res.optional:
+	case f.absent(err) && (res.optional || f.kind == Route && l.ingresses.HaveClass()):
 		out.Message = fmt.Sprintf("this cluster has no %s any more; what was read before stays in force", res.api)
 		out.Remedy = "install its CustomResourceDefinition again; to do without, restart the control plane"
 		return out, len(l.objects[f.kind]) > 0
 	case f.absent(err):
 		out.Message = fmt.Sprintf("this cluster has no %s; %s", res.api, meanwhile)
-		out.Remedy = "install the CustomResourceDefinition; on OpenShift, see that the openshift-apiserver is available"
+		out.Remedy = "install the CustomResourceDefinition, or, to serve Ingresses only, an IngressClass with controller " + IngressClassController +
+			"; on OpenShift, see that the openshift-apiserver is available"
 		return out, true
 	case errors.As(err, &status):
 		out.Message += fmt.Sprintf(": %s; %s", reasonOf(err), meanwhile)

@@ -232,6 +232,8 @@ func (f *feed) note(err error) {
 	case f.absent(err) && res.optional,
 		apierrors.IsForbidden(err) && (f.ref != nil || f.kind == node):
 		f.settle()
+	case l.dispensable(f):
+		l.settle()
 	}
 	l.kube.doubt = true
 }

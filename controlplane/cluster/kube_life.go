@@ -29,23 +29,26 @@ type life struct {
 	work sync.WaitGroup // every goroutine of the life; joined under mu, while not ended
 
 	// Guarded by kube.mu. Objects are as they are handed out.
-	feeds   []*feed
-	system  *feed // of namespaces: failures to look at the storage are its
-	refs    map[Key]*ref
-	objects map[Kind]map[name]metav1.Object
-	zones   *zones
-	bad     map[Key]Fault // objects that cannot be used
-	failing map[*feed]struct{}
-	waiting int // refs that are not settled
-	handled map[Kind]uint64
-	reached map[Kind]uint64
-	began   time.Time
-	read    time.Time // when every kind was read; zero: not yet
-	adopted bool
-	ended   bool
-	pending map[Key]metav1.Object // what was handed out of the objects that are not as they were then; nil: nothing
-	now     map[Key][]Key         // what Routes and IngressControllers refer to
-	taken   map[Key][]Key         // the same, as they were handed out
+	feeds     []*feed
+	system    *feed // of namespaces: failures to look at the storage are its
+	routes    *feed
+	refs      map[Key]*ref
+	objects   map[Kind]map[name]metav1.Object
+	zones     *zones
+	ingresses *Ingresses
+	moved     map[Key]struct{} // Ingresses that may refer to others than when they were handed out
+	bad       map[Key]Fault    // objects that cannot be used
+	failing   map[*feed]struct{}
+	waiting   int // refs that are not settled
+	handled   map[Kind]uint64
+	reached   map[Kind]uint64
+	began     time.Time
+	read      time.Time // when every kind was read; zero: not yet
+	adopted   bool
+	ended     bool
+	pending   map[Key]metav1.Object // what was handed out of the objects that are not as they were then; nil: nothing
+	now       map[Key][]Key         // what Routes, Ingresses and IngressControllers refer to
+	taken     map[Key][]Key         // the same, as they were handed out
 }
 
 // startsAtOnce is how many watches of single objects start at the same time.
@@ -54,14 +57,23 @@ const startsAtOnce = 32
 func newLife(k *Kube) *life {
 	l := &life{
 		kube: k, starts: make(chan struct{}, startsAtOnce), probing: make(chan struct{}, 1),
-		refs: map[Key]*ref{}, objects: map[Kind]map[name]metav1.Object{}, zones: newZones(), bad: map[Key]Fault{}, failing: map[*feed]struct{}{},
+		refs: map[Key]*ref{}, objects: map[Kind]map[name]metav1.Object{}, zones: newZones(), ingresses: NewIngresses(), moved: map[Key]struct{}{}, bad: map[Key]Fault{}, failing: map[*feed]struct{}{},
 		handled: map[Kind]uint64{}, reached: map[Kind]uint64{},
 		pending: map[Key]metav1.Object{}, now: map[Key][]Key{}, taken: map[Key][]Key{},
 	}
 	l.system = newFeed(l, Namespace, nil)
 	l.feeds = []*feed{l.system}
-	for _, kind := range []Kind{Route, Service, EndpointSlice, IngressController, ZoneKind, node} {
-		l.feeds = append(l.feeds, newFeed(l, kind, nil))
+	for _, kind := range []Kind{Route, Ingress, IngressClass, Service, EndpointSlice, IngressController, ZoneKind, node} {
+		f := newFeed(l, kind, nil)
+		if kind == Route {
+			l.routes = f
+		}
+		l.feeds = append(l.feeds, f)
+	}
+	if k.client.reader != (Reader{}) {
+		for _, kind := range accessKinds() {
+			l.feeds = append(l.feeds, newFeed(l, kind, nil))
+		}
 	}
 	for _, kind := range Kinds() {
 		l.objects[kind] = map[name]metav1.Object{}
@@ -202,6 +214,8 @@ func (l *life) put(key Key, obj metav1.Object) {
 		} else {
 			obj = s
 		}
+	case Role, RoleBinding, ClusterRole, ClusterRoleBinding:
+		obj = l.kube.client.reader.stripAccess(obj)
 	default: // as it is
 	}
 	l.set(key, obj)
@@ -228,6 +242,7 @@ func (l *life) set(key Key, obj metav1.Object) {
 	if key.Kind == Route || key.Kind == IngressController {
 		l.refer(l.now, key, references(obj))
 	}
+	l.referIngresses(key, obj)
 	if l.adopted && !l.held(key) {
 		l.kube.signal()
 	}
@@ -248,6 +263,7 @@ func (l *life) take() Batch {
 			l.refer(l.taken, key, l.now[key]) // which may end references, and so add to pending
 		}
 	}
+	l.takeIngresses()
 	rest := map[Key]metav1.Object{} // a new one: clearing the old costs as much as it ever held
 	for key, had := range l.pending {
 		if l.held(key) {
@@ -278,7 +294,7 @@ func (l *life) settle() {
 		return
 	}
 	for _, f := range l.feeds {
-		if !f.settled {
+		if !f.settled && !l.dispensable(f) {
 			return
 		}
 	}
@@ -288,5 +304,15 @@ func (l *life) settle() {
 	if l.waiting > 0 {
 		return
 	}
+	if l.dispensable(l.routes) {
+		l.kube.log.Info("this cluster has no API of Routes: only Ingresses are served", "source", l.kube.String())
+	}
 	l.kube.adopt(l)
+}
+
+// dispensable tells whether it is all the same that a feed has nothing to read: a cluster that has an
+// IngressClass of ours need not have Routes. One that has neither has lost them, or is yet to get them. The
+// caller holds mu.
+func (l *life) dispensable(f *feed) bool {
+	return f.kind == Route && !f.settled && f.failure != nil && f.absent(f.failure) && l.ingresses.HaveClass()
 }

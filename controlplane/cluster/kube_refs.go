@@ -32,11 +32,7 @@ type ref struct {
 // references returns what an object refers to; nil: nothing.
 func references(obj metav1.Object) []Key {
 	var out []Key
-	add := func(kind Kind, namespace, name string) {
-		if name != "" && len(validation.IsDNS1123Subdomain(name)) == 0 {
-			out = append(out, Key{kind, namespace, name})
-		}
-	}
+	add := func(kind Kind, namespace, name string) { out = appendKey(out, kind, namespace, name) }
 	switch o := obj.(type) {
 	case *routev1.Route:
 		t := o.Spec.TLS
@@ -54,6 +50,39 @@ func references(obj metav1.Object) []Key {
 		add(ConfigMap, configNamespace, o.Spec.ClientTLS.ClientCA.Name)
 	}
 	return out
+}
+
+// appendKey appends a key, if the name is one that an object may have.
+func appendKey(keys []Key, kind Kind, namespace, name string) []Key {
+	if name == "" || len(validation.IsDNS1123Subdomain(name)) > 0 {
+		return keys
+	}
+	return append(keys, Key{kind, namespace, name})
+}
+
+// referIngresses says what those Ingresses refer to for which an object matters. One that was handed out
+// already, and only now becomes ours, does not wait for its Secrets: for a moment it may go without.
+// The caller holds mu.
+func (l *life) referIngresses(key Key, obj metav1.Object) {
+	for _, n := range l.ingresses.Put(key, obj) {
+		k := Key{Ingress, n.Namespace, n.Name}
+		l.refer(l.now, k, ingressReferences(l.ingresses.Ours(n)))
+		l.moved[k] = struct{}{}
+	}
+	if key.Kind == IngressClass {
+		l.kube.doubt = true // whether Routes are missed
+	}
+}
+
+// takeIngresses has the references of Ingresses as they are handed out be those that they are now. The caller
+// holds mu.
+func (l *life) takeIngresses() {
+	for key := range l.moved {
+		if !l.held(key) {
+			l.refer(l.taken, key, l.now[key])
+			delete(l.moved, key)
+		}
+	}
 }
 
 // refer says what the object of key refers to, in one of the life's two indices. The caller holds mu.

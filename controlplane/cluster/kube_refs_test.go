@@ -211,6 +211,7 @@ metadata: {name: restricted}
 rules:
 - {apiGroups: [""], resources: [namespaces], resourceNames: [inside, kube-system], verbs: [list, watch]}
 - {apiGroups: [""], resources: [nodes], verbs: [list, watch]}
+- {apiGroups: [networking.k8s.io], resources: [ingressclasses], verbs: [list, watch]}
 - {apiGroups: [tsuji.dev], resources: [zones], verbs: [list, watch]}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
@@ -226,6 +227,7 @@ rules:
 - {apiGroups: [route.openshift.io], resources: [routes], verbs: [list, watch]}
 - {apiGroups: [""], resources: [services, secrets], verbs: [list, watch]}
 - {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch]}
+- {apiGroups: [networking.k8s.io], resources: [ingresses], verbs: [list, watch]}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
@@ -259,7 +261,7 @@ func TestKubeOneNamespace(t *testing.T) {
 	}
 	var have []string
 	for key := range m.objects {
-		if key.Kind != IngressController && key.Kind != ZoneKind { // other tests'
+		if key.Kind != IngressController && key.Kind != ZoneKind && key.Kind != IngressClass { // other tests'
 			have = append(have, key.String())
 		}
 	}
@@ -289,6 +291,7 @@ func TestKubeEveryRight(t *testing.T) {
 	all := map[string]string{
 		"Route": rule("route.openshift.io", "routes"), "Service": rule("", "services"), "Namespace": rule("", "namespaces"),
 		"EndpointSlice": rule("discovery.k8s.io", "endpointslices"), "Zone": rule("tsuji.dev", "zones"), "Node": rule("", "nodes"),
+		"Ingress": rule("networking.k8s.io", "ingresses"), "IngressClass": rule("networking.k8s.io", "ingressclasses"),
 	}
 	allBut := func(without string) string {
 		var rules []string
@@ -303,6 +306,10 @@ func TestKubeEveryRight(t *testing.T) {
 	a.apply(aNamespace(ns) + "\n---\n" + aRoute(ns, "r", "", "") + "\n---\n" + aService(ns, "app", 80) + "\n---\n" + aSlice(ns, "app-1", "10.1.1.1", ", nodeName: rights") + `
 ---
 {apiVersion: tsuji.dev/v1alpha1, kind: Zone, metadata: {name: rights}, spec: {order: 1}}
+---
+{apiVersion: networking.k8s.io/v1, kind: IngressClass, metadata: {name: rights}, spec: {controller: example.com/other}}
+---
+{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {name: i, namespace: rights}, spec: {ingressClassName: rights, defaultBackend: {service: {name: app, port: {number: 80}}}}}
 ---
 {apiVersion: v1, kind: Node, metadata: {name: rights, labels: {topology.kubernetes.io/zone: tok04}}}
 `)
@@ -320,7 +327,7 @@ func TestKubeEveryRight(t *testing.T) {
 		slices.Sort(out)
 		return strings.Join(out, ", ")
 	}
-	const want = "EndpointSlice rights/app-1, Namespace rights, Route rights/r, Service rights/app, Zone rights, zone tok04"
+	const want = "EndpointSlice rights/app-1, Ingress rights/i, IngressClass rights, Namespace rights, Route rights/r, Service rights/app, Zone rights, zone tok04"
 	for kind := range all {
 		patch(allBut(kind))
 		k, stop := followingUntil(t, KubeConfig{REST: line.config}, impatient)

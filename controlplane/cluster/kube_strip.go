@@ -1,12 +1,15 @@
 package cluster
 
 import (
+	"slices"
 	"unique"
 
 	operatorv1 "github.com/openshift/api/operator/v1"
 	routev1 "github.com/openshift/api/route/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -18,11 +21,20 @@ const idledAt = "idling.alpha.openshift.io/idled-at"
 // keeps is what makes two objects differ. Stripping twice is stripping once.
 func strip(obj metav1.Object) {
 	labels, annotations := obj.GetLabels(), obj.GetAnnotations()
+	var owners []metav1.OwnerReference
 	delete(annotations, corev1.LastAppliedConfigAnnotation)
 	switch o := obj.(type) {
 	case *routev1.Route:
 		o.Status = routev1.RouteStatus{}
 		defaultRoute(o)
+		if i := slices.IndexFunc(o.OwnerReferences, func(r metav1.OwnerReference) bool { return isIngressController(&r) }); i >= 0 {
+			owners = o.OwnerReferences[i : i+1 : i+1]
+		}
+	case *networkingv1.Ingress:
+		o.Status = networkingv1.IngressStatus{}
+	case *networkingv1.IngressClass:
+		labels, annotations = nil, only(annotations, networkingv1.AnnotationIsDefaultIngressClass)
+		o.Spec.Parameters = nil
 	case *corev1.Service:
 		annotations, labels = only(annotations, idledAt), nil
 		o.Spec = corev1.ServiceSpec{
@@ -43,6 +55,8 @@ func strip(obj metav1.Object) {
 		}
 	case *corev1.ConfigMap:
 		annotations, labels, o.BinaryData = nil, nil, nil
+	case *rbacv1.Role, *rbacv1.RoleBinding, *rbacv1.ClusterRole, *rbacv1.ClusterRoleBinding:
+		labels, annotations = nil, nil
 	case *corev1.Namespace:
 		annotations, o.Spec, o.Status = nil, corev1.NamespaceSpec{}, corev1.NamespaceStatus{}
 	case *operatorv1.IngressController:
@@ -54,7 +68,7 @@ func strip(obj metav1.Object) {
 	obj.SetLabels(labels)
 	obj.SetAnnotations(annotations)
 	obj.SetManagedFields(nil)
-	obj.SetOwnerReferences(nil)
+	obj.SetOwnerReferences(owners)
 	obj.SetFinalizers(nil)
 	obj.SetSelfLink("")
 	obj.SetGenerateName("")

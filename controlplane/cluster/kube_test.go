@@ -84,6 +84,7 @@ rules:
 - {apiGroups: [route.openshift.io], resources: [routes], verbs: [list, watch]}
 - {apiGroups: [""], resources: [services, namespaces, nodes], verbs: [list, watch]}
 - {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch]}
+- {apiGroups: [networking.k8s.io], resources: [ingresses, ingressclasses], verbs: [list, watch]}
 - {apiGroups: [tsuji.dev], resources: [zones], verbs: [list, watch]}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
@@ -157,6 +158,9 @@ func (a *api) resource(apiVersion, kind, namespace string) dynamic.ResourceInter
 	gv, err := schema.ParseGroupVersion(apiVersion)
 	must(a.t, err)
 	plural := strings.ToLower(kind) + "s"
+	if strings.HasSuffix(kind, "ss") {
+		plural = strings.ToLower(kind) + "es"
+	}
 	r := a.client.Resource(gv.WithResource(plural))
 	if namespace == "" {
 		return r

@@ -8,6 +8,8 @@ import (
 	routev1 "github.com/openshift/api/route/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer/json"
@@ -23,7 +25,14 @@ var gvks = map[Kind]schema.GroupVersionKind{
 	ConfigMap:         corev1.SchemeGroupVersion.WithKind("ConfigMap"),
 	Namespace:         corev1.SchemeGroupVersion.WithKind("Namespace"),
 	IngressController: operatorv1.GroupVersion.WithKind("IngressController"),
+	Ingress:           networkingv1.SchemeGroupVersion.WithKind("Ingress"),
+	IngressClass:      networkingv1.SchemeGroupVersion.WithKind("IngressClass"),
 	ZoneKind:          ZoneVersion.WithKind("Zone"),
+
+	Role:               rbacv1.SchemeGroupVersion.WithKind("Role"),
+	RoleBinding:        rbacv1.SchemeGroupVersion.WithKind("RoleBinding"),
+	ClusterRole:        rbacv1.SchemeGroupVersion.WithKind("ClusterRole"),
+	ClusterRoleBinding: rbacv1.SchemeGroupVersion.WithKind("ClusterRoleBinding"),
 }
 
 // The namespace of an object that names none: kubectl's, but for IngressControllers, which OpenShift
@@ -34,7 +43,9 @@ const (
 )
 
 // namespaced tells whether objects of the kind live in a namespace.
-func (k Kind) namespaced() bool { return k != Namespace && k != ZoneKind }
+func (k Kind) namespaced() bool {
+	return k != Namespace && k != IngressClass && k != ZoneKind && k != ClusterRole && k != ClusterRoleBinding
+}
 
 // decoder turns JSON into objects with an API server's defaults.
 type decoder struct {
@@ -48,6 +59,8 @@ func newDecoder() *decoder {
 	s.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Service{}, &corev1.Secret{}, &corev1.ConfigMap{}, &corev1.Namespace{})
 	s.AddKnownTypes(discoveryv1.SchemeGroupVersion, &discoveryv1.EndpointSlice{})
 	s.AddKnownTypes(operatorv1.GroupVersion, &operatorv1.IngressController{})
+	s.AddKnownTypes(networkingv1.SchemeGroupVersion, &networkingv1.Ingress{}, &networkingv1.IngressClass{})
+	s.AddKnownTypes(rbacv1.SchemeGroupVersion, &rbacv1.Role{}, &rbacv1.RoleBinding{}, &rbacv1.ClusterRole{}, &rbacv1.ClusterRoleBinding{})
 	s.AddKnownTypes(ZoneVersion, &Zone{}, &ZoneList{})
 	addDefaults(s, defaultRoute)
 	addDefaults(s, defaultService)
@@ -154,7 +167,8 @@ func recognize(apiVersion, kind string) (Kind, schema.GroupVersionKind, *problem
 		switch {
 		case gvk == want:
 			return Kind(kind), gvk, nil
-		case gvk.Group == want.Group, Kind(kind) == Route && gvk.Group == "": // the Routes of OpenShift 3 had no group
+		case gvk.Group == want.Group, Kind(kind) == Route && gvk.Group == "", // the Routes of OpenShift 3 had no group
+			Kind(kind) == Ingress && gvk.Group == "extensions":
 			return "", gvk, &problem{path: []string{"apiVersion"}, message: fmt.Sprintf("no %s of this apiVersion is understood", kind), remedy: "make it " + wanted(Kind(kind))}
 		}
 		return "", gvk, nil

@@ -37,6 +37,9 @@ type Config struct {
 	IngressController string
 	// AllowLoopbackEndpoints lets endpoints have loopback addresses: for a source on the same machine.
 	AllowLoopbackEndpoints bool
+	// ExternalCertificateReader is the service account that must be allowed to read the Secrets that Routes
+	// name as their certificates, by Roles and bindings among the objects. Zero: that is not looked at.
+	ExternalCertificateReader cluster.Reader
 }
 
 // Validate reports what is wrong with the configuration.
@@ -67,10 +70,12 @@ type Compiler struct {
 	ingressController string
 	allowLoopback     bool
 
-	objects objects
-	claims  claims
-	refs    refs // who refers to shared facts, by count
-	crypto  *crypto
+	objects   objects
+	claims    claims
+	ingresses ingresses
+	refs      refs // who refers to shared facts, by count
+	crypto    *crypto
+	access    access
 
 	policy             policy // what the IngressController says about which Routes are admitted
 	defaultCertificate id     // the Secret that it names; zero: none
@@ -91,8 +96,10 @@ func New(c Config) *Compiler {
 		allowLoopback:     c.AllowLoopbackEndpoints,
 		objects:           newObjects(),
 		claims:            newClaims(),
+		ingresses:         newIngresses(),
 		refs:              newRefs(),
 		crypto:            newCrypto(),
+		access:            newAccess(c.ExternalCertificateReader),
 		policy:            policyOf(nil),
 	}
 }
@@ -105,7 +112,9 @@ type dirty struct {
 	secrets  map[id]struct{}
 	// ConfigMaps whose Certificate may differ.
 	configMaps map[id]struct{}
+	ingresses  map[id]struct{} // Ingresses to translate again
 	endpoints  map[endpointsRef]struct{}
+	access     map[string]struct{} // namespaces in which the right to read Secrets may differ; empty: all
 	settings   bool
 }
 
@@ -113,12 +122,14 @@ type dirty struct {
 func (c *Compiler) Apply(changes []cluster.Change) Result {
 	d := &dirty{
 		standing: map[id]*route{}, content: map[id]*route{}, services: map[id]struct{}{},
-		secrets: map[id]struct{}{}, configMaps: map[id]struct{}{}, endpoints: map[endpointsRef]struct{}{}, settings: !c.started,
+		secrets: map[id]struct{}{}, configMaps: map[id]struct{}{}, ingresses: map[id]struct{}{}, endpoints: map[endpointsRef]struct{}{}, access: map[string]struct{}{}, settings: !c.started,
 	}
 	c.started = true
 	for _, ch := range changes {
 		c.ingest(ch, d)
 	}
+	c.translate(d)
+	c.markAccess(d)
 	for k, r := range d.standing {
 		c.stand(r)
 		d.content[k] = r
@@ -144,12 +155,11 @@ func (c *Compiler) Apply(changes []cluster.Change) Result {
 func (c *Compiler) ingest(ch cluster.Change, d *dirty) {
 	k := id{Namespace: ch.Key.Namespace, Name: ch.Key.Name}
 	o := &c.objects
+	c.ingresses.put(ch, d)
 	switch ch.Key.Kind {
 	case cluster.Route:
 		obj, _ := ch.Object.(*routev1.Route) // nil when it is gone, here and below
-		if r := o.putRoute(k, obj); r != nil {
-			d.standing[k] = r
-		}
+		c.putRoute(k, obj, d)
 	case cluster.Service:
 		obj, _ := ch.Object.(*corev1.Service)
 		existence, endpoints := o.putService(k, obj)
@@ -198,6 +208,10 @@ func (c *Compiler) ingest(ch cluster.Change, d *dirty) {
 			c.policy = p
 			maps.Copy(d.standing, o.routes)
 		}
+	case cluster.Ingress, cluster.IngressClass:
+		// c.ingresses knows them.
+	case cluster.Role, cluster.RoleBinding, cluster.ClusterRole, cluster.ClusterRoleBinding:
+		c.access.put(ch, d)
 	case cluster.ZoneKind:
 		// Nothing is compiled from these.
 	}

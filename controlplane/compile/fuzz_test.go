@@ -107,7 +107,7 @@ func checkSafe(t failer, m protoreflect.Message) {
 
 var wholePage = regexp.MustCompile(`\AHTTP/1\.1 [2-5][0-9][0-9][ -~]*\r\n([^\x00-\x1f\x7f:]+: [^\x00-\x1f\x7f]*\r\n)*\r\n`)
 
-var pemOnly = regexp.MustCompile(`-----BEGIN [A-Z ]+-----\n[A-Za-z0-9+/=\n]+-----END [A-Z ]+-----\n`)
+var pemOnly = regexp.MustCompile(`-----BEGIN [A-Z0-9 ]+-----\n[A-Za-z0-9+/=\n]+-----END [A-Z0-9 ]+-----\n`)
 
 func checkSafeResult(t failer, r compile.Result) {
 	t.Helper()
@@ -142,6 +142,8 @@ func FuzzRoute(f *testing.F) {
 	}
 	f.Add("a.example.com", "", "web", "", "", "", "", "", "", "", "", "", "", "sub", "Subdomain", "a", int32(300), "${name}-$namespace.example.com", "example.com")
 	f.Add("", "", "web", "", "", "", "", "", "", "", "", "", "", "sub.b", "Subdomain", "web", int32(-1), "${x}", "example.com,*.example.org a_b")
+	f.Add("a.denied.example.com", "", "web", "", "edge", "", "", "", "", "", "secret:t", "", "", "", "", "", int32(0), "", "")
+	f.Add("a.example.com", "", "web", "", "edge", "", "", "", "", "", "secret:a b", "x", "ca.crt", "", "", "", int32(0), "", "")
 	f.Add("", "", "web", "", "edge", "", "", "", "", "", "", "", "", "", "", "a\nb", int32(0), "'a.${name'", "\n")
 	options := render.Options{DefaultCertificate: ownPair(f)}
 	add("a.example.com", "/a", "web", "http", "edge", "Redirect", "haproxy.router.openshift.io/timeout", "5s", "X-A", "%[req.hdr(Host)]", "leaf.crt", "leaf.key", "ca.crt")
@@ -156,7 +158,7 @@ func FuzzRoute(f *testing.F) {
 	f.Fuzz(func(t *testing.T, host, path, service, port, termination, policy, annotation, value, header, set, cert, key, ca, subdomain, wildcard, alternate string, weight int32, template, domains string) {
 		c := compile.New(compile.Config{})
 		ic := &operatorv1.IngressController{ObjectMeta: metav1.ObjectMeta{Namespace: "openshift-ingress-operator", Name: "default", Annotations: map[string]string{
-			"tsuji.dev/hostname-template": template, "tsuji.dev/override-domains": domains, "tsuji.dev/denied-domains": "denied." + domains, annotation: value,
+			"tsuji.dev/hostname-template": template, "tsuji.dev/override-domains": domains, "tsuji.dev/denied-domains": "denied.example.com denied." + domains, annotation: value,
 		}}}
 		ic.Spec.Domain = "sub.example.com"
 		ic.Spec.RouteAdmission = &operatorv1.RouteAdmissionPolicy{WildcardPolicy: operatorv1.WildcardPolicyAllowed}
@@ -174,6 +176,10 @@ func FuzzRoute(f *testing.F) {
 		r.Spec.TLS = &routev1.TLSConfig{
 			Termination: routev1.TLSTerminationType(termination), InsecureEdgeTerminationPolicy: routev1.InsecureEdgeTerminationPolicyType(policy),
 			Certificate: pem(cert), Key: pem(key), CACertificate: pem(ca),
+		}
+		secret, external := strings.CutPrefix(cert, "secret:")
+		if external {
+			r.Spec.TLS.Certificate, r.Spec.TLS.ExternalCertificate = "", &routev1.LocalObjectReference{Name: secret}
 		}
 		switch termination {
 		case "":
@@ -197,7 +203,15 @@ func FuzzRoute(f *testing.F) {
 				TargetRef: &corev1.ObjectReference{Kind: annotation, Name: header},
 			}},
 		}
-		after := c.Apply([]cluster.Change{put(r), put(slice)})
+		after := c.Apply([]cluster.Change{put(r), put(slice), put(&corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "ns1", Name: secret}, Type: corev1.SecretTypeTLS,
+			Data: map[string][]byte{"tls.crt": []byte(pem("leaf.crt") + key), "tls.key": []byte(pem("leaf.key"))},
+		})})
+		for _, v := range after.Verdicts {
+			if denied := v.GetHost() == "denied.example.com" || strings.HasSuffix(v.GetHost(), ".denied.example.com"); denied && v.GetAdmitted() && annotation != "tsuji.dev/denied-domains" {
+				t.Errorf("%s is admitted", v.GetHost())
+			}
+		}
 		checkSafeResult(t, after)
 		item := tsujiv1.RouteName("ns1", "neighbour")
 		was, _ := before.Config.Get(item)

@@ -46,6 +46,11 @@ func (c *Compiler) stand(r *route) {
 		c.claims.put(r, nil)
 		return
 	}
+	if r.rule != nil && r.rule.incomplete != "" {
+		r.host, r.refusal = r.object.Spec.Host, &refusal{reasonIncomplete, r.rule.incomplete}
+		c.claims.put(r, nil)
+		return
+	}
 	r.host = c.policy.naming.hostOf(r.object)
 	if r.refusal = c.policy.refuses(r); r.refusal != nil {
 		c.claims.put(r, nil)
@@ -112,6 +117,7 @@ func (c *Compiler) compileRoute(r *route) judgement {
 		Host:              printable(r.host),
 		Path:              printable(r.object.Spec.Path),
 		Termination:       terminationOf(r.object.Spec.TLS),
+		Source:            r.rule.source(),
 	}
 	refuse := func(reason, message string) judgement {
 		v.Reason, v.Message = reason, printable(message)
@@ -122,6 +128,8 @@ func (c *Compiler) compileRoute(r *route) judgement {
 		return refuse(r.refusal.reason, r.refusal.message)
 	case r.lost != "":
 		return refuse(reasonClaimed, r.lost)
+	case r.rule != nil && len(r.rule.faults) > 0:
+		return refuse(reasonIncomplete, joined(r.rule.faults))
 	}
 	b := newBuilder(c, r)
 	b.build()

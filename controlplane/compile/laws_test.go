@@ -4,6 +4,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -31,9 +33,13 @@ type world struct {
 	objects  map[cluster.Key]metav1.Object
 }
 
-func newWorld() *world {
+func newWorld(reader ...cluster.Reader) *world {
+	var c compile.Config
+	if len(reader) > 0 {
+		c.ExternalCertificateReader = reader[0]
+	}
 	return &world{
-		compiler: compile.New(compile.Config{}),
+		compiler: compile.New(c),
 		verdicts: map[cluster.Key]*tsujiv1.RouteVerdict{}, objects: map[cluster.Key]metav1.Object{},
 	}
 }
@@ -61,7 +67,8 @@ func TestIncrementalEqualsFromNothing(t *testing.T) {
 	t.Parallel()
 	u := newUniverse(t)
 	rapid.Check(t, func(t *rapid.T) {
-		w := newWorld()
+		reader := pick(t, "reader", cluster.Reader{}, router, router)
+		w := newWorld(reader)
 		w.apply()
 		for range rapid.IntRange(1, 25).Draw(t, "steps") {
 			var changes []cluster.Change
@@ -73,7 +80,7 @@ func TestIncrementalEqualsFromNothing(t *testing.T) {
 			checkClaims(t, w)
 			checkSafeResult(t, w.last)
 		}
-		fresh := newWorld()
+		fresh := newWorld(reader)
 		var all []cluster.Change
 		for _, o := range w.objects {
 			all = append(all, put(o))
@@ -99,7 +106,7 @@ func TestIncrementalEqualsFromNothing(t *testing.T) {
 		for _, o := range slices.Collect(maps.Values(w.objects)) {
 			w.apply(gone(o))
 		}
-		empty := newWorld()
+		empty := newWorld(reader)
 		empty.apply()
 		equal(t, w, empty)
 	})
@@ -181,7 +188,8 @@ func checkClaims(t *rapid.T, w *world) {
 		}
 		host := r.GetHost()
 		if r.GetWildcard() {
-			host = "*." + host[2:] // the hosts of the universe have first labels of one letter
+			_, parent, _ := strings.Cut(host, ".")
+			host = "*." + parent
 		}
 		for _, o := range byHost[host] {
 			passthrough := tsujiv1.Termination_TERMINATION_PASSTHROUGH
@@ -212,7 +220,7 @@ func newUniverse(t testing.TB) universe {
 func pick[T any](t *rapid.T, label string, of ...T) T { return rapid.SampledFrom(of).Draw(t, label) }
 
 func (u universe) change(t *rapid.T) cluster.Change {
-	o := pick(t, "kind", u.route, u.route, u.route, u.service, u.slice, u.secret, u.configMap, u.namespace, u.ingressController)(t)
+	o := pick(t, "kind", u.route, u.route, u.route, u.service, u.slice, u.secret, u.configMap, u.namespace, u.ingressController, u.ingress, u.ingress, u.ingressClass, u.role, u.binding)(t)
 	if pick(t, "gone", false, false, false, true) {
 		return gone(o)
 	}
@@ -224,7 +232,10 @@ func meta(t *rapid.T, names ...string) metav1.ObjectMeta {
 }
 
 func (u universe) route(t *rapid.T) metav1.Object {
-	r := &routev1.Route{ObjectMeta: meta(t, "r1", "r2", "r3")}
+	r := &routev1.Route{ObjectMeta: meta(t, "r1", "r2", "r3", madeOfI1)}
+	if of := pick(t, "made of", "", "", "", "i1", "i2"); of != "" {
+		r.OwnerReferences = []metav1.OwnerReference{{APIVersion: "networking.k8s.io/v1", Kind: "Ingress", Name: of, Controller: new(true)}}
+	}
 	r.UID = types.UID(pick(t, "uid", "", "a", "b"))
 	if age := pick(t, "age", 0, 1, 2, 3); age > 0 {
 		r.CreationTimestamp = metav1.NewTime(time.Unix(int64(age)*1000, 0))
@@ -278,7 +289,7 @@ func (u universe) configMap(t *rapid.T) metav1.Object {
 	}
 	ca := pick(t, "ca", "", "broken", u.certs["ca.crt"], u.certs["other-ca.crt"])
 	m.Data = map[string]string{
-		"ca-bundle.pem": ca, "service-ca.crt": ca,
+		"ca-bundle.pem": ca, "service-ca.crt": ca, "crl.pem": pick(t, "lists", "", "", "broken"),
 		"error-page-503.http": pick(t, "page", "", "HTTP/1.1 503 Sorry\r\n\r\nlater", "sorry"),
 	}
 	return m
@@ -323,6 +334,37 @@ func (u universe) secret(t *rapid.T) metav1.Object {
 	}
 	s.Data = map[string][]byte{"tls.crt": []byte(u.certs[crt+".crt"]), "tls.key": []byte(u.certs[crt+".key"])}
 	return s
+}
+
+// router is OpenShift's.
+var router = cluster.Reader{Namespace: "openshift-ingress", Name: "router"}
+
+// role is a Role or a ClusterRole.
+func (u universe) role(t *rapid.T) metav1.Object {
+	rules := pick(t, "rules", nil,
+		[]rbacv1.PolicyRule{{APIGroups: []string{"*"}, Resources: []string{"*"}, Verbs: []string{"*"}}},
+		[]rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"get", "list", "watch"}, ResourceNames: []string{"t1"}}},
+		[]rbacv1.PolicyRule{
+			{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"get"}},
+			{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"watch"}},
+		})
+	if pick(t, "cluster role", false, true) {
+		return &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: pick(t, "name", "o1", "o2")}, Rules: rules}
+	}
+	return &rbacv1.Role{ObjectMeta: meta(t, "o1", "o2"), Rules: rules}
+}
+
+// binding is a RoleBinding or a ClusterRoleBinding.
+func (u universe) binding(t *rapid.T) metav1.Object {
+	subjects := []rbacv1.Subject{pick(t, "subject",
+		rbacv1.Subject{Kind: "ServiceAccount", Namespace: "openshift-ingress", Name: "router"},
+		rbacv1.Subject{Kind: "ServiceAccount", Name: "router"},
+		rbacv1.Subject{Kind: "Group", Name: "system:authenticated"})}
+	role := rbacv1.RoleRef{Kind: pick(t, "of", "Role", "ClusterRole"), Name: pick(t, "role", "o1", "o2")}
+	if pick(t, "cluster binding", false, true) {
+		return &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: pick(t, "name", "b1", "b2")}, Subjects: subjects, RoleRef: role}
+	}
+	return &rbacv1.RoleBinding{ObjectMeta: meta(t, "b1", "b2"), Subjects: subjects, RoleRef: role}
 }
 
 func (u universe) namespace(t *rapid.T) metav1.Object {

@@ -22,9 +22,10 @@ func compareID(a, b id) int {
 	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 }
 
-// route is a Route object with what became of it.
+// route is a Route object, or one that was made of an Ingress, with what became of it.
 type route struct {
 	id     id
+	rule   *rule          // of the Ingress that it was made of; nil: it is an object of its own
 	object *routev1.Route // nil: it is gone, and is forgotten when it is judged
 
 	// Where it stands, by stand.

@@ -1,7 +1,6 @@
 package compile
 
 import (
-	"encoding/json"
 	"maps"
 
 	operatorv1 "github.com/openshift/api/operator/v1"
@@ -33,12 +32,7 @@ func policyOf(ic *operatorv1.IngressController) policy {
 		p.wildcards = a.WildcardPolicy == operatorv1.WildcardPolicyAllowed
 	}
 	p.naming, _ = namingOf(ic) // what is wrong with it is told with the settings
-	var overrides struct {
-		LoadBalancingAlgorithm string `json:"loadBalancingAlgorithm"`
-	}
-	if json.Unmarshal(ic.Spec.UnsupportedConfigOverrides.Raw, &overrides) == nil {
-		p.leastConnections = overrides.LoadBalancingAlgorithm == "leastconn"
-	}
+	p.leastConnections = overridesOf(ic).LoadBalancingAlgorithm == "leastconn"
 	return p
 }
 

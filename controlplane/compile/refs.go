@@ -111,11 +111,11 @@ func (c *Compiler) compileSharedFacts(d *dirty, out *output) {
 	}
 	for m := range d.configMaps {
 		name := tsujiv1.CertificateName(m.Namespace, tsujiv1.FromConfigMap, m.Name)
-		bundle, _ := c.caBundle(m)
-		if c.refs.configMaps[m] == 0 || bundle == nil {
+		ca, _ := c.caCertificate(m)
+		if c.refs.configMaps[m] == 0 || ca == nil {
 			out.facts.remove = append(out.facts.remove, name)
 			continue
 		}
-		out.facts.add(bundleResource(name, bundle))
+		out.facts.add(&tsujiv1.Resource{Name: name, Kind: &tsujiv1.Resource_Certificate{Certificate: ca}})
 	}
 }

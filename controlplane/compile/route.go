@@ -21,6 +21,7 @@ type builder struct {
 	c      *Compiler
 	id     id
 	object *routev1.Route
+	rule   *rule // of the Ingress that it was made of; nil: none
 
 	route     *tsujiv1.Route
 	endpoints []endpointsRef
@@ -34,8 +35,8 @@ type builder struct {
 }
 
 func newBuilder(c *Compiler, r *route) *builder {
-	return &builder{
-		c: c, id: r.id, object: r.object,
+	b := &builder{
+		c: c, id: r.id, object: r.object, rule: r.rule,
 		route: &tsujiv1.Route{
 			Namespace:   r.id.Namespace,
 			Name:        r.id.Name,
@@ -45,6 +46,10 @@ func newBuilder(c *Compiler, r *route) *builder {
 			Termination: terminationOf(r.object.Spec.TLS),
 		},
 	}
+	if r.rule != nil {
+		b.warnings = slices.Clone(r.rule.warnings)
+	}
+	return b
 }
 
 func (b *builder) fault(text string) { b.faults = append(b.faults, text) }

@@ -72,6 +72,7 @@ func (c *Compiler) compileSettings(d *dirty, out *output) {
 	s.errorPages()
 	s.compression()
 	s.clientTLS()
+	s.overrides()
 	secret := s.defaultCertificate()
 
 	c.moveSecret(c.refs.settings, secret, d)

@@ -10,7 +10,7 @@ import (
 )
 
 // clientTLS compiles spec.clientTLS. What cannot be read of it closes rather than opens: without its CA
-// certificates the Settings refer to some that are not there, which routers refuse, so that they keep what
+// certificates, or with revocation lists that cannot be read, the Settings refer to some that are not there, which routers refuse, so that they keep what
 // they had; and where no pattern can be used nobody matches.
 func (s *settings) clientTLS() {
 	const field = "spec.clientTLS."
@@ -27,10 +27,14 @@ func (s *settings) clientTLS() {
 	k, _ := s.configMap(1, field+"clientCA.name", t.ClientCA.Name)
 	if k == (id{}) {
 		k = id{Namespace: configNamespace, Name: "none"}
-	} else if bundle, fault := s.c.caBundle(k); bundle == nil {
+	} else if ca, fault := s.c.caCertificate(k); ca == nil {
 		s.fault(invalid(field+"clientCA.name", k.Name, fault+"; routers take nothing new until it is there"))
 	} else {
 		s.ca = k
+		c.CheckRevocation = len(ca.GetRevocationListsPem()) > 0
+		for _, f := range s.c.revocationFaults(k, c.CheckRevocation) {
+			s.fault(invalid(field+"clientCA.name", k.Name, f))
+		}
 	}
 	c.Ca = tsujiv1.CertificateName(k.Namespace, tsujiv1.FromConfigMap, k.Name)
 	for i, p := range t.AllowedSubjectPatterns {

@@ -19,6 +19,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
@@ -108,6 +110,9 @@ func verdictText(t *testing.T, vs []*tsujiv1.RouteVerdict) string {
 			t.Errorf("verdict of %q", v.GetIngressController())
 		}
 		fmt.Fprintf(&b, "%s/%s %s%s: ", v.GetNamespace(), v.GetName(), v.GetHost(), v.GetPath())
+		if s := v.GetSource(); s != nil {
+			fmt.Fprintf(&b, "%s %s %s: ", s.GetKind(), s.GetName(), s.GetField())
+		}
 		if v.GetAdmitted() {
 			b.WriteString("admitted\n")
 		} else {
@@ -214,6 +219,8 @@ func changesOf(t testing.TB, manifests string) []cluster.Change {
 		objects := map[string]metav1.Object{
 			"Route": &routev1.Route{}, "Service": &corev1.Service{}, "EndpointSlice": &discoveryv1.EndpointSlice{},
 			"Secret": &corev1.Secret{}, "ConfigMap": &corev1.ConfigMap{}, "Namespace": &corev1.Namespace{}, "IngressController": &operatorv1.IngressController{},
+			"Ingress": &networkingv1.Ingress{}, "IngressClass": &networkingv1.IngressClass{},
+			"Role": &rbacv1.Role{}, "RoleBinding": &rbacv1.RoleBinding{}, "ClusterRole": &rbacv1.ClusterRole{}, "ClusterRoleBinding": &rbacv1.ClusterRoleBinding{},
 		}
 		o := objects[kind.Kind]
 		if o == nil {
@@ -267,6 +274,18 @@ func keyOf(o metav1.Object) cluster.Key {
 		k = cluster.Namespace
 	case *operatorv1.IngressController:
 		k = cluster.IngressController
+	case *networkingv1.Ingress:
+		k = cluster.Ingress
+	case *networkingv1.IngressClass:
+		k = cluster.IngressClass
+	case *rbacv1.Role:
+		k = cluster.Role
+	case *rbacv1.RoleBinding:
+		k = cluster.RoleBinding
+	case *rbacv1.ClusterRole:
+		k = cluster.ClusterRole
+	case *rbacv1.ClusterRoleBinding:
+		k = cluster.ClusterRoleBinding
 	}
 	return cluster.Key{Kind: k, Namespace: o.GetNamespace(), Name: o.GetName()}
 }

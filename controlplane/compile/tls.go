@@ -188,19 +188,28 @@ func (b *builder) certificate(tls *routev1.TLSConfig) {
 // externalCertificate uses the certificate of a Secret. Its resource is shared by all Routes that use it,
 // unless one adds CA certificates to the chain.
 func (b *builder) externalCertificate(name, ca, own string) {
-	const field = "spec.tls.externalCertificate"
+	field := "spec.tls.externalCertificate"
+	if b.rule != nil {
+		field = b.rule.secretField
+	}
 	if f := validation.IsDNS1123Subdomain(name); len(f) > 0 {
 		b.external = append(b.external, invalid(field, name, f[0]))
 		return
 	}
 	k := id{Namespace: b.id.Namespace, Name: name}
+	if b.rule == nil { // OpenShift copies what an Ingress names into the Route: no right of the router's is needed
+		for _, verb := range b.c.access.missing(k) {
+			b.external = append(b.external, fmt.Sprintf("%s: Forbidden: router serviceaccount does not have permission to %s this secret", field, verb))
+		}
+	}
 	secret := b.c.objects.secrets[k]
 	switch {
 	case secret == nil:
 		b.external = append(b.external, fmt.Sprintf("%s: Not found: %s", field, quoted(fmt.Sprintf("secrets %q not found", name))))
-		return
 	case secret.Type != corev1.SecretTypeTLS:
 		b.external = append(b.external, invalid(field, name, fmt.Sprintf("secret of type %q required", corev1.SecretTypeTLS)))
+	}
+	if len(b.external) > 0 {
 		return
 	}
 	p := b.c.secretPair(secret, ca)

@@ -17,7 +17,8 @@ func (o Op) String() string { return o.command.String() }
 // silent is how commands succeed that have nothing to say.
 func silent(a Answer) bool { return a.text == "" }
 
-// saying returns what is true of answers that hold one of the texts.
+// saying returns what is true of answers that hold one of the texts. What HAProxy says of one command may begin with
+// what it said of earlier ones: so the severity counts, and not only the texts.
 func saying(texts ...string) func(Answer) bool {
 	return func(a Answer) bool {
 		if a.severity >= 0 && a.severity <= 3 {
@@ -33,7 +34,7 @@ func saying(texts ...string) func(Answer) bool {
 }
 
 // Do executes operations in order. The error is a *RefusedError for the first that HAProxy refused; those
-// after it were executed all the same.
+// after it were executed all the same. When one of them cannot be written as a command, none was executed.
 func (r *Runtime) Do(ctx context.Context, ops ...Op) error {
 	commands := make([]Command, len(ops))
 	for i, o := range ops {

@@ -21,7 +21,8 @@ type CrtListEntry struct {
 }
 
 // AddCrtList adds a line to a crt-list, for every bind line that uses the list. HAProxy must have the certificate, with
-// content. Lines that are equal may be there several times.
+// content. Lines that are equal may be there several times. Of several lines for one name the oldest counts; but a
+// certificate with an ECDSA key goes before one with RSA, for clients that can do both.
 //
 // The line gets the number after the highest that the list has ever had: that of the last line of its file, comments
 // and empty lines included, or of a line that was added. Numbers are not used again.

@@ -2,8 +2,13 @@ package haproxy
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
+	"math/big"
 	"net"
 	"path/filepath"
 	"strings"
@@ -43,6 +48,20 @@ func handshake(ctx context.Context, dir, sni string) (name, protocol string, err
 	defer conn.Close()
 	state := conn.(*tls.Conn).ConnectionState() //nolint:errcheck // a Dialer of tls makes nothing else
 	return state.PeerCertificates[0].DNSNames[0], state.NegotiatedProtocol, nil
+}
+
+// rsaPair returns a certificate with an RSA key.
+func rsaPair(t *testing.T, name string) string {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	must(t, err)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{name}, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	must(t, err)
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	must(t, err)
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})) +
+		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}))
 }
 
 // Certificates come at run time, and lines of a crt-list: more than one for a certificate or a name. What a line gives
@@ -111,6 +130,20 @@ func crtListStory(t *testing.T, binary string) {
 	gets("b.test", "b.test http/1.1")
 	gets("a.test", "a.test h2")
 	lines("3 certs/a.pem h2 a.test", "10 certs/b.pem")
+
+	// ECDSA goes before RSA, whichever is older.
+	must(t, r.Do(ctx, NewCertificate(c), SetCertificate(c, rsaPair(t, "rsa.test")), CommitCertificate(c), DelCrtList(list, b, 0),
+		AddCrtList(list, CrtListLine{c, "", "b.test"})))
+	gets("b.test", "rsa.test http/1.1")
+	must(t, r.Do(ctx, AddCrtList(list, CrtListLine{b, "h2", "b.test"})))
+	gets("b.test", "b.test h2")
+	must(t, r.Do(ctx, DelCrtList(list, c, 0), DelCertificate(c)))
+
+	// A name goes before a wildcard.
+	must(t, r.Do(ctx, AddCrtList(list, CrtListLine{a, "", "*.w.test"}), AddCrtList(list, CrtListLine{b, "", "x.w.test"})))
+	gets("x.w.test", "b.test http/1.1")
+	gets("y.w.test", "a.test http/1.1")
+	must(t, r.Do(ctx, DelCrtList(list, a, 13), DelCrtList(list, b, 14)))
 
 	// One certificate may have a name for each of its lines; then no number is ever needed.
 	must(t, r.Do(ctx, NewCertificate(c), SetCertificate(c, pems[2]), CommitCertificate(c), AddCrtList(list, CrtListLine{c, "h2", "b.test"}),

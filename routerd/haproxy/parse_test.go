@@ -147,6 +147,36 @@ func TestOldTLS(t *testing.T) {
 	}
 }
 
+// What is not the answer that was asked for is an error, not an empty list.
+func TestParseOther(t *testing.T) {
+	for _, bad := range []string{"", "\n", "x", "# pxname,svname\n", "# pxname,svname,scur,econ,eresp,status\nb,s1,0,x,0,UP\n", "# pxname,svname,scur,econ,eresp,status\nb,s1\n"} {
+		if got, err := parseStats(bad); err == nil {
+			t.Errorf("statistics %q: %v", bad, got)
+		}
+	}
+	for _, bad := range []string{"", "b\n", "[3]: no"} {
+		if got, err := parseBackends(bad); err == nil {
+			t.Errorf("backends %q: %v", bad, got)
+		}
+	}
+	for _, bad := range []string{"", "a.pem:1\n", "# l\na.pem\n", "# l\na.pem:x\n", "# l\na.pem:1 [alpn h2 a.test\n", "# l\n:1\n"} {
+		if got, err := parseCrtList(bad); err == nil {
+			t.Errorf("crt-list %q: %v", bad, got)
+		}
+	}
+	for _, bad := range []string{"", "x", "type=str, case=sensitive, found=yes", `type=str, case=sensitive, found=no, idx=tree, key="k", value="v", type="str"`} {
+		if got, err := parseGetMap(bad, "k"); err == nil {
+			t.Errorf("map %q: %v", bad, got)
+		}
+	}
+	const stats = "# pxname,svname,qcur,scur,econ,eresp,status,new\nb,s1,,3,1,2,DOWN 1/2,\"a,b\"\nc,s1,,0,0,0,UP,\n"
+	want := map[string]map[string]ServerStats{"b": {"s1": {1, 2, 3, "DOWN 1/2"}}, "c": {"s1": {Status: "UP"}}}
+	got, err := parseStats(stats)
+	if d := cmp.Diff(want, got); d != "" || err != nil {
+		t.Error(err, d)
+	}
+}
+
 // Whatever a worker or a master says, the parsers return.
 func FuzzParse(f *testing.F) {
 	f.Add("[3]: No such server.\n\n> ")

@@ -29,8 +29,8 @@ func DelServer(backend, server string) Op {
 	return Op{Cmd("del", "server", backend+"/"+server), saying("Server deleted")}
 }
 
-// AwaitRemovable waits until a server can be deleted, at most so many milliseconds. Everything else on
-// this connection waits too.
+// AwaitRemovable closes a server's idle connections and waits until it can be deleted, at most so many milliseconds.
+// Everything else on this connection waits too, and all that is executed together may take 30 s.
 func AwaitRemovable(backend, server string, milliseconds int) Op {
 	return Op{Cmd("wait", strconv.Itoa(milliseconds)+"ms", "srv-removable", backend+"/"+server), saying("Done.")}
 }

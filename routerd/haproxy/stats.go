@@ -16,8 +16,8 @@ type ServerStats struct {
 }
 
 // ServerStats returns what was counted for the servers of some backends, by name, in the order of the
-// backends. HAProxy names its columns in each answer, which is most of the work (see BenchmarkOps): who wants to
-// know this of all backends asks with AllServerStats.
+// backends. It costs more the more backends there are (see BenchmarkOps), because HAProxy looks for them one by one:
+// who wants to know this of many asks with AllServerStats.
 func (r *Runtime) ServerStats(ctx context.Context, backends ...string) ([]map[string]ServerStats, error) {
 	commands := make([]Command, len(backends))
 	for i, b := range backends {

@@ -23,7 +23,8 @@ func NewCA(file string) Op {
 	return Op{Cmd("new", "ssl", "ca-file", file), saying("New CA file created")}
 }
 
-// DelCA forgets a file of CA certificates, which nothing may use. The file itself is left as it is.
+// DelCA forgets a file of CA certificates, which nothing in the configuration may use. Servers that were added with it
+// do not count, and go on with what they have. The file itself is left as it is.
 func DelCA(file string) Op {
 	return Op{Cmd("del", "ssl", "ca-file", file), saying("deleted!")}
 }

@@ -80,7 +80,7 @@ func decode[T any](t testing.TB, text string, into *T, strict bool) *T {
 var whole = []string{"install", "kubernetes", "openshift"}
 
 // optional are components that nothing here uses: each is tried with install.
-var optional = []string{"service-ca", "standard-ports"}
+var optional = []string{"external-certificates", "service-ca", "standard-ports"}
 
 // everything returns every kustomization that can be built, those with optional components included.
 func everything(t *testing.T) map[string]built {
@@ -128,9 +128,13 @@ func TestRightsAreFew(t *testing.T) {
 						t.Errorf("%s: %s allows %s: it only reads", name, role, what)
 					}
 					for _, kind := range r.Resources {
-						if !slices.Contains([]string{"routes", "services", "endpointslices", "namespaces", "nodes", "ingresscontrollers", "zones"}, kind) {
+						if !slices.Contains([]string{"routes", "ingresses", "ingressclasses", "services", "endpointslices", "namespaces", "nodes", "ingresscontrollers", "zones"}, kind) {
 							t.Errorf("%s: %s allows %s", name, role, what)
 						}
+					}
+				case role == "ClusterRole tsuji-external-certificates":
+					if what != "rbac.authorization.k8s.io roles rolebindings clusterroles clusterrolebindings list watch" {
+						t.Errorf("%s: %s allows %s", name, role, what)
 					}
 				case role == "Role controlplane-lease":
 					if !slices.Equal(r.Resources, []string{"leases"}) || len(r.ResourceNames) == 0 && !slices.Equal(r.Verbs, []string{"create"}) {

@@ -47,6 +47,17 @@ spec:
   to: {kind: Service, name: cart}
   tls: {termination: edge, externalCertificate: {name: cart-tls}}
 ---
+{apiVersion: networking.k8s.io/v1, kind: IngressClass, metadata: {name: tsuji}, spec: {controller: tsuji.dev/ingress}}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: pay, namespace: shop}
+spec:
+  ingressClassName: tsuji
+  rules:
+    - host: pay.example.com
+      http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: cart, port: {number: 80}}}}]}
+---
 apiVersion: operator.openshift.io/v1
 kind: IngressController
 metadata: {name: default, namespace: openshift-ingress-operator}
@@ -172,7 +183,7 @@ func testRights(t *testing.T, server *kubetest.Server) {
 	for _, n := range [][2]string{{"shop", "tsuji-cart-tls"}, {"openshift-ingress", "tsuji-certificates"}, {"openshift-config", "tsuji-configmaps"}} {
 		all = append(all, rightsOf(n[0], get[rbacv1.Role](t, server, "role", n[0], n[1]).Rules)...)
 	}
-	if want := 2 * (7 + 3); len(all) != want {
+	if want := 2 * (9 + 3); len(all) != want {
 		t.Fatalf("there are %d rights, of which the story knows %d: %v", len(all), want, all)
 	}
 
@@ -216,7 +227,7 @@ func testRights(t *testing.T, server *kubetest.Server) {
 func testFollows(t *testing.T, server *kubetest.Server, c *controlPlane) {
 	t.Helper()
 	eventually(t, "the cluster is read without a fault", func() error {
-		if s := c.status(t); !s.GetSynced() || len(s.GetFaults()) > 0 || s.GetRoutesAdmitted() != 1 {
+		if s := c.status(t); !s.GetSynced() || len(s.GetFaults()) > 0 || s.GetRoutesAdmitted() != 2 {
 			return fmt.Errorf("%v", s)
 		}
 		return nil
@@ -236,6 +247,9 @@ func testFollows(t *testing.T, server *kubetest.Server, c *controlPlane) {
 		{"a Secret", []string{"apply", "--server-side", "-f", "-"}, secret("shop", "cart-tls", otherCert, otherKey)},
 		{"a Route", []string{"patch", "route/cart", "-n", "shop", "--type=merge", `-p={"spec":{"path":"/cart"}}`}, ""},
 		{"an IngressController", []string{"patch", "ingresscontroller/default", "-n", "openshift-ingress-operator", "--type=merge", `-p={"spec":{"tuningOptions":{"clientTimeout":"7s"}}}`}, ""},
+		{"an IngressClass", []string{"delete", "ingressclass/tsuji"}, ""},
+		{"an IngressClass", []string{"apply", "--server-side", "-f", "-"}, `{apiVersion: networking.k8s.io/v1, kind: IngressClass, metadata: {name: tsuji}, spec: {controller: tsuji.dev/ingress}}`},
+		{"an Ingress", []string{"delete", "ingress/pay", "-n", "shop"}, ""},
 		{"a Namespace", []string{"label", "namespace/shop", "closed=yes"}, ""},
 	} {
 		before := c.compiled(t)

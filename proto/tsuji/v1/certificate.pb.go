@@ -31,9 +31,11 @@ type Certificate struct {
 	// The leaf's private key. Absent for a CA bundle.
 	PrivateKey *PrivateKey `protobuf:"bytes,2,opt,name=private_key,json=privateKey,proto3" json:"private_key,omitempty"`
 	// CA certificates to verify a peer with, PEM. Empty for a certificate with a key.
-	CaBundlePem   []byte `protobuf:"bytes,3,opt,name=ca_bundle_pem,json=caBundlePem,proto3" json:"ca_bundle_pem,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	CaBundlePem []byte `protobuf:"bytes,3,opt,name=ca_bundle_pem,json=caBundlePem,proto3" json:"ca_bundle_pem,omitempty"`
+	// Revocation lists of those CAs, PEM. Empty: there are none.
+	RevocationListsPem []byte `protobuf:"bytes,4,opt,name=revocation_lists_pem,json=revocationListsPem,proto3" json:"revocation_lists_pem,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Certificate) Reset() {
@@ -83,6 +85,13 @@ func (x *Certificate) GetPrivateKey() *PrivateKey {
 func (x *Certificate) GetCaBundlePem() []byte {
 	if x != nil {
 		return x.CaBundlePem
+	}
+	return nil
+}
+
+func (x *Certificate) GetRevocationListsPem() []byte {
+	if x != nil {
+		return x.RevocationListsPem
 	}
 	return nil
 }
@@ -138,12 +147,13 @@ var File_tsuji_v1_certificate_proto protoreflect.FileDescriptor
 
 const file_tsuji_v1_certificate_proto_rawDesc = "" +
 	"\n" +
-	"\x1atsuji/v1/certificate.proto\x12\btsuji.v1\"\x85\x01\n" +
+	"\x1atsuji/v1/certificate.proto\x12\btsuji.v1\"\xb7\x01\n" +
 	"\vCertificate\x12\x1b\n" +
 	"\tchain_pem\x18\x01 \x01(\fR\bchainPem\x125\n" +
 	"\vprivate_key\x18\x02 \x01(\v2\x14.tsuji.v1.PrivateKeyR\n" +
 	"privateKey\x12\"\n" +
-	"\rca_bundle_pem\x18\x03 \x01(\fR\vcaBundlePem\"#\n" +
+	"\rca_bundle_pem\x18\x03 \x01(\fR\vcaBundlePem\x120\n" +
+	"\x14revocation_lists_pem\x18\x04 \x01(\fR\x12revocationListsPem\"#\n" +
 	"\n" +
 	"PrivateKey\x12\x15\n" +
 	"\x03pem\x18\x01 \x01(\fB\x03\x80\x01\x01R\x03pemB3Z1github.com/tsuji-dev/tsuji/proto/tsuji/v1;tsujiv1b\x06proto3"

@@ -520,7 +520,9 @@ type RouteVerdict struct {
 	Message string `protobuf:"bytes,9,opt,name=message,proto3" json:"message,omitempty"`
 	// What its owner should know although it is served: an annotation that was not understood, a Service
 	// that does not exist.
-	Warnings      []string `protobuf:"bytes,10,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Warnings []string `protobuf:"bytes,10,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// What the Route was made of, if there is no Route object of that namespace and name; else absent.
+	Source        *RouteSource `protobuf:"bytes,11,opt,name=source,proto3" json:"source,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -625,6 +627,77 @@ func (x *RouteVerdict) GetWarnings() []string {
 	return nil
 }
 
+func (x *RouteVerdict) GetSource() *RouteSource {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+// RouteSource is a part of an object that a Route was made of.
+type RouteSource struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The object's kind: "Ingress".
+	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	// The object's name. Its namespace is the Route's.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// The part of it: "spec.rules[0].http.paths[1]".
+	Field         string `protobuf:"bytes,3,opt,name=field,proto3" json:"field,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RouteSource) Reset() {
+	*x = RouteSource{}
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RouteSource) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RouteSource) ProtoMessage() {}
+
+func (x *RouteSource) ProtoReflect() protoreflect.Message {
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RouteSource.ProtoReflect.Descriptor instead.
+func (*RouteSource) Descriptor() ([]byte, []int) {
+	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *RouteSource) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *RouteSource) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RouteSource) GetField() string {
+	if x != nil {
+		return x.Field
+	}
+	return ""
+}
+
 // ListRoutersRequest asks for routers.
 type ListRoutersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -638,7 +711,7 @@ type ListRoutersRequest struct {
 
 func (x *ListRoutersRequest) Reset() {
 	*x = ListRoutersRequest{}
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[8]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -650,7 +723,7 @@ func (x *ListRoutersRequest) String() string {
 func (*ListRoutersRequest) ProtoMessage() {}
 
 func (x *ListRoutersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[8]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -663,7 +736,7 @@ func (x *ListRoutersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutersRequest.ProtoReflect.Descriptor instead.
 func (*ListRoutersRequest) Descriptor() ([]byte, []int) {
-	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{8}
+	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListRoutersRequest) GetIngressController() string {
@@ -691,7 +764,7 @@ type ListRoutersResponse struct {
 
 func (x *ListRoutersResponse) Reset() {
 	*x = ListRoutersResponse{}
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[9]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -703,7 +776,7 @@ func (x *ListRoutersResponse) String() string {
 func (*ListRoutersResponse) ProtoMessage() {}
 
 func (x *ListRoutersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[9]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -716,7 +789,7 @@ func (x *ListRoutersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutersResponse.ProtoReflect.Descriptor instead.
 func (*ListRoutersResponse) Descriptor() ([]byte, []int) {
-	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{9}
+	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListRoutersResponse) GetRouters() []*Router {
@@ -771,7 +844,7 @@ type Router struct {
 
 func (x *Router) Reset() {
 	*x = Router{}
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[10]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -783,7 +856,7 @@ func (x *Router) String() string {
 func (*Router) ProtoMessage() {}
 
 func (x *Router) ProtoReflect() protoreflect.Message {
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[10]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -796,7 +869,7 @@ func (x *Router) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Router.ProtoReflect.Descriptor instead.
 func (*Router) Descriptor() ([]byte, []int) {
-	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{10}
+	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Router) GetName() string {
@@ -934,7 +1007,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[11]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -946,7 +1019,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[11]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -959,7 +1032,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{11}
+	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{12}
 }
 
 // GetStatusResponse is the replica's status.
@@ -989,7 +1062,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[12]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1001,7 +1074,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[12]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1014,7 +1087,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{12}
+	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetStatusResponse) GetControlplaneVersion() string {
@@ -1097,7 +1170,7 @@ type SourceFault struct {
 
 func (x *SourceFault) Reset() {
 	*x = SourceFault{}
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[13]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1109,7 +1182,7 @@ func (x *SourceFault) String() string {
 func (*SourceFault) ProtoMessage() {}
 
 func (x *SourceFault) ProtoReflect() protoreflect.Message {
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[13]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1122,7 +1195,7 @@ func (x *SourceFault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceFault.ProtoReflect.Descriptor instead.
 func (*SourceFault) Descriptor() ([]byte, []int) {
-	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{13}
+	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SourceFault) GetPlace() string {
@@ -1191,7 +1264,7 @@ const file_tsuji_v1_inspect_proto_rawDesc = "" +
 	"page_token\x18\x05 \x01(\tR\tpageToken\"l\n" +
 	"\x12ListRoutesResponse\x12.\n" +
 	"\x06routes\x18\x01 \x03(\v2\x16.tsuji.v1.RouteVerdictR\x06routes\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xba\x02\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xe9\x02\n" +
 	"\fRouteVerdict\x12-\n" +
 	"\x12ingress_controller\x18\x01 \x01(\tR\x11ingressController\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x12\n" +
@@ -1203,7 +1276,12 @@ const file_tsuji_v1_inspect_proto_rawDesc = "" +
 	"\x06reason\x18\b \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\t \x01(\tR\amessage\x12\x1a\n" +
 	"\bwarnings\x18\n" +
-	" \x03(\tR\bwarnings\"W\n" +
+	" \x03(\tR\bwarnings\x12-\n" +
+	"\x06source\x18\v \x01(\v2\x15.tsuji.v1.RouteSourceR\x06source\"K\n" +
+	"\vRouteSource\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
+	"\x05field\x18\x03 \x01(\tR\x05field\"W\n" +
 	"\x12ListRoutersRequest\x12-\n" +
 	"\x12ingress_controller\x18\x01 \x01(\tR\x11ingressController\x12\x12\n" +
 	"\x04zone\x18\x02 \x01(\tR\x04zone\"A\n" +
@@ -1269,7 +1347,7 @@ func file_tsuji_v1_inspect_proto_rawDescGZIP() []byte {
 	return file_tsuji_v1_inspect_proto_rawDescData
 }
 
-var file_tsuji_v1_inspect_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_tsuji_v1_inspect_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_tsuji_v1_inspect_proto_goTypes = []any{
 	(*ListSnapshotsRequest)(nil),  // 0: tsuji.v1.ListSnapshotsRequest
 	(*ListSnapshotsResponse)(nil), // 1: tsuji.v1.ListSnapshotsResponse
@@ -1279,45 +1357,47 @@ var file_tsuji_v1_inspect_proto_goTypes = []any{
 	(*ListRoutesRequest)(nil),     // 5: tsuji.v1.ListRoutesRequest
 	(*ListRoutesResponse)(nil),    // 6: tsuji.v1.ListRoutesResponse
 	(*RouteVerdict)(nil),          // 7: tsuji.v1.RouteVerdict
-	(*ListRoutersRequest)(nil),    // 8: tsuji.v1.ListRoutersRequest
-	(*ListRoutersResponse)(nil),   // 9: tsuji.v1.ListRoutersResponse
-	(*Router)(nil),                // 10: tsuji.v1.Router
-	(*GetStatusRequest)(nil),      // 11: tsuji.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),     // 12: tsuji.v1.GetStatusResponse
-	(*SourceFault)(nil),           // 13: tsuji.v1.SourceFault
-	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
-	(*Resource)(nil),              // 15: tsuji.v1.Resource
-	(Termination)(0),              // 16: tsuji.v1.Termination
-	(*Refusal)(nil),               // 17: tsuji.v1.Refusal
+	(*RouteSource)(nil),           // 8: tsuji.v1.RouteSource
+	(*ListRoutersRequest)(nil),    // 9: tsuji.v1.ListRoutersRequest
+	(*ListRoutersResponse)(nil),   // 10: tsuji.v1.ListRoutersResponse
+	(*Router)(nil),                // 11: tsuji.v1.Router
+	(*GetStatusRequest)(nil),      // 12: tsuji.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),     // 13: tsuji.v1.GetStatusResponse
+	(*SourceFault)(nil),           // 14: tsuji.v1.SourceFault
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*Resource)(nil),              // 16: tsuji.v1.Resource
+	(Termination)(0),              // 17: tsuji.v1.Termination
+	(*Refusal)(nil),               // 18: tsuji.v1.Refusal
 }
 var file_tsuji_v1_inspect_proto_depIdxs = []int32{
 	2,  // 0: tsuji.v1.ListSnapshotsResponse.snapshots:type_name -> tsuji.v1.SnapshotSummary
-	14, // 1: tsuji.v1.SnapshotSummary.built:type_name -> google.protobuf.Timestamp
+	15, // 1: tsuji.v1.SnapshotSummary.built:type_name -> google.protobuf.Timestamp
 	2,  // 2: tsuji.v1.GetSnapshotResponse.snapshot:type_name -> tsuji.v1.SnapshotSummary
-	15, // 3: tsuji.v1.GetSnapshotResponse.resources:type_name -> tsuji.v1.Resource
+	16, // 3: tsuji.v1.GetSnapshotResponse.resources:type_name -> tsuji.v1.Resource
 	7,  // 4: tsuji.v1.ListRoutesResponse.routes:type_name -> tsuji.v1.RouteVerdict
-	16, // 5: tsuji.v1.RouteVerdict.termination:type_name -> tsuji.v1.Termination
-	10, // 6: tsuji.v1.ListRoutersResponse.routers:type_name -> tsuji.v1.Router
-	14, // 7: tsuji.v1.Router.since:type_name -> google.protobuf.Timestamp
-	14, // 8: tsuji.v1.Router.acked:type_name -> google.protobuf.Timestamp
-	17, // 9: tsuji.v1.Router.refusal:type_name -> tsuji.v1.Refusal
-	13, // 10: tsuji.v1.GetStatusResponse.faults:type_name -> tsuji.v1.SourceFault
-	2,  // 11: tsuji.v1.GetStatusResponse.snapshots:type_name -> tsuji.v1.SnapshotSummary
-	0,  // 12: tsuji.v1.SnapshotService.ListSnapshots:input_type -> tsuji.v1.ListSnapshotsRequest
-	3,  // 13: tsuji.v1.SnapshotService.GetSnapshot:input_type -> tsuji.v1.GetSnapshotRequest
-	5,  // 14: tsuji.v1.RouteService.ListRoutes:input_type -> tsuji.v1.ListRoutesRequest
-	8,  // 15: tsuji.v1.FleetService.ListRouters:input_type -> tsuji.v1.ListRoutersRequest
-	11, // 16: tsuji.v1.StatusService.GetStatus:input_type -> tsuji.v1.GetStatusRequest
-	1,  // 17: tsuji.v1.SnapshotService.ListSnapshots:output_type -> tsuji.v1.ListSnapshotsResponse
-	4,  // 18: tsuji.v1.SnapshotService.GetSnapshot:output_type -> tsuji.v1.GetSnapshotResponse
-	6,  // 19: tsuji.v1.RouteService.ListRoutes:output_type -> tsuji.v1.ListRoutesResponse
-	9,  // 20: tsuji.v1.FleetService.ListRouters:output_type -> tsuji.v1.ListRoutersResponse
-	12, // 21: tsuji.v1.StatusService.GetStatus:output_type -> tsuji.v1.GetStatusResponse
-	17, // [17:22] is the sub-list for method output_type
-	12, // [12:17] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	17, // 5: tsuji.v1.RouteVerdict.termination:type_name -> tsuji.v1.Termination
+	8,  // 6: tsuji.v1.RouteVerdict.source:type_name -> tsuji.v1.RouteSource
+	11, // 7: tsuji.v1.ListRoutersResponse.routers:type_name -> tsuji.v1.Router
+	15, // 8: tsuji.v1.Router.since:type_name -> google.protobuf.Timestamp
+	15, // 9: tsuji.v1.Router.acked:type_name -> google.protobuf.Timestamp
+	18, // 10: tsuji.v1.Router.refusal:type_name -> tsuji.v1.Refusal
+	14, // 11: tsuji.v1.GetStatusResponse.faults:type_name -> tsuji.v1.SourceFault
+	2,  // 12: tsuji.v1.GetStatusResponse.snapshots:type_name -> tsuji.v1.SnapshotSummary
+	0,  // 13: tsuji.v1.SnapshotService.ListSnapshots:input_type -> tsuji.v1.ListSnapshotsRequest
+	3,  // 14: tsuji.v1.SnapshotService.GetSnapshot:input_type -> tsuji.v1.GetSnapshotRequest
+	5,  // 15: tsuji.v1.RouteService.ListRoutes:input_type -> tsuji.v1.ListRoutesRequest
+	9,  // 16: tsuji.v1.FleetService.ListRouters:input_type -> tsuji.v1.ListRoutersRequest
+	12, // 17: tsuji.v1.StatusService.GetStatus:input_type -> tsuji.v1.GetStatusRequest
+	1,  // 18: tsuji.v1.SnapshotService.ListSnapshots:output_type -> tsuji.v1.ListSnapshotsResponse
+	4,  // 19: tsuji.v1.SnapshotService.GetSnapshot:output_type -> tsuji.v1.GetSnapshotResponse
+	6,  // 20: tsuji.v1.RouteService.ListRoutes:output_type -> tsuji.v1.ListRoutesResponse
+	10, // 21: tsuji.v1.FleetService.ListRouters:output_type -> tsuji.v1.ListRoutersResponse
+	13, // 22: tsuji.v1.StatusService.GetStatus:output_type -> tsuji.v1.GetStatusResponse
+	18, // [18:23] is the sub-list for method output_type
+	13, // [13:18] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_tsuji_v1_inspect_proto_init() }
@@ -1333,7 +1413,7 @@ func file_tsuji_v1_inspect_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tsuji_v1_inspect_proto_rawDesc), len(file_tsuji_v1_inspect_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

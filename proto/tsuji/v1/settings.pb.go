@@ -112,9 +112,14 @@ type Settings struct {
 	// Whether an idle connection is closed only after a last response. Default false: at once.
 	IdleCloseOnResponse bool `protobuf:"varint,14,opt,name=idle_close_on_response,json=idleCloseOnResponse,proto3" json:"idle_close_on_response,omitempty"`
 	// Whether a request is aborted at the endpoint when its client has gone.
-	AbortOnClose  bool `protobuf:"varint,15,opt,name=abort_on_close,json=abortOnClose,proto3" json:"abort_on_close,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	AbortOnClose bool `protobuf:"varint,15,opt,name=abort_on_close,json=abortOnClose,proto3" json:"abort_on_close,omitempty"`
+	// Whether headers whose names begin with X-SSL are kept as clients send them, which can then say to
+	// endpoints what only the router should. Default false: they are removed.
+	KeepClientTlsHeaders bool `protobuf:"varint,16,opt,name=keep_client_tls_headers,json=keepClientTlsHeaders,proto3" json:"keep_client_tls_headers,omitempty"`
+	// Whether bytes are counted while a transfer lasts, and not only when it ends.
+	ContinuousStatistics bool `protobuf:"varint,17,opt,name=continuous_statistics,json=continuousStatistics,proto3" json:"continuous_statistics,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *Settings) Reset() {
@@ -248,6 +253,20 @@ func (x *Settings) GetIdleCloseOnResponse() bool {
 func (x *Settings) GetAbortOnClose() bool {
 	if x != nil {
 		return x.AbortOnClose
+	}
+	return false
+}
+
+func (x *Settings) GetKeepClientTlsHeaders() bool {
+	if x != nil {
+		return x.KeepClientTlsHeaders
+	}
+	return false
+}
+
+func (x *Settings) GetContinuousStatistics() bool {
+	if x != nil {
+		return x.ContinuousStatistics
 	}
 	return false
 }
@@ -981,8 +1000,11 @@ type ClientTLS struct {
 	Ca string `protobuf:"bytes,2,opt,name=ca,proto3" json:"ca,omitempty"`
 	// Regular expressions of which a subject must match one; empty: any subject.
 	AllowedSubjectPatterns []string `protobuf:"bytes,3,rep,name=allowed_subject_patterns,json=allowedSubjectPatterns,proto3" json:"allowed_subject_patterns,omitempty"`
-	unknownFields          protoimpl.UnknownFields
-	sizeCache              protoimpl.SizeCache
+	// Whether a client's certificate is refused that is on a revocation list of the Certificate resource, or of
+	// whose CA there is no list that is valid now.
+	CheckRevocation bool `protobuf:"varint,4,opt,name=check_revocation,json=checkRevocation,proto3" json:"check_revocation,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ClientTLS) Reset() {
@@ -1036,11 +1058,18 @@ func (x *ClientTLS) GetAllowedSubjectPatterns() []string {
 	return nil
 }
 
+func (x *ClientTLS) GetCheckRevocation() bool {
+	if x != nil {
+		return x.CheckRevocation
+	}
+	return false
+}
+
 var File_tsuji_v1_settings_proto protoreflect.FileDescriptor
 
 const file_tsuji_v1_settings_proto_rawDesc = "" +
 	"\n" +
-	"\x17tsuji/v1/settings.proto\x12\btsuji.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x14tsuji/v1/route.proto\"\xc2\x05\n" +
+	"\x17tsuji/v1/settings.proto\x12\btsuji.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x14tsuji/v1/route.proto\"\xae\x06\n" +
 	"\bSettings\x12-\n" +
 	"\x12ingress_controller\x18\x01 \x01(\tR\x11ingressController\x12.\n" +
 	"\btimeouts\x18\x02 \x01(\v2\x12.tsuji.v1.TimeoutsR\btimeouts\x12&\n" +
@@ -1060,7 +1089,9 @@ const file_tsuji_v1_settings_proto_rawDesc = "" +
 	"client_tls\x18\f \x01(\v2\x13.tsuji.v1.ClientTLSR\tclientTls\x122\n" +
 	"\x15ignore_empty_requests\x18\r \x01(\bR\x13ignoreEmptyRequests\x123\n" +
 	"\x16idle_close_on_response\x18\x0e \x01(\bR\x13idleCloseOnResponse\x12$\n" +
-	"\x0eabort_on_close\x18\x0f \x01(\bR\fabortOnClose\"\xe3\x04\n" +
+	"\x0eabort_on_close\x18\x0f \x01(\bR\fabortOnClose\x125\n" +
+	"\x17keep_client_tls_headers\x18\x10 \x01(\bR\x14keepClientTlsHeaders\x123\n" +
+	"\x15continuous_statistics\x18\x11 \x01(\bR\x14continuousStatistics\"\xe3\x04\n" +
 	"\bTimeouts\x123\n" +
 	"\aconnect\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\aconnect\x121\n" +
 	"\x06client\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x06client\x128\n" +
@@ -1123,11 +1154,12 @@ const file_tsuji_v1_settings_proto_rawDesc = "" +
 	"\x0fhard_stop_after\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\rhardStopAfter\",\n" +
 	"\vCompression\x12\x1d\n" +
 	"\n" +
-	"mime_types\x18\x01 \x03(\tR\tmimeTypes\"q\n" +
+	"mime_types\x18\x01 \x03(\tR\tmimeTypes\"\x9c\x01\n" +
 	"\tClientTLS\x12\x1a\n" +
 	"\brequired\x18\x01 \x01(\bR\brequired\x12\x0e\n" +
 	"\x02ca\x18\x02 \x01(\tR\x02ca\x128\n" +
-	"\x18allowed_subject_patterns\x18\x03 \x03(\tR\x16allowedSubjectPatterns*h\n" +
+	"\x18allowed_subject_patterns\x18\x03 \x03(\tR\x16allowedSubjectPatterns\x12)\n" +
+	"\x10check_revocation\x18\x04 \x01(\bR\x0fcheckRevocation*h\n" +
 	"\n" +
 	"TLSVersion\x12\x1b\n" +
 	"\x17TLS_VERSION_UNSPECIFIED\x10\x00\x12\x13\n" +

@@ -1,0 +1,227 @@
+package cluster
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// ServiceCAFileConfig is what a ServiceCAFile needs.
+type ServiceCAFileConfig struct {
+	// Source is where everything else comes from.
+	Source Source
+	// Path is the file: CA certificates, PEM.
+	Path string
+	// Poll is how often the file is looked at; zero: 5 s.
+	Poll time.Duration
+	// Log is told when the file is read, and when it cannot be.
+	Log *slog.Logger
+}
+
+// Validate returns everything that is wrong with c.
+func (c ServiceCAFileConfig) Validate() error {
+	var errs []error
+	if c.Source == nil {
+		errs = append(errs, errors.New("no source"))
+	}
+	if c.Path == "" {
+		errs = append(errs, errors.New("no path of a file"))
+	}
+	if c.Poll < 0 {
+		errs = append(errs, errors.New("a negative duration"))
+	}
+	if c.Log == nil {
+		errs = append(errs, errors.New("no logger"))
+	}
+	return errors.Join(errs...)
+}
+
+// ServiceCAFile is another source as it is, but for the ConfigMap with the CA that signs the certificates of
+// Services: that has the content of a file, and what the other says of it does not count. It is not
+// synced before the file was read once. A file that cannot be read any more, or has no certificate, is a fault, and what
+// was read last stays. A file that changes does not count in Observed, Reached and Revision.
+type ServiceCAFile struct {
+	c ServiceCAFileConfig
+
+	mu      sync.Mutex // guards what follows
+	text    string     // the file's content when it was last good; empty: it never was
+	fault   *Fault     // of the file as it is
+	given   string     // what was handed out of it
+	held    map[Key]Change
+	fresh   bool          // Take has something new
+	changed chan struct{} // closed when fresh
+	taken   chan struct{} // closed by the next Take
+}
+
+var _ Source = (*ServiceCAFile)(nil)
+
+// NewServiceCAFile returns a source that reads nothing before it is run.
+func NewServiceCAFile(c ServiceCAFileConfig) (*ServiceCAFile, error) {
+	if err := c.Validate(); err != nil {
+		return nil, fmt.Errorf("file of the service CA: %w", err)
+	}
+	if c.Poll == 0 {
+		c.Poll = 5 * time.Second
+	}
+	return &ServiceCAFile{c: c, held: map[Key]Change{}, changed: make(chan struct{}), taken: make(chan struct{})}, nil
+}
+
+// serviceCAKey is where OpenShift's operator has that CA.
+var serviceCAKey = Key{ConfigMap, certificateNamespace, serviceCA}
+
+// ServiceCAEntry is the name of the CA certificates in ConfigMap service-ca-bundle of openshift-ingress.
+const ServiceCAEntry = "service-ca.crt"
+
+// String implements [Source]: it is the other source's.
+func (s *ServiceCAFile) String() string { return s.c.Source.String() }
+
+// Changed implements [Source].
+func (s *ServiceCAFile) Changed() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.changed
+}
+
+// Take implements [Source].
+func (s *ServiceCAFile) Take() (Batch, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fresh {
+		s.fresh, s.changed = false, make(chan struct{})
+	}
+	close(s.taken)
+	s.taken = make(chan struct{})
+
+	b, synced := s.c.Source.Take()
+	for _, c := range b.Changes {
+		if c.Key != serviceCAKey {
+			s.held[c.Key] = c
+		}
+	}
+	b.Changes = nil
+	b.Faults = slices.DeleteFunc(slices.Clone(b.Faults), func(f Fault) bool { return f.Place == serviceCAKey.String() })
+	if s.fault != nil {
+		b.Faults = sorted(append(b.Faults, *s.fault))
+	}
+	if !synced || s.text == "" {
+		return Batch{Faults: b.Faults}, false
+	}
+	if s.given != s.text {
+		m := &corev1.ConfigMap{Data: map[string]string{ServiceCAEntry: s.text}}
+		m.Namespace, m.Name = serviceCAKey.Namespace, serviceCAKey.Name
+		s.held[serviceCAKey] = Change{serviceCAKey, m}
+		s.given = s.text
+	}
+	b.Changes = slices.SortedFunc(maps.Values(s.held), func(x, y Change) int { return x.Key.Compare(y.Key) })
+	s.held = map[Key]Change{}
+	return b, true
+}
+
+// Run implements [Source].
+func (s *ServiceCAFile) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.c.Source.Run(ctx) })
+	g.Go(func() error {
+		s.forward(ctx)
+		return nil
+	})
+	g.Go(func() error {
+		for {
+			s.read()
+			if !sleep(ctx, s.c.Poll) {
+				return nil
+			}
+		}
+	})
+	return g.Wait() //nolint:wrapcheck // the other source's
+}
+
+// forward says that there is something new whenever the other source does, until ctx ends.
+func (s *ServiceCAFile) forward(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.c.Source.Changed():
+		}
+		s.mu.Lock()
+		s.signal()
+		taken := s.taken
+		s.mu.Unlock()
+		select { // what Changed returns stays closed until then
+		case <-ctx.Done():
+			return
+		case <-taken:
+		}
+	}
+}
+
+// signal says that Take has something new. The caller holds mu.
+func (s *ServiceCAFile) signal() {
+	if !s.fresh {
+		s.fresh = true
+		close(s.changed)
+	}
+}
+
+// read looks at the file.
+func (s *ServiceCAFile) read() {
+	text, err := os.ReadFile(s.c.Path)
+	if err == nil && !hasCertificate(text) {
+		err = errors.New("there is no certificate in it")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var fault *Fault
+	if err != nil {
+		meanwhile := "what was read before stays in force"
+		if s.text == "" {
+			meanwhile = "nothing is served before"
+		}
+		fault = &Fault{
+			Place: s.c.Path, Message: fmt.Sprintf("the service CA cannot be read: %s; %s", reason(err), meanwhile),
+			Remedy: "is the volume mounted? Put the CA certificates there, PEM; or do without --service-ca-file",
+		}
+	}
+	if (fault == nil) != (s.fault == nil) || fault != nil && *fault != *s.fault {
+		before, now := []Fault{}, []Fault{}
+		if s.fault != nil {
+			before = append(before, *s.fault)
+		}
+		if fault != nil {
+			now = append(now, *fault)
+		}
+		report(s.c.Log, s.String(), before, now)
+		s.fault = fault
+		s.signal()
+	}
+	if err == nil && string(text) != s.text {
+		s.text = string(text)
+		s.c.Log.Info("read the service CA", "path", s.c.Path)
+		s.signal()
+	}
+}
+
+// hasCertificate tells whether there is a certificate in PEM text, and none that cannot be parsed: half of a
+// file is not used.
+func hasCertificate(text []byte) bool {
+	found := false
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
+			return false
+		}
+		found = true
+	}
+	return found
+}

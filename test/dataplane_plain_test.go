@@ -1,0 +1,197 @@
+package test
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tsuji-dev/tsuji/controlplane/compile"
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+	"github.com/tsuji-dev/tsuji/routerd/apply"
+	"github.com/tsuji-dev/tsuji/routerd/haproxy"
+	"github.com/tsuji-dev/tsuji/routerd/render"
+	"github.com/tsuji-dev/tsuji/snapshot"
+	"github.com/tsuji-dev/tsuji/test/haproxytest"
+)
+
+// startPlanes starts each configuration with so many routes: ours first, then the one that ours is compared with.
+func startPlanes(b *testing.B, cores planeCores, n int, pods []string) []*plane {
+	b.Helper()
+	planes := []*plane{startOurs(b, n, pods)}
+	names := []string{"equal", "bare"}
+	if n == 1_000 {
+		names = append(names, "regex")
+	}
+	for _, name := range names {
+		planes = append(planes, startPlain(b, name, n, pods))
+	}
+	for _, p := range planes {
+		procs, err := p.haproxy.Processes(b.Context())
+		if err != nil {
+			b.Fatal(err)
+		}
+		p.pid = procs.Worker
+		cores.pin(b, p.pid)
+	}
+	return planes
+}
+
+// newPlane makes a process in a directory of its own, and the addresses that it is to have.
+func newPlane(b *testing.B, name string) *plane {
+	b.Helper()
+	dir, err := os.MkdirTemp("", "tj")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { os.RemoveAll(dir) })
+	process, err := haproxy.New(haproxy.Config{Binary: haproxytest.Binary(b), Dir: filepath.Join(dir, "haproxy"), TieToParent: true})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		process.Kill()
+		process.Close()
+	})
+	return &plane{name: name, http: freeAddress(b), https: freeAddress(b), haproxy: process}
+}
+
+// startOurs puts a snapshot of routes without options into force, as routerd does. They are served over HTTP and HTTPS.
+func startOurs(b *testing.B, n int, pods []string) *plane {
+	b.Helper()
+	p := newPlane(b, "ours")
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		b.Fatal(err)
+	}
+	renderer, err := render.New(render.Options{
+		HTTP: []string{p.http}, HTTPS: []string{p.https}, Stats: []string{freeAddress(b)},
+		DefaultCertificate: planeCertificate(b), FileDescriptors: int(min(files.Max, 1<<20)), Jail: true, User: 65534, Group: 65534,
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	compiled := compile.New(compile.Config{}).Apply(nil).Config
+	item, _ := compiled.Get(tsujiv1.SettingsName)
+	settings, err := tsujiv1.Decode(item)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if settings.GetSettings().Tuning == nil {
+		settings.GetSettings().Tuning = &tsujiv1.Tuning{}
+	}
+	settings.GetSettings().Tuning.Threads = 1
+	config, facts := compiled.Edit(), snapshot.Set{}.Edit()
+	config.Put(encode(b, settings))
+	for i := range n {
+		r := routeOf(i)
+		r.GetRoute().Termination = tsujiv1.Termination_TERMINATION_EDGE
+		r.GetRoute().InsecurePolicy = tsujiv1.InsecurePolicy_INSECURE_POLICY_ALLOW
+		config.Put(encode(b, r))
+		e := endpointsOf(i, 0)
+		for k, endpoint := range e.GetEndpoints().GetEndpoints() {
+			host, port := splitAddress(b, pods[k])
+			endpoint.Address, endpoint.Port = host, port
+		}
+		facts.Put(encode(b, e))
+	}
+	applier := apply.New(apply.Config{Renderer: renderer, HAProxy: p.haproxy})
+	if err := applier.Start(b.Context(), snapshot.New(1, config.Set(), facts.Set())); err != nil {
+		b.Fatal(err)
+	}
+	return p
+}
+
+// plainHead is what the plain configurations have before their backends, with our defaults for timeouts and buffers.
+const plainHead = `global
+  nbthread 1
+  stats socket unix@run/admin.sock mode 600 level admin
+  tune.bufsize 32768
+  tune.maxrewrite 8192
+  ssl-default-bind-options ssl-min-ver TLSv1.2
+
+defaults client
+  mode http
+  timeout client 30s
+  timeout client-fin 1s
+  timeout http-request 10s
+  timeout http-keep-alive 300s
+
+frontend public from client
+  bind %s
+  bind %s ssl crt default.pem alpn http/1.1
+  use_backend %s
+
+defaults http
+  mode http
+  timeout connect 5s
+  timeout server 30s
+  timeout server-fin 1s
+  timeout tunnel 1h
+  retries 3
+  option redispatch 1
+  retry-on conn-failure
+  balance random
+  option forwardfor
+`
+
+// plainEqual is what OpenShift's router does for each request of a route without options.
+const plainEqual = `  http-request add-header X-Forwarded-Host %[req.hdr(host)]
+  http-request add-header X-Forwarded-Port %[dst_port]
+  http-request add-header X-Forwarded-Proto http if !{ ssl_fc }
+  http-request add-header X-Forwarded-Proto https if { ssl_fc }
+  http-request add-header X-Forwarded-Proto-Version h2 if { ssl_fc_alpn -i h2 }
+  http-request add-header Forwarded 'for="[%[src]]";host=%[req.hdr(host)];proto=%[req.hdr(X-Forwarded-Proto)]' if { src -m sub : }
+  http-request add-header Forwarded 'for=%[src];host=%[req.hdr(host)];proto=%[req.hdr(X-Forwarded-Proto)]' if !{ src -m sub : }
+  cookie SERVER insert indirect nocache httponly
+`
+
+// startPlain starts one of the plain configurations: bare, equal or regex.
+func startPlain(b *testing.B, name string, n int, pods []string) *plane {
+	b.Helper()
+	p := newPlane(b, name)
+	use := "%[req.hdr(host),lower,field(1,:),map_str(routes.map)]"
+	if name == "regex" {
+		use = "%[base,map_reg(routes.map)]"
+	}
+	var config, routes strings.Builder
+	fmt.Fprintf(&config, plainHead, p.http, p.https, use)
+	if name != "bare" {
+		config.WriteString(plainEqual)
+	}
+	for i := range n {
+		fmt.Fprintf(&config, "\nbackend plain:%05d from http\n", i)
+		for k, address := range pods {
+			fmt.Fprintf(&config, "  server pod:%d %s", k, address)
+			if name != "bare" {
+				fmt.Fprintf(&config, " cookie %032x", i*len(pods)+k)
+			}
+			config.WriteString("\n")
+		}
+		key := planeHost(i)
+		if name == "regex" {
+			key = "^" + regexp.QuoteMeta(key) + `\.?(:[0-9]+)?(/.*)?$`
+		}
+		fmt.Fprintf(&routes, "%s plain:%05d\n", key, i)
+	}
+	files := map[string][]byte{
+		"haproxy.cfg": []byte(config.String()), "routes.map": []byte(routes.String()), "default.pem": planeCertificate(b),
+	}
+	for _, file := range slices.Sorted(maps.Keys(files)) {
+		if err := os.WriteFile(filepath.Join(p.haproxy.Dir(), file), files[file], 0o600); err != nil {
+			b.Fatal(err)
+		}
+	}
+	runtime, err := p.haproxy.Start(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	runtime.Close()
+	return p
+}
