@@ -396,10 +396,11 @@ func (w *world) probe(host string) []string {
 			must(w.t, err)
 			res.Body.Close()
 			text := fmt.Sprintln(scheme, path, res.StatusCode, res.Header["Location"], res.Header["Strict-Transport-Security"], res.Header["Set-Cookie"], res.Header["X-Gone"], res.Header["X-Said"])
+			text = variable.ReplaceAllString(same.Replace(text+string(body)), "=SERVER")
 			if res.TLS != nil {
 				text += fmt.Sprintln(res.TLS.PeerCertificates[0].SerialNumber)
 			}
-			got = append(got, variable.ReplaceAllString(same.Replace(text+string(body)), "=SERVER"))
+			got = append(got, text)
 		}
 	}
 	return got
