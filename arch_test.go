@@ -33,9 +33,10 @@ var imports = map[string]string{
 	"controlplane/release": "proto/tsuji/v1 snapshot",
 	"controlplane/xds":     "controlplane/fleet controlplane/release identity proto/tsuji/v1 snapshot",
 
-	"routerd":           "admin identity proto/tsuji/v1 routerd/apply routerd/haproxy routerd/render routerd/stats routerd/store routerd/subscribe snapshot",
+	"routerd":           "admin identity proto/tsuji/v1 routerd/apply routerd/haproxy routerd/health routerd/render routerd/stats routerd/store routerd/subscribe snapshot",
 	"routerd/apply":     "proto/tsuji/v1 routerd/haproxy routerd/render snapshot",
 	"routerd/haproxy":   "",
+	"routerd/health":    "routerd/apply routerd/haproxy routerd/render",
 	"routerd/render":    "proto/tsuji/v1 snapshot",
 	"routerd/stats":     "",
 	"routerd/store":     "snapshot",

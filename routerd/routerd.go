@@ -27,6 +27,7 @@ import (
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 	"github.com/tsuji-dev/tsuji/routerd/apply"
 	"github.com/tsuji-dev/tsuji/routerd/haproxy"
+	"github.com/tsuji-dev/tsuji/routerd/health"
 	"github.com/tsuji-dev/tsuji/routerd/render"
 	"github.com/tsuji-dev/tsuji/routerd/stats"
 	"github.com/tsuji-dev/tsuji/routerd/store"
@@ -44,7 +45,7 @@ func Run(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
-	applier, version, err := newApplier(ctx, c, metrics)
+	applier, watcher, version, err := newApplier(ctx, c, metrics)
 	if err != nil {
 		return errors.Join(err, record.Close())
 	}
@@ -72,6 +73,7 @@ func Run(ctx context.Context, c Config) error {
 	serving, alive := errgroup.WithContext(alive)
 	serving.Go(func() error { return record.Run(alive) })
 	serving.Go(func() error { return applier.Run(alive) })
+	serving.Go(func() error { return watcher.Run(alive) })
 	serving.Go(func() error {
 		return admin.Serve(alive, admin.Config{Listener: adminListener, Handler: exporter, Log: c.Log, Ready: func() error {
 			if _, ok := applier.InForce(); !ok {
@@ -109,24 +111,25 @@ func Run(ctx context.Context, c Config) error {
 	return errors.Join(err, serving.Wait(), record.Close())
 }
 
-// newApplier makes the applier and what it stands on: the HAProxy of this directory, and a renderer for its release.
-func newApplier(ctx context.Context, c Config, metrics prometheus.Registerer) (*apply.Applier, string, error) {
+// newApplier makes the applier and what it stands on: the HAProxy of this directory, and a renderer for its release;
+// and the watcher of its endpoints.
+func newApplier(ctx context.Context, c Config, metrics prometheus.Registerer) (*apply.Applier, *health.Watcher, string, error) {
 	dir := filepath.Join(c.StateDir, "haproxy")
 	process, err := haproxy.New(haproxy.Config{Binary: c.HAProxy, Dir: dir, Log: c.Log, TieToParent: c.HAProxyTied})
 	if err != nil {
-		return nil, "", err
+		return nil, nil, "", err
 	}
 	version, err := process.Version(ctx)
 	if err != nil {
-		return nil, "", err
+		return nil, nil, "", err
 	}
 	certificate, err := defaultCertificate(c.StateDir, time.Now())
 	if err != nil {
-		return nil, "", err
+		return nil, nil, "", err
 	}
 	var files unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
-		return nil, "", fmt.Errorf("read the limit of open files: %w", err)
+		return nil, nil, "", fmt.Errorf("read the limit of open files: %w", err)
 	}
 	options := render.Options{
 		HTTP: c.HTTP, HTTPS: c.HTTPS, Stats: c.Stats,
@@ -140,13 +143,14 @@ func newApplier(ctx context.Context, c Config, metrics prometheus.Registerer) (*
 	}
 	renderer, err := render.New(options)
 	if err != nil {
-		return nil, "", err
+		return nil, nil, "", err
 	}
 	a := apply.New(apply.Config{
 		Renderer: renderer, HAProxy: process, Log: c.Log, Metrics: apply.NewMetrics(metrics), ShutdownDelay: c.ShutdownDelay, DrainTimeout: c.DrainTimeout,
 		NoRuntimeBackends: c.NoRuntimeBackends,
 	})
-	return a, version.String(), nil
+	w := health.New(health.Config{Applier: a, HAProxy: process, Log: c.Log, Metrics: health.NewMetrics(metrics)})
+	return a, w, version.String(), nil
 }
 
 // newExporter makes what answers /metrics, and the listener through which HAProxy hands on what the stats addresses

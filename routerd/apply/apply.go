@@ -8,16 +8,19 @@
 //
 // Do not assume that the files on disk are up to date: they are derived, written before each start or
 // reload, and otherwise when there is nothing better to do. The truth is the snapshot in force, and the
-// store's record of it. Do not assume either that a server that left the snapshot has left HAProxy: it gets
-// no new traffic, and is deleted when its last connection has ended; by the next reload, where HAProxy is older
-// than 3.0.
+// store's record of it. Do not assume either that what left the snapshot has left HAProxy: a server or backend
+// gets no new traffic, and is deleted when its last connection has ended. Nor that a backend has its own name in
+// HAProxy: one that replaces another while that one drains is called NAME:2 (names.go).
 //
-// What can be done at run time depends on HAProxy's release (docs/haproxy-versions.md). The rest is a reload, one at
-// a time: one snapshot is applied at a time, and who brings them brings the newest, so that all that changes during
-// a reload makes one other.
+// A change becomes a plan of commands (plan.go), make before break, which is carried out and read back (execute.go).
+// On HAProxy 3.4 that is every change of routes, endpoints and certificates. What a release cannot do at run time
+// (docs/haproxy-versions.md), Settings, a profile that is new, and a change so large that it is cheaper (cost.go) are a
+// reload, one at a time: one snapshot is applied at a time, and who brings them brings the newest, so that all that
+// changes during a reload makes one other. So is whatever fails on its way. Behind the ack the janitor deletes what has
+// drained (janitor.go), and the check for drift goes round what HAProxy has, a slice at a time, and repairs it (drift.go).
 //
 // In HAProxy's memory there is a stamp: the version that it serves, and a digest of the program that was
-// rendered around it. The version is "applying V" while V is being put into force.
+// rendered around it. The version is "applying V" while V is being put into force. Names are kept beside it.
 package apply
 
 import (

@@ -299,6 +299,38 @@ func TestAdoptNames(t *testing.T) {
 	}
 }
 
+// Of two routes of one host with a certificate each, it does not depend on which came first whose is served: a start
+// from files serves the same.
+func TestTwoCertificates(t *testing.T) { haproxytest.Each(t, twoCertificatesStory) }
+
+func twoCertificatesStory(t *testing.T, binary string) {
+	t.Parallel()
+	w := newWorld(t, binary)
+	r := w.router(options{idle: true})
+	one, oneSerial := certificate("a", false)
+	two, twoSerial := certificate("b", false)
+	b := edge("b")
+	b.GetRoute().Host, b.GetRoute().Path = "a.test", "/b"
+	both := []*tsujiv1.Resource{edge("a"), b, one, two, endpoints("a"), endpoints("b")}
+	r.put(b, two, endpoints("a"), endpoints("b"))
+	if got := w.certificate("a.test"); got != twoSerial {
+		t.Errorf("one route: %s, want %s", got, twoSerial)
+	}
+	r.put(both...)
+	if got := w.certificate("a.test"); got != oneSerial {
+		t.Errorf("two routes: %s, want %s", got, oneSerial)
+	}
+	again := newWorld(t, binary)
+	again.router(options{idle: true}).put(both...)
+	if got := again.certificate("a.test"); got != oneSerial {
+		t.Errorf("after a start: %s, want %s", got, oneSerial)
+	}
+	r.put(b, two, endpoints("a"), endpoints("b"))
+	if got := w.certificate("a.test"); got != twoSerial {
+		t.Errorf("one route again: %s, want %s", got, twoSerial)
+	}
+}
+
 // A server that is suspended gets no requests, whatever else changes, until it is restored or leaves.
 func TestSuspend(t *testing.T) { haproxytest.Each(t, suspendStory) }
 

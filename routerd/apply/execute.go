@@ -289,7 +289,7 @@ func fingerprints(content []byte) ([]string, error) {
 			break
 		}
 		if b.Type == "CERTIFICATE" {
-			sum := sha1.Sum(b.Bytes) //nolint:gosec // see above
+			sum := sha1.Sum(b.Bytes)
 			prints = append(prints, strings.ToUpper(hex.EncodeToString(sum[:])))
 		}
 	}

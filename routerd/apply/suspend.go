@@ -37,6 +37,19 @@ func (a *Applier) Suspended() []Server {
 	return nil
 }
 
+// Servers returns the servers in force of a route's backend, by the renderer's name; none if there is no such backend.
+func (a *Applier) Servers(ctx context.Context, backend string) ([]render.Server, error) {
+	if err := a.take(ctx); err != nil {
+		return nil, fmt.Errorf("servers of %s: %w", backend, err)
+	}
+	defer func() { <-a.turn }() // nothing has changed that Run should look at
+	b, ok := a.cfg.Renderer.Backend(backend)
+	if _, serving := a.InForce(); !serving || !ok {
+		return nil, nil
+	}
+	return b.Servers, nil
+}
+
 func (a *Applier) setSuspended(ctx context.Context, s server, suspended bool) error {
 	state, what := haproxy.Ready, "restore"
 	if suspended {

@@ -169,11 +169,23 @@ func TestParseOther(t *testing.T) {
 			t.Errorf("map %q: %v", bad, got)
 		}
 	}
-	const stats = "# pxname,svname,qcur,scur,econ,eresp,status,new\nb,s1,,3,1,2,DOWN 1/2,\"a,b\"\nc,s1,,0,0,0,UP,\n"
-	want := map[string]map[string]ServerStats{"b": {"s1": {1, 2, 3, "DOWN 1/2"}}, "c": {"s1": {Status: "UP"}}}
+	const stats = "# pxname,svname,qcur,scur,econ,eresp,status,wretr,wredis,new\nb,s1,,3,1,2,DOWN 1/2,4,5,\"a,b\"\nc,s1,,0,0,0,UP,0,0,\n"
+	want := map[string]map[string]ServerStats{"b": {"s1": {1, 2, 3, "DOWN 1/2", 9}}, "c": {"s1": {Status: "UP"}}}
 	got, err := parseStats(stats)
 	if d := cmp.Diff(want, got); d != "" || err != nil {
 		t.Error(err, d)
+	}
+}
+
+// The keys of a stick table are read, and nothing else is taken for one.
+func TestParseTableKeys(t *testing.T) {
+	t.Parallel()
+	const table = "# table: suspects, type: string, size:10240, used:2\n0x7f1dbd0: key=be_tcp:ns:a use=1 exp=57368 shard=0 gpc0=1 gpc1=0\n\n"
+	if keys, err := parseTableKeys(table); err != nil || len(keys) != 1 || keys[0] != "be_tcp:ns:a" {
+		t.Errorf("%q, %v", keys, err)
+	}
+	if keys, err := parseTableKeys("key=x use=1\n"); err == nil {
+		t.Errorf("%q", keys)
 	}
 }
 

@@ -9,10 +9,11 @@ import (
 
 // ServerStats is what a worker has counted for a server since it started, or since the server was added.
 type ServerStats struct {
-	Econ     uint64 // connections that failed
+	Econ     uint64 // connections that failed, the last try of a request included
 	Eresp    uint64 // answers that were none
 	Sessions int    // that it has now; with HTTP: requests
 	Status   string // "UP", "MAINT", "DRAIN", "no check", "DOWN 1/2" …
+	Retried  uint64 // connections that failed and were tried again, here or on another server
 }
 
 // ServerStats returns what was counted for the servers of some backends, by name, in the order of the
@@ -51,7 +52,7 @@ func (r *Runtime) AllServerStats(ctx context.Context) (map[string]map[string]Ser
 }
 
 // statColumns are the columns that are read; HAProxy adds new ones at the end.
-var statColumns = [...]string{"pxname", "svname", "econ", "eresp", "scur", "status"}
+var statColumns = [...]string{"pxname", "svname", "econ", "eresp", "scur", "status", "wretr", "wredis"}
 
 // parseStats reads the answer of "show stat" for servers: CSV whose first columns are never quoted.
 func parseStats(text string) (map[string]map[string]ServerStats, error) {
@@ -90,13 +91,17 @@ func parseStats(text string) (map[string]map[string]ServerStats, error) {
 			return nil, fmt.Errorf("show stat: %d of %d columns in %.200q", len(f), last+1, line)
 		}
 		s := ServerStats{Status: f[at[5]]}
-		var errs [3]error
+		var errs [5]error
+		var redispatched uint64
 		s.Econ, errs[0] = strconv.ParseUint(f[at[2]], 10, 64)
 		s.Eresp, errs[1] = strconv.ParseUint(f[at[3]], 10, 64)
 		s.Sessions, errs[2] = strconv.Atoi(f[at[4]])
-		for i, err := range errs {
+		s.Retried, errs[3] = strconv.ParseUint(f[at[6]], 10, 64)
+		redispatched, errs[4] = strconv.ParseUint(f[at[7]], 10, 64)
+		s.Retried += redispatched
+		for _, err := range errs {
 			if err != nil {
-				return nil, fmt.Errorf("show stat: %s of %.80s/%.80s: %w", statColumns[2+i], f[at[0]], f[at[1]], err)
+				return nil, fmt.Errorf("show stat: a number of %.80s/%.80s: %w", f[at[0]], f[at[1]], err)
 			}
 		}
 		backend := stats[f[at[0]]]

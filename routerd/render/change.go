@@ -136,15 +136,11 @@ func (r *Renderer) commitLines(c *changes) {
 	}
 	for k, before := range c.hosts {
 		count := map[string]int{}
-		for _, l := range before.certLines() {
-			if was(l.certificate).isPair() {
-				count[l.certificate]--
-			}
+		if name, ok := before.certificate(func(name string) bool { return was(name).isPair() }); ok {
+			count[name]--
 		}
-		for _, l := range r.hosts[k].certLines() {
-			if r.certificates[l.certificate].isPair() {
-				count[l.certificate]++
-			}
+		if name, ok := r.hosts[k].certificate(r.hasPair); ok {
+			count[name]++
 		}
 		for name, n := range count {
 			if n == 0 {

@@ -128,6 +128,26 @@ func TestChange(t *testing.T) {
 	}
 }
 
+// Profiles that no route has any more do not gather without end: with a new one, which is a reload anyway, they go
+// when there are many.
+func TestProfilesAreForgotten(t *testing.T) {
+	t.Parallel()
+	r := renderer(t, options())
+	rules := regexp.MustCompile(`(?m)^defaults \S+-[0-9a-f]{32}$`)
+	most := 0
+	for i := range 200 {
+		one := simple("a", "a.example", "/", insecure, unset)
+		one.RequestHeaders = []*tsujiv1.HeaderAction{{Name: "X", Value: fetchedValue(fmt.Sprintf("Y%d", i))}}
+		if c := apply(t, r, routeOf(one)); len(c.Reload) != 1 {
+			t.Fatalf("profile %d: %q", i, c.Reload)
+		}
+		most = max(most, len(rules.FindAllString(filesOf(r)["haproxy.cfg"], -1)))
+	}
+	if most < 60 || most > 66 {
+		t.Errorf("at most %d profiles of the route's own", most)
+	}
+}
+
 // What cannot be rendered is named, every resource of it, and the renderer is as it was. A line of
 // haproxy.cfg is traced to its resource.
 func TestFaults(t *testing.T) {

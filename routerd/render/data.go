@@ -2,12 +2,10 @@ package render
 
 import (
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 )
@@ -391,23 +389,4 @@ func percent(s string) string {
 		}
 	}
 	return b.String()
-}
-
-// Connecting is tried this often besides the first time, the last time on another endpoint.
-const retries = 3
-
-// connectTimeout returns how long one try may take, so that all of them together take as long as the Settings
-// give: a client is not made to wait for the last of them for longer. It is a second at least.
-func connectTimeout(s *tsujiv1.Timeouts) (time.Duration, error) {
-	all := 5 * time.Second
-	if d := s.GetConnect(); d != nil {
-		if err := d.CheckValid(); err != nil {
-			return 0, fmt.Errorf("connect timeout: %w", err)
-		}
-		all = d.AsDuration()
-	}
-	if all <= 0 {
-		return 0, errors.New("connect timeout: want more than 0")
-	}
-	return max(all/(retries+1), min(all, time.Second)), nil
 }

@@ -181,12 +181,18 @@ func httpsAnswer(byPath map[string]*route, path string) string {
 	return noRoute
 }
 
-// certLines returns the host's certificates; the host may be nil.
-func (h *host) certLines() []certLine {
+// certificate returns the one certificate of the host's that is served: the first that is there. One, because of
+// several lines for a name HAProxy takes the oldest, and that depends on what came first. The host may be nil.
+func (h *host) certificate(there func(name string) bool) (name string, ok bool) {
 	if h == nil {
-		return nil
+		return "", false
 	}
-	return h.certs
+	for _, l := range h.certs {
+		if there(l.certificate) {
+			return l.certificate, true
+		}
+	}
+	return "", false
 }
 
 // lists are the host's entries in the maps that requests are looked up in, by file and key. The host may be nil.

@@ -326,6 +326,9 @@ func (r *Renderer) mapFile(path string) []byte {
 	return b.Bytes()
 }
 
+// hasPair tells whether there is a certificate of this name, with its key.
+func (r *Renderer) hasPair(name string) bool { return r.certificates[name].isPair() }
+
 // crtList writes the list of certificates and the hosts that they are for.
 func (r *Renderer) crtList() []byte {
 	var b bytes.Buffer
@@ -334,10 +337,8 @@ func (r *Renderer) crtList() []byte {
 	}
 	for _, wildcard := range []bool{false, true} {
 		for _, k := range r.sortedHosts(wildcard) {
-			for _, l := range r.hosts[k].certs {
-				if c := r.certificates[l.certificate]; c.isPair() {
-					b.WriteString(c.path + " " + k.sni() + "\n")
-				}
+			if name, ok := r.hosts[k].certificate(r.hasPair); ok {
+				b.WriteString(r.certificates[name].path + " " + k.sni() + "\n")
 			}
 		}
 	}

@@ -151,13 +151,16 @@ func (p profile) text(name string, base program, v Version) string {
 		b.WriteString(cookieRules)
 	}
 	if hasSuspects(v) {
-		b.WriteString("  http-after-response set-map(" + mapSuspects + ") %[be_name] 1 if { txn.conn_retries gt 0 }\n")
+		// The lookup spares writing, and without one HAProxy would not know the map.
+		b.WriteString("  http-after-response set-map(" + mapSuspects + ") %[be_name] 1" +
+			" if { txn.conn_retries gt 0 } !{ be_name,map_str(" + mapSuspects + ") -m found }\n")
 	}
 	return b.String()
 }
 
-// hasSuspects tells whether a release can say which backends had to try again.
-func hasSuspects(v Version) bool { return v.AtLeast(2, 8) }
+// hasSuspects tells whether a release can say which backends had to try again. 2.6 cannot, and those between were
+// not tried.
+func hasSuspects(v Version) bool { return v.AtLeast(3, 0) }
 
 // ownCookie is the sticky cookie's name inside of HAProxy, where it must be the same for all routes. Clients
 // see the route's. One that sends this name may at most choose among the endpoints for itself; no application

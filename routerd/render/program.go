@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 )
@@ -287,4 +288,23 @@ func (w *writer) ownBackends() {
 		w.line("  http-request redirect location https://%%[req.fhdr(host),lower,field(1,:),rtrim(.)]%%[pathq] code %d", code)
 	}
 	w.line("\nbackend %s from %s", backendCAs, profileOwn) // last: config goes on with what it names
+}
+
+// Connecting is tried this often besides the first time, the last time on another endpoint.
+const retries = 3
+
+// connectTimeout returns how long one try may take, so that all of them together take as long as the Settings
+// give: a client is not made to wait for the last of them for longer. It is a second at least.
+func connectTimeout(s *tsujiv1.Timeouts) (time.Duration, error) {
+	all := 5 * time.Second
+	if d := s.GetConnect(); d != nil {
+		if err := d.CheckValid(); err != nil {
+			return 0, fmt.Errorf("connect timeout: %w", err)
+		}
+		all = d.AsDuration()
+	}
+	if all <= 0 {
+		return 0, errors.New("connect timeout: want more than 0")
+	}
+	return max(all/(retries+1), min(all, time.Second)), nil
 }

@@ -244,6 +244,21 @@ func (rt *router) raw(request string) string {
 	return strings.TrimSpace(line)
 }
 
+// command gives HAProxy a command, and returns what it says.
+func (rt *router) command(line string) string {
+	rt.t.Helper()
+	c, err := net.Dial("unix", rt.dir+"/run/admin.sock")
+	if err != nil {
+		rt.t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	if _, err := io.WriteString(c, line+"\n"); err != nil {
+		rt.t.Fatal(err)
+	}
+	said, _ := io.ReadAll(c)
+	return strings.TrimSpace(string(said))
+}
+
 // jailed are the options of a router that starts as root, and of one that does not.
 func jailed(o render.Options) render.Options {
 	if os.Geteuid() == 0 {

@@ -389,6 +389,11 @@ func endpointsStory(t *testing.T, binary string) {
 	if d := time.Since(began); d > 5*time.Second {
 		t.Errorf("ten requests took %v", d)
 	}
+	if haproxytest.AtLeast(t, binary, 3, 0) {
+		if got := rt.command("show map maps/suspects.map"); !strings.HasSuffix(got, " be_http:ns:half 1") {
+			t.Errorf("backends that had to try again: %q", got)
+		}
+	}
 	if got := rt.do("http://h2c.example/", "", nil); got.seen.Proto != "HTTP/2.0" {
 		t.Errorf("h2c: %s by %q", got.short(), got.seen.Proto)
 	}
@@ -433,16 +438,7 @@ func addCommandStory(t *testing.T, binary string) {
 	for _, b := range c.Backends {
 		s := b.New.Servers[0]
 		for _, command := range []string{s.AddCommand(b.Name), "set server " + b.Name + "/" + s.Name + " state ready"} {
-			conn, err := net.Dial("unix", rt.dir+"/run/admin.sock")
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := io.WriteString(conn, command+"\n"); err != nil {
-				t.Fatal(err)
-			}
-			said, _ := io.ReadAll(conn)
-			_ = conn.Close()
-			if text := strings.TrimSpace(string(said)); text != "" && text != "New server registered." {
+			if text := rt.command(command); text != "" && text != "New server registered." {
 				t.Errorf("%s: %s", command, text)
 			}
 		}
