@@ -254,10 +254,22 @@ func start(t testing.TB, log, name string, args ...string) *process {
 		p.kill()
 		if t.Failed() {
 			b, _ := os.ReadFile(log)
-			t.Logf("---- %s\n%s", log, tail(b, 6000))
+			t.Logf("---- %s\n%s---- its end\n%s", log, warnings(b, 40), tail(b, 6000))
 		}
 	})
 	return p
+}
+
+// warnings returns the first lines of a log that are not just information.
+func warnings(log []byte, most int) string {
+	var b strings.Builder
+	for line := range strings.Lines(string(log)) {
+		if most > 0 && !strings.Contains(line, "level=INFO") {
+			b.WriteString(line)
+			most--
+		}
+	}
+	return b.String()
 }
 
 // kill ends the process with SIGKILL, and waits for it.
