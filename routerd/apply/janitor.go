@@ -37,8 +37,10 @@ func (h held) janitorDue() time.Time {
 			due = t.due
 		}
 	}
-	for _, b := range h.backends {
-		earlier(b.try)
+	for name, b := range h.backends {
+		if b.whole != nil || len(h.servers[name]) == 0 { // else its servers come first
+			earlier(b.try)
+		}
 	}
 	for _, of := range h.servers {
 		for _, s := range of {
@@ -52,21 +54,20 @@ func (h held) janitorDue() time.Time {
 }
 
 // clean deletes what is leaving and has drained: servers, then backends without servers, then files that those had
-// used. What still has connections is tried again later. It stops when it has had its turn.
+// used. What still has connections is tried again later. Each step does one thing at least, and when it has had its turn
+// no more.
 func (a *Applier) clean(ctx context.Context, now time.Time) {
 	if now.Before(a.resting) || now.Before(a.held.janitorDue()) || a.connectInForce(ctx) != nil {
 		return
 	}
-	a.resting = now.Add(janitorRest)
+	now = time.Now()
 	for _, step := range []func(context.Context, time.Time) error{a.emptyBackends, a.deleteServers, a.deleteBackends, a.deleteFiles} {
-		err := step(ctx, now)
-		if err != nil {
+		if err := step(ctx, now); err != nil {
 			a.cfg.Log.Warn("what has left could not be deleted", "error", err)
-		}
-		if err != nil || time.Since(now) > janitorTurn {
 			break
 		}
 	}
+	a.resting = time.Now().Add(janitorRest)
 	a.countHeld()
 }
 
@@ -209,7 +210,18 @@ func (a *Applier) inherit(ctx context.Context) error {
 	return nil
 }
 
-// sweep looks through a HAProxy that was taken over.
+// sweepUnknown finds what nobody knows of, if there may be something.
+func (a *Applier) sweepUnknown(ctx context.Context, now time.Time) {
+	if !a.unswept {
+		return
+	}
+	a.unswept = false
+	if err := a.sweep(ctx, now); err != nil {
+		a.cfg.Log.Warn("what is left of an earlier life may stay in HAProxy until it is reloaded", "error", err)
+	}
+}
+
+// sweep looks through all that HAProxy has.
 func (a *Applier) sweep(ctx context.Context, now time.Time) error {
 	if err := a.connectInForce(ctx); err != nil {
 		return err

@@ -162,12 +162,7 @@ func (a *Applier) tidy(ctx context.Context, now time.Time) {
 			a.sweepFiles()
 		}
 	}
-	if a.unswept {
-		a.unswept = false
-		if err := a.sweep(ctx, now); err != nil {
-			a.cfg.Log.Warn("what is left of an earlier life may stay in HAProxy until it is reloaded", "error", err)
-		}
-	}
+	a.sweepUnknown(ctx, now)
 	a.clean(ctx, now)
 	if err := a.checkDrift(ctx, now); err != nil {
 		a.cfg.Log.Warn("HAProxy could not be compared with what it should run", "error", err)

@@ -50,6 +50,7 @@ func (a *Applier) begin(ctx context.Context, s snapshot.Snapshot) error {
 		a.stale = begun
 	}
 	a.commit(s)
+	a.sweepUnknown(ctx, begun) // before a change wants a name that is taken
 	a.cfg.Log.Info("snapshot in force again", "version", s.Version().Short(), "method", string(m), "duration", time.Since(begun))
 	return nil
 }
