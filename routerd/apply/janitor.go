@@ -185,16 +185,22 @@ func (a *Applier) deleteFiles(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-// delete tries to delete something, and tells whether it is gone. That HAProxy refuses puts the next try off.
+// delete tries to delete something, and tells whether it is gone. That HAProxy refuses puts the next try off. One
+// operation is done after the other: together, the deletion would be tried, and might succeed, after a wait that failed.
 func (a *Applier) delete(ctx context.Context, t *try, now time.Time, ops ...haproxy.Op) (bool, error) {
-	err := a.worker.Do(ctx, ops...)
-	var refused *haproxy.RefusedError
-	if errors.As(err, &refused) {
-		t.later(now)
-		a.cfg.Log.Debug("still in use", "error", err, "since", t.since, "next", t.due)
-		return false, nil
+	for _, op := range ops {
+		err := a.worker.Do(ctx, op)
+		var refused *haproxy.RefusedError
+		if errors.As(err, &refused) {
+			t.later(now)
+			a.cfg.Log.Debug("still in use", "error", err, "since", t.since, "next", t.due)
+			return false, nil
+		}
+		if err != nil {
+			return false, err //nolint:wrapcheck // done by who knows what it is
+		}
 	}
-	return err == nil, err //nolint:wrapcheck // done by who knows what it is
+	return true, nil
 }
 
 // inherit finds what an earlier routerd had left in the HAProxy that was taken over: names, and what was on its way
