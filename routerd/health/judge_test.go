@@ -109,7 +109,9 @@ func TestJudge(t *testing.T) {
 			if !ok {
 				break
 			}
-			now = at
+			if at.After(now) {
+				now = at
+			}
 		}
 		if w := j.wanted(); len(w) > 0 || j.dead() > 0 || j.inFlight != 0 {
 			t.Fatalf("all answer, but %v are suspended, %d dead, %d probed", w, j.dead(), j.inFlight)

@@ -32,6 +32,14 @@ func settings(header uint32) *tsujiv1.Resource {
 	}}}
 }
 
+// serverTLS is what a pod needs to speak TLS.
+func serverTLS(t *testing.T) *tls.Config {
+	t.Helper()
+	pair, err := tls.X509KeyPair(issue(t))
+	must(t, err)
+	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+}
+
 // supported tells whether the release says which backends have trouble.
 func supported(t *testing.T, binary string) bool { return haproxytest.AtLeast(t, binary, 3, 0) }
 
@@ -43,10 +51,7 @@ func TestDeadEndpoint(t *testing.T) {
 		if !supported(t, binary) {
 			t.Skip("this release does not say which backends have trouble")
 		}
-		chain, key := issue(t)
-		pair, err := tls.X509KeyPair(chain, key)
-		must(t, err)
-		for mode, config := range map[string]*tls.Config{"http": nil, "passthrough": {Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}} {
+		for mode, config := range map[string]*tls.Config{"http": nil, "passthrough": serverTLS(t)} {
 			for how, die := range map[string]func(*pod){"refuses": (*pod).refuse, "vanishes": (*pod).vanish} {
 				t.Run(mode+"/"+how, func(t *testing.T) { t.Parallel(); deadEndpointStory(t, binary, config, die) })
 			}
@@ -56,11 +61,11 @@ func TestDeadEndpoint(t *testing.T) {
 
 func deadEndpointStory(t *testing.T, binary string, config *tls.Config, die func(*pod)) {
 	r := newRouter(t, binary)
-	one, two, three := newPod(t, "one", config), newPod(t, "two", config), newPod(t, "three", config)
-	termination, url := tsujiv1.Termination_TERMINATION_INSECURE, "http://a.test/"
+	termination, backend, url := tsujiv1.Termination_TERMINATION_INSECURE, "be_http:ns:a", "http://a.test/"
 	if config != nil {
-		termination, url = tsujiv1.Termination_TERMINATION_PASSTHROUGH, "https://a.test/"
+		termination, backend, url = tsujiv1.Termination_TERMINATION_PASSTHROUGH, "be_tcp:ns:a", "https://a.test/"
 	}
+	one, two, three := newPod(t, "one", backend, config), newPod(t, "two", backend, config), newPod(t, "three", backend, config)
 	route, endpoints := theRoute(termination, one, two, three)
 	r.put(route, endpoints)
 	l := r.load(url, 6)
@@ -120,7 +125,8 @@ func TestAllDead(t *testing.T) {
 			t.Skip("this release does not say which backends have trouble")
 		}
 		r := newRouter(t, binary)
-		one, two, three := newPod(t, "one", nil), newPod(t, "two", nil), newPod(t, "three", nil)
+		const backend = "be_http:ns:a"
+		one, two, three := newPod(t, "one", backend, nil), newPod(t, "two", backend, nil), newPod(t, "three", backend, nil)
 		route, endpoints := theRoute(tsujiv1.Termination_TERMINATION_INSECURE, one, two, three)
 		r.put(route, endpoints)
 		l := r.load("http://a.test/", 6)
@@ -164,8 +170,10 @@ func TestInterval(t *testing.T) {
 	haproxytest.Each(t, func(t *testing.T, binary string) {
 		t.Parallel()
 		r := newRouter(t, binary)
-		one, two := newPod(t, "one", nil), newPod(t, "two", nil)
-		route, endpoints := theRoute(tsujiv1.Termination_TERMINATION_INSECURE, one, two)
+		// Over TLS, since Linux accepts no connection that is checked without a word.
+		config := serverTLS(t)
+		one, two := newPod(t, "one", "be_secure:ns:a", config), newPod(t, "two", "be_secure:ns:a", config)
+		route, endpoints := theRoute(tsujiv1.Termination_TERMINATION_REENCRYPT, one, two)
 		const interval = 400 * time.Millisecond
 		route.GetRoute().HealthCheckInterval = durationpb.New(interval)
 		r.put(route, endpoints)
@@ -185,13 +193,16 @@ func TestInterval(t *testing.T) {
 		if one.requests.Load() != 0 {
 			t.Error("a check is a request")
 		}
-		l := r.load("http://a.test/", 4)
+		l := r.load("https://a.test/", 4)
 		eventually(t, "both are used", func() bool { return one.requests.Load() > 10 && two.requests.Load() > 10 })
+		if _, failed, _, _ := l.answers(); len(failed) > 0 {
+			t.Errorf("failed: %q", failed)
+		}
 		one.refuse()
 		eventually(t, "HAProxy has found it", func() bool { return r.stats(one).Status == "DOWN" })
 		l.stop()
 		if _, failed, _, _ := l.answers(); len(failed) > 0 || !r.suspended() || testutil.ToFloat64(r.metrics.Suspected) != 0 {
-			t.Errorf("%d failed, suspended are %v, suspected %v", len(failed), r.Suspended(), testutil.ToFloat64(r.metrics.Suspected))
+			t.Errorf("failed: %q; suspended are %v, suspected %v", failed, r.Suspended(), testutil.ToFloat64(r.metrics.Suspected))
 		}
 	})
 }

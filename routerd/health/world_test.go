@@ -154,21 +154,19 @@ type pod struct {
 	address  netip.AddrPort
 	tls      *tls.Config // nil: plain HTTP
 	requests atomic.Int64
+	open     atomic.Int64   // connections
 	accepted chan time.Time // of connections, while there is room
 
 	listener *net.TCPListener // nil: it refuses connections
-	server1  *http.Server
+	web      *http.Server
 	done     chan struct{}
 }
 
-func newPod(t testing.TB, name string, config *tls.Config) *pod {
+func newPod(t testing.TB, name, backend string, config *tls.Config) *pod {
 	t.Helper()
 	p := &pod{
-		t: t, name: name, backend: "be_http:ns:a", tls: config, address: netip.MustParseAddrPort(freePort(t)),
+		t: t, name: name, backend: backend, tls: config, address: netip.MustParseAddrPort(freePort(t)),
 		accepted: make(chan time.Time, 1000),
-	}
-	if config != nil {
-		p.backend = "be_tcp:ns:a"
 	}
 	p.listen()
 	t.Cleanup(p.close)
@@ -197,29 +195,34 @@ func (p *pod) listen() {
 		p.t.Fatalf("%T", l)
 	}
 	p.done = make(chan struct{})
-	p.server1 = &http.Server{
+	p.web = &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			p.requests.Add(1)
 			fmt.Fprint(w, p.name)
 		}),
 		ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0),
 		ConnState: func(_ net.Conn, s http.ConnState) {
-			if s == http.StateNew {
+			switch s {
+			case http.StateNew:
+				p.open.Add(1)
 				select {
 				case p.accepted <- time.Now():
 				default:
 				}
+			case http.StateClosed:
+				p.open.Add(-1)
+			default:
 			}
 		},
 	}
-	p.server1.SetKeepAlivesEnabled(false)
+	p.web.SetKeepAlivesEnabled(false)
 	serving := l
 	if p.tls != nil {
 		serving = tls.NewListener(l, p.tls)
 	}
 	go func() {
 		defer close(p.done)
-		_ = p.server1.Serve(serving)
+		_ = p.web.Serve(serving)
 	}()
 }
 
@@ -256,9 +259,9 @@ func (p *pod) refuse() {
 			}
 			return err
 		})
-		return waiting == 0
+		return waiting == 0 && p.open.Load() == 0
 	})
-	must(p.t, p.server1.Shutdown(p.t.Context()))
+	must(p.t, p.listener.Close()) // Shutdown would drop a request that has just been read
 	<-p.done
 	p.listener = nil
 }
@@ -275,7 +278,7 @@ func (p *pod) comeBack() {
 
 func (p *pod) close() {
 	if p.listener != nil {
-		p.server1.Close()
+		p.web.Close()
 		<-p.done
 	}
 }
@@ -338,7 +341,9 @@ func (r *router) load(url string, clients int) *load {
 // client connects to the router, whatever the host is, for each request.
 func (r *router) client() *http.Client {
 	dial := func(address string) func(context.Context, string, string) (net.Conn, error) {
-		return func(ctx context.Context, _, _ string) (net.Conn, error) { return (&net.Dialer{}).DialContext(ctx, "tcp", address) }
+		return func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "tcp", address)
+		}
 	}
 	return &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true, DialContext: dial(r.http),

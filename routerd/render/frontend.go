@@ -20,9 +20,10 @@ const (
 	frontendStats  = "stats"
 	defaultBackend = "openshift_default"
 
-	backendMetrics = "be_routerd_metrics"
-	backendRates   = "rates"           // its table counts for rate limits
-	backendCAs     = "ca_certificates" // names the files that routes verify endpoints with
+	backendMetrics  = "be_routerd_metrics"
+	backendRates    = "rates"           // its table counts for rate limits
+	backendSuspects = "suspects"        // its table counts what backends of passthrough routes had to try again
+	backendCAs      = "ca_certificates" // names the files that routes verify endpoints with
 )
 
 // public writes the frontend for plain HTTP.

@@ -134,6 +134,9 @@ func (p profile) text(name string, base program, v Version) string {
 	if p.cookie {
 		b.WriteString("  cookie " + ownCookie + " insert indirect nocache httponly\n")
 	}
+	if p.tcp && hasSuspects(v) {
+		b.WriteString(tcpSuspectRules)
+	}
 	if p.options {
 		b.WriteString(guardRules(p.tcp))
 	}
@@ -157,6 +160,15 @@ func (p profile) text(name string, base program, v Version) string {
 	}
 	return b.String()
 }
+
+// tcpSuspectRules count, of a backend, in gpc0 the connections that were answered after another try, and in gpc1 those
+// since the last answer: when all tries have failed there is no response, and no rule.
+const tcpSuspectRules = "" +
+	"  tcp-request content set-var(txn.be) be_name\n" + // which for tracking HAProxy takes for something that it may have to wait for
+	"  tcp-request content track-sc1 var(txn.be) table " + backendSuspects + "\n" +
+	"  tcp-request content sc-inc-gpc1(1)\n" +
+	"  tcp-response content set-var(txn.answered) sc_clr_gpc1(1)\n" +
+	"  tcp-response content sc-inc-gpc0(1) if { txn.conn_retries gt 0 }\n"
 
 // hasSuspects tells whether a release can say which backends had to try again. 2.6 cannot, and those between were
 // not tried.

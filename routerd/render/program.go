@@ -279,6 +279,10 @@ func (w *writer) errorFiles() {
 func (w *writer) ownBackends() {
 	w.line("\nbackend %s from %s", backendRates, profileOwn)
 	w.line("  stick-table type binary len 20 size 1m expire 30s store conn_cur,conn_rate(3s),http_req_rate(10s)")
+	if hasSuspects(w.o.version()) {
+		w.line("\nbackend %s from %s", backendSuspects, profileOwn)
+		w.line("  stick-table type string len 400 size 10k expire 30s store gpc0,gpc1")
+	}
 	w.line("\nbackend %s from %s", defaultBackend, profileOwn)
 	if len(w.s.GetErrorPages().GetNotFound()) > 0 {
 		w.line("  http-request deny deny_status 404")
