@@ -232,7 +232,8 @@ func optionRules(v Version) string {
 			"  http-request set-var(req.cut) var(req.rw),field(1,|),add(0) if { var(req.rw) -m found }\n" +
 			"  http-request set-path %[var(req.rw),field(2,|,0),url_dec]%[path,bytes(req.cut)] if { var(req.rw) -m found }\n"
 	}
-	s += "  http-response set-header Strict-Transport-Security %[var(txn.id),map_str(" + mapHSTS + "),url_dec] if { var(txn.opt) -m sub H }\n"
+	s += "  http-response set-header Strict-Transport-Security %[var(txn.id),map_str(" + mapHSTS + "),url_dec]" +
+		" if { var(txn.opt) -m sub H } { var(txn.id),map_str(" + mapHSTS + ") -m found }\n" // it may have gone since the request
 	if headersAreData(v) {
 		for _, x := range []struct{ action, file, letter string }{
 			{"http-request del-headers-bin", mapRequestDel, "q"}, {"http-request set-headers-bin", mapRequestSet, "Q"},
@@ -250,14 +251,15 @@ func optionRules(v Version) string {
 // request less and comes to the same.
 //
 // The expression reads name|attributes|cookies, and writes a "=" before what it changed, with which no name
-// begins. A client sends one Cookie header (RFC 6265); of one that sends several none is read.
+// begins. A client sends one Cookie header (RFC 6265); of one that sends several none is read. An answer that is on its
+// way when its route goes keeps HAProxy's own name for the cookie, which does no harm.
 const cookieRules = "" +
 	"  http-request set-var(req.ck) req.fhdr(cookie)\n" +
 	"  http-request set-var(req.ck) '" + theRoute + ",map_str(" + mapCookies + "),concat(|,req.ck)," +
 	`regsub("^([^|]+)[|][^|]*[|]((?:.*?; *)?)\1=","=\2` + ownCookie + `=")' if { var(req.ck) -m found }` + "\n" +
 	"  http-request set-header Cookie %[var(req.ck),bytes(1)] if { var(req.ck) -m beg = } { req.fhdr_cnt(cookie) eq 1 }\n" +
 	"  http-after-response replace-header Set-Cookie '^" + ownCookie + "=(.*)$' " +
-	"'%[" + theRoute + ",map_str(" + mapCookies + "),field(1,|)]=\\1%[" + theRoute + ",map_str(" + mapCookies + "),field(2,|),url_dec]'\n"
+	"'%[" + theRoute + ",map_str(" + mapCookies + "," + ownCookie + "|),field(1,|)]=\\1%[" + theRoute + ",map_str(" + mapCookies + "),field(2,|),url_dec]'\n"
 
 // forwardedRules are the headers that say where a request came from (OpenShift's router, the same for each
 // policy).
