@@ -156,7 +156,9 @@ func TestAllDead(t *testing.T) {
 		l.answers()
 		one.comeBack()
 		three.comeBack()
-		eventually(t, "all are in service", func() bool { return r.suspended() && one.requests.Load() > before[0]+10 && three.requests.Load() > before[2]+10 })
+		eventually(t, "all are in service", func() bool {
+			return r.suspended() && one.requests.Load() > before[0]+10 && three.requests.Load() > before[2]+10
+		})
 		l.stop()
 		if n, failed, slowest, served := l.answers(); len(failed) > 0 {
 			t.Errorf("%d of %d failed, %q; the slowest took %v; %v", len(failed), n, failed[0], slowest, served)
