@@ -151,15 +151,7 @@ func parityLimits() []parityRow {
 			}
 			return func(t *testing.T) {
 				for code, want := range codes {
-					url := "http://" + p.host("r"+code) + "/"
-					p.w.spread(t, url, 2)
-					a, err := p.w.ask(question{url: url})
-					if a.status == 200 {
-						a, err = p.w.ask(question{url: url}) // whether the request itself counts is not promised
-					}
-					if a.status != want {
-						t.Errorf("%s: %v %v, want %d over the limit", code, a, err, want)
-					}
+					p.limited(t, question{url: "http://" + p.host("r"+code) + "/"}, 3, want)
 				}
 				p.warned(t, "r418", "tsuji.dev/rate-limit-status")
 			}
