@@ -1,4 +1,6 @@
-package test
+// Package fuzzroutes_test gives whatever may stand in a Route to the compiler, and what comes of it to HAProxy. It is a package
+// of its own because the workers of a fuzz test cannot change the network namespace, as the stories of package test do.
+package fuzzroutes_test
 
 import (
 	"bufio"
@@ -24,7 +26,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
-	objects "github.com/tsuji-dev/tsuji/controlplane/cluster"
+	"github.com/tsuji-dev/tsuji/controlplane/cluster"
 	"github.com/tsuji-dev/tsuji/controlplane/compile"
 	"github.com/tsuji-dev/tsuji/identity/authority"
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
@@ -137,7 +139,7 @@ func TestKillers(t *testing.T) {
 	}
 }
 
-// See TestKillers. `go test -run '^$' -fuzz FuzzRoutes -parallel 2 ./test`
+// See TestKillers. `go test -run '^$' -fuzz FuzzRoutes -parallel 1 ./test/fuzzroutes`
 func FuzzRoutes(f *testing.F) {
 	for _, k := range killers {
 		k := k.whole()
@@ -193,7 +195,7 @@ func newFuzzWorld(t testing.TB) *fuzzWorld {
 	}
 	w := &fuzzWorld{compiler: compile.New(compile.Config{AllowLoopbackEndpoints: true}), pair: [2]string{string(cert), string(key)}}
 	number, _ := strconv.ParseInt(podPort, 10, 32)
-	first := w.compiler.Apply([]objects.Change{
+	first := w.compiler.Apply([]cluster.Change{
 		given("Service", &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "victim", Name: "web"}}), webSlice("victim", int32(number)),
 		given("Service", &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "stranger", Name: "web"}}), webSlice("stranger", int32(number)),
 		given("Route", &routev1.Route{ObjectMeta: metav1.ObjectMeta{Namespace: "victim", Name: "web"}, Spec: routev1.RouteSpec{
@@ -249,9 +251,9 @@ func newFuzzRouter(t testing.TB, s snapshot.Snapshot, pair [2]string, files bool
 func (w *fuzzWorld) try(t *testing.T, f fuzzed, r *fuzzRouter) {
 	t.Helper()
 	route := f.route(w.pair)
-	with := w.compiler.Apply([]objects.Change{given("Route", route)})
+	with := w.compiler.Apply([]cluster.Change{given("Route", route)})
 	defer func() {
-		without := w.compiler.Apply([]objects.Change{{Key: objects.Key{Kind: "Route", Namespace: "stranger", Name: "fuzzed"}}})
+		without := w.compiler.Apply([]cluster.Change{{Key: cluster.Key{Kind: "Route", Namespace: "stranger", Name: "fuzzed"}}})
 		r.follow(t, without)
 	}()
 	var verdict *tsujiv1.RouteVerdict
@@ -341,11 +343,11 @@ func (r *fuzzRouter) askVictim() error {
 	}
 }
 
-func given(kind objects.Kind, o metav1.Object) objects.Change {
-	return objects.Change{Key: objects.Key{Kind: kind, Namespace: o.GetNamespace(), Name: o.GetName()}, Object: o}
+func given(kind cluster.Kind, o metav1.Object) cluster.Change {
+	return cluster.Change{Key: cluster.Key{Kind: kind, Namespace: o.GetNamespace(), Name: o.GetName()}, Object: o}
 }
 
-func webSlice(namespace string, port int32) objects.Change {
+func webSlice(namespace string, port int32) cluster.Change {
 	ready, name := true, "http"
 	return given("EndpointSlice", &discoveryv1.EndpointSlice{
 		ObjectMeta:  metav1.ObjectMeta{Namespace: namespace, Name: "web", Labels: map[string]string{discoveryv1.LabelServiceName: "web"}},
@@ -353,4 +355,13 @@ func webSlice(namespace string, port int32) objects.Change {
 		Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"127.0.0.1"}, Conditions: discoveryv1.EndpointConditions{Ready: &ready},
 			TargetRef: &corev1.ObjectReference{Kind: "Pod", Name: "web-1"}}},
 	})
+}
+
+func freeAddress(t testing.TB) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
 }
