@@ -45,7 +45,14 @@ func Run(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
-	applier, watcher, version, err := newApplier(ctx, c, metrics)
+	exporter, err := stats.New(stats.Config{
+		Socket: filepath.Join(c.StateDir, haproxyDir, haproxy.AdminSocket), Metrics: metrics, ServerThreshold: c.MetricsServerThreshold, Log: c.Log,
+	})
+	if err != nil {
+		return errors.Join(err, record.Close())
+	}
+	router := stats.NewRouter(metrics)
+	applier, watcher, version, err := newApplier(ctx, c, metrics, exporter, router)
 	if err != nil {
 		return errors.Join(err, record.Close())
 	}
@@ -56,13 +63,13 @@ func Run(ctx context.Context, c Config) error {
 	client := subscribe.New(subscribe.Config{
 		Servers: c.ControlPlane, Dial: dial,
 		Name: c.Name, IngressController: c.IngressController, Zone: c.Zone, RouterdVersion: c.Version, HAProxyVersion: version,
-		Applier: recorded{applier, record, c.Log}, Log: c.Log, Metrics: subscribe.NewMetrics(metrics),
+		Applier: recorded{applier, record, router, c.Log}, Log: c.Log, Metrics: subscribe.NewMetrics(metrics),
 	})
 	adminListener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Admin)
 	if err != nil {
 		return errors.Join(fmt.Errorf("listen on --admin %s: %w", c.Admin, err), record.Close())
 	}
-	exporter, metricsListener, err := newExporter(ctx, c, metrics)
+	metricsListener, err := listenForMetrics(ctx, c)
 	if err != nil {
 		return errors.Join(err, adminListener.Close(), record.Close())
 	}
@@ -112,9 +119,9 @@ func Run(ctx context.Context, c Config) error {
 }
 
 // newApplier makes the applier and what it stands on: the HAProxy of this directory, and a renderer for its release;
-// and the watcher of its endpoints.
-func newApplier(ctx context.Context, c Config, metrics prometheus.Registerer) (*apply.Applier, *health.Watcher, string, error) {
-	dir := filepath.Join(c.StateDir, "haproxy")
+// and the watcher of its endpoints. The exporter keeps what HAProxy counts, the router's metrics tell of its reloads.
+func newApplier(ctx context.Context, c Config, metrics prometheus.Registerer, exporter *stats.Exporter, router *stats.Router) (*apply.Applier, *health.Watcher, string, error) {
+	dir := filepath.Join(c.StateDir, haproxyDir)
 	process, err := haproxy.New(haproxy.Config{Binary: c.HAProxy, Dir: dir, Log: c.Log, TieToParent: c.HAProxyTied})
 	if err != nil {
 		return nil, nil, "", err
@@ -148,28 +155,25 @@ func newApplier(ctx context.Context, c Config, metrics prometheus.Registerer) (*
 	a := apply.New(apply.Config{
 		Renderer: renderer, HAProxy: process, Log: c.Log, Metrics: apply.NewMetrics(metrics), ShutdownDelay: c.ShutdownDelay, DrainTimeout: c.DrainTimeout,
 		NoRuntimeBackends: c.NoRuntimeBackends,
+		BeforeReload:      exporter.Record, OnReload: router.Reloaded, OnWrite: router.Wrote,
 	})
 	w := health.New(health.Config{Applier: a, HAProxy: process, Log: c.Log, Metrics: health.NewMetrics(metrics)})
 	return a, w, version.String(), nil
 }
 
-// newExporter makes what answers /metrics, and the listener through which HAProxy hands on what the stats addresses
-// are asked for: in the jail, where there is one, and for its user.
-func newExporter(ctx context.Context, c Config, metrics prometheus.Gatherer) (*stats.Exporter, net.Listener, error) {
-	dir := filepath.Join(c.StateDir, "haproxy")
-	exporter, err := stats.New(stats.Config{
-		Socket: filepath.Join(dir, haproxy.AdminSocket), Metrics: metrics, ServerThreshold: c.MetricsServerThreshold, Log: c.Log,
-	})
-	if err != nil {
-		return nil, nil, err
-	}
+// listenForMetrics makes the listener through which HAProxy hands on what the stats addresses are asked for: in the
+// jail, where there is one, and for its user.
+func listenForMetrics(ctx context.Context, c Config) (net.Listener, error) {
+	dir := filepath.Join(c.StateDir, haproxyDir)
 	path, user, group := filepath.Join(dir, haproxy.RunDir, metricsSocket), os.Geteuid(), os.Getegid()
 	if user == 0 {
 		path, user, group = filepath.Join(dir, haproxy.JailDir, metricsSocket), nobody, nobody
 	}
-	l, err := stats.Listen(ctx, path, user, group)
-	return exporter, l, err
+	return stats.Listen(ctx, path, user, group) //nolint:wrapcheck // says what it tried
 }
+
+// haproxyDir is HAProxy's directory below the state directory.
+const haproxyDir = "haproxy"
 
 // metricsSocket is the name of the socket in HAProxy's run directory or jail; haproxy.cfg has it too.
 const metricsSocket = "metrics.sock"
@@ -205,8 +209,9 @@ func dialOptions(c Config) ([]grpc.DialOption, error) {
 // recorded is the applier, with a record of what it put into force.
 type recorded struct {
 	*apply.Applier
-	store *store.Store
-	log   *slog.Logger
+	store  *store.Store
+	router *stats.Router
+	log    *slog.Logger
 }
 
 // Apply puts next into force and records it. A record that cannot be written is no refusal: next serves. It is
@@ -215,6 +220,7 @@ func (r recorded) Apply(ctx context.Context, next snapshot.Snapshot, d snapshot.
 	if refusal := r.Applier.Apply(ctx, next, d); refusal != nil {
 		return refusal
 	}
+	r.router.Recovered()
 	if err := r.store.Append(next, d); err != nil {
 		r.log.Error("what serves could not be recorded: a restart would serve an older version until it has followed", "version", next.Version().Short(), "error", err)
 	}

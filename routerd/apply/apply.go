@@ -52,6 +52,15 @@ type Config struct {
 
 	// DrainTimeout is how long Stop lets connections finish after that. Zero: not at all.
 	DrainTimeout time.Duration
+
+	// BeforeReload is called when a HAProxy that runs is about to be reloaded: what it counts is lost with its worker.
+	// It is waited for. Nil: nothing is called.
+	BeforeReload func(context.Context)
+	// OnReload is told of each reload and each start: how long it took, the check of the files before it included, and
+	// how it ended. Nil: nobody is told.
+	OnReload func(took time.Duration, err error)
+	// OnWrite is told how long it took to write HAProxy's files, each time that some were written. Nil: nobody is told.
+	OnWrite func(took time.Duration)
 }
 
 // Timeouts. Nothing here is waited for in good times.
@@ -103,6 +112,15 @@ func New(cfg Config) *Applier {
 	}
 	if cfg.Metrics == nil {
 		cfg.Metrics = NewMetrics(nil)
+	}
+	if cfg.BeforeReload == nil {
+		cfg.BeforeReload = func(context.Context) {}
+	}
+	if cfg.OnReload == nil {
+		cfg.OnReload = func(time.Duration, error) {}
+	}
+	if cfg.OnWrite == nil {
+		cfg.OnWrite = func(time.Duration) {}
 	}
 	return &Applier{
 		cfg:     cfg,

@@ -27,7 +27,7 @@ const (
 )
 
 // derived are the directories that hold nothing but rendered files.
-var derived = []string{"maps", "certs", "ca", "errors"}
+var derived = []string{"maps", "certs", "ca", "crls", "errors"}
 
 // isDerived tells whether a path is one of a rendered file.
 func isDerived(path string) bool {
@@ -50,6 +50,7 @@ func programDigest(r *render.Renderer) string {
 
 // writeFiles brings the files on disk up to date with the renderer.
 func (a *Applier) writeFiles() error {
+	begun := time.Now()
 	files := a.cfg.Renderer.Dirty()
 	for i, f := range files {
 		if f.Path == stampMap && !f.Remove {
@@ -62,6 +63,9 @@ func (a *Applier) writeFiles() error {
 	}
 	a.cfg.Renderer.Written(files)
 	a.stale = time.Time{}
+	if len(files) > 0 {
+		a.cfg.OnWrite(time.Since(begun))
+	}
 	return nil
 }
 

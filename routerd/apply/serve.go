@@ -96,20 +96,10 @@ func (a *Applier) serve(ctx context.Context, v snapshot.Version, why reason) (me
 	if err := a.writeFiles(); err != nil {
 		return m, err
 	}
-	if err := a.cfg.HAProxy.Check(ctx); err != nil {
-		return m, &checkFailed{err}
-	}
-	first := !a.up
-	err := a.run(ctx, &m, why)
-	if err == nil {
-		err = a.verifyStamp(ctx, v.String())
-	}
+	loading := time.Now()
+	err := a.load(ctx, v, &m, why)
+	a.cfg.OnReload(time.Since(loading), err)
 	if err != nil {
-		if first { // nothing is bound before a snapshot is in force
-			a.disconnect()
-			a.cfg.HAProxy.Kill()
-			a.up = false
-		}
 		return m, err
 	}
 	a.suspect, a.unswept = false, false
@@ -117,6 +107,24 @@ func (a *Applier) serve(ctx context.Context, v snapshot.Version, why reason) (me
 	a.costs.reload = time.Since(begun)
 	a.sweepFiles()
 	return m, nil
+}
+
+// load has HAProxy check the files and run them, and waits until the worker's stamp says so.
+func (a *Applier) load(ctx context.Context, v snapshot.Version, m *method, why reason) error {
+	if err := a.cfg.HAProxy.Check(ctx); err != nil {
+		return &checkFailed{err}
+	}
+	first := !a.up
+	err := a.run(ctx, m, why)
+	if err == nil {
+		err = a.verifyStamp(ctx, v.String())
+	}
+	if err != nil && first { // nothing is bound before a snapshot is in force
+		a.disconnect()
+		a.cfg.HAProxy.Kill()
+		a.up = false
+	}
+	return err
 }
 
 // checkFailed says that the check of the files failed, before anything was done with them. What fails
@@ -129,6 +137,7 @@ func (e *checkFailed) Unwrap() error { return e.error }
 func (a *Applier) run(ctx context.Context, m *method, why reason) error {
 	if a.alive() {
 		*m = byReload
+		a.cfg.BeforeReload(ctx)
 		w, err := a.cfg.HAProxy.Reload(ctx)
 		// The old worker would wait for this connection to end.
 		a.disconnect()

@@ -77,6 +77,7 @@ type options struct {
 	delay, drain time.Duration
 	idle         bool // do not Run
 	noBackends   bool // NoRuntimeBackends
+	apply        func(*apply.Config)
 }
 
 func (w *world) router(o options) *router {
@@ -104,9 +105,13 @@ func (w *world) router(o options) *router {
 	version, err := process.Version(t.Context())
 	must(t, err)
 	r := &router{w: w, process: process, metrics: apply.NewMetrics(nil), can: version.Capabilities()}
-	r.Applier = apply.New(apply.Config{
+	config := apply.Config{
 		Renderer: renderer, HAProxy: process, Log: logger, Metrics: r.metrics, ShutdownDelay: o.delay, DrainTimeout: o.drain, NoRuntimeBackends: o.noBackends,
-	})
+	}
+	if o.apply != nil {
+		o.apply(&config)
+	}
+	r.Applier = apply.New(config)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {

@@ -86,7 +86,7 @@ func (w *writer) passTLS() {
 
 // endTLS writes the frontend where TLS ends: on the addresses themselves, or behind passTLS. All addresses
 // are one bind line, so that each certificate is held once.
-func (w *writer) endTLS(clientCA string, behind bool) {
+func (w *writer) endTLS(clients clientFiles, behind bool) {
 	w.line("\nfrontend %s from %s", frontendHTTPS, profileClient)
 	address, _ := w.o.tlsSocket()
 	proxy := " accept-proxy"
@@ -100,7 +100,7 @@ func (w *writer) endTLS(clientCA string, behind bool) {
 	if w.s.GetHttp2() {
 		alpn = "h2,http/1.1"
 	}
-	w.line("  bind %s%s ssl crt %s crt-list %s alpn %s%s", address, proxy, defaultPairPath, crtListPath, alpn, w.clientCA(clientCA))
+	w.line("  bind %s%s ssl crt %s crt-list %s alpn %s%s", address, proxy, defaultPairPath, crtListPath, alpn, w.verifyClients(clients))
 	w.clientCertificateRules()
 	w.httpRules(mapHTTPS, mapHTTPSWildcard, false)
 }
@@ -120,8 +120,8 @@ func (w *writer) addresses(list []string) string {
 	return strings.Join(all, ",") + only6
 }
 
-// clientCA returns what a bind line says to ask for certificates of clients.
-func (w *writer) clientCA(file string) string {
+// verifyClients returns what a bind line says to ask for certificates of clients.
+func (w *writer) verifyClients(files clientFiles) string {
 	c := w.s.GetClientTls()
 	if c == nil {
 		return ""
@@ -130,11 +130,15 @@ func (w *writer) clientCA(file string) string {
 	if c.GetRequired() {
 		verify = "required"
 	}
-	return " verify " + verify + " ca-file " + file
+	line := " verify " + verify + " ca-file " + files.ca
+	if files.lists != "" {
+		line += " crl-file " + files.lists
+	}
+	return line
 }
 
 // clientCertificateRules lets in only subjects that match, and tells endpoints who came, in headers that no
-// client can send itself (httpRules removes them).
+// client can send itself (httpRules removes them, unless the Settings keep them).
 func (w *writer) clientCertificateRules() {
 	c := w.s.GetClientTls()
 	if c == nil {
@@ -196,7 +200,9 @@ func (w *writer) httpRules(exact, wildcard string, plain bool) {
 	}
 	w.line("  http-request deny if { hdr_len(content-length) 0 }") // CVE-2023-40225
 	w.line("  http-request del-header Proxy")                      // httpoxy
-	w.line("  http-request del-header X-SSL -m beg")
+	if !w.s.GetKeepClientTlsHeaders() {
+		w.line("  http-request del-header X-SSL -m beg")
+	}
 	// Where the Host header is a route's host as it stands, one lookup is all. Only backends have a ":" in their
 	// names, and not what says that there is none. Releases that do not refuse a list of hosts would take the first.
 	if w.o.version().AtLeast(3, 0) {

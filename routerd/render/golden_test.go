@@ -22,7 +22,7 @@ var update = flag.Bool("update", false, "write what was rendered into testdata")
 
 // What each archive's resources are rendered to is what stands in it, and HAProxy accepts it without a
 // warning. Resources are *.txtpb; the comment's lines "pair NAME HOST…" and "bundle NAME" add certificates,
-// and "whole" asks for the whole of haproxy.cfg, of which otherwise only the routes' backends are shown.
+// "lists NAME" a bundle with revocation lists, and "whole" asks for the whole of haproxy.cfg, of which otherwise only the routes' backends are shown.
 // Below want/ is what the newest HAProxy gets, below want-2.6/ what is different for 2.6.
 func TestGolden(t *testing.T) {
 	t.Parallel()
@@ -118,8 +118,11 @@ func inputs(t *testing.T, a *txtar.Archive) (resources []*tsujiv1.Resource, whol
 			c := certificateOf("", "", chain, key)
 			c.Name = f[1]
 			resources = append(resources, c)
-		case len(f) == 2 && f[0] == "bundle":
+		case len(f) == 2 && (f[0] == "bundle" || f[0] == "lists"):
 			c := bundleOf("", "", theAuthority().pem)
+			if f[0] == "lists" {
+				c.GetCertificate().RevocationListsPem = theAuthority().list(1)
+			}
 			c.Name = f[1]
 			resources = append(resources, c)
 		}

@@ -36,7 +36,7 @@ func newAuthority() *authority {
 	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	t := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, t, t, &key.PublicKey, key)
 	if err != nil {
@@ -60,6 +60,16 @@ func (a *authority) issue(names ...string) (chain, key []byte) {
 	}
 	kd, _ := x509.MarshalPKCS8PrivateKey(k)
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: kd})
+}
+
+// list returns a revocation list that revokes nobody; two of them differ by their number.
+func (a *authority) list(number int64) []byte {
+	l := &x509.RevocationList{Number: big.NewInt(number), ThisUpdate: time.Now().Add(-time.Minute), NextUpdate: time.Now().Add(time.Hour)}
+	der, err := x509.CreateRevocationList(rand.Reader, l, a.cert, a.key)
+	if err != nil {
+		panic(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der})
 }
 
 // pair returns a certificate and its key in one.
@@ -167,7 +177,7 @@ func filesOf(r *render.Renderer) map[string]string {
 // write puts the files into HAProxy's directory.
 func write(t testing.TB, dir string, r *render.Renderer) {
 	t.Helper()
-	for _, d := range []string{"maps", "certs", "ca", "errors", "run", "run/jail"} {
+	for _, d := range []string{"maps", "certs", "ca", "crls", "errors", "run", "run/jail"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
 			t.Fatal(err)
 		}

@@ -193,7 +193,7 @@ func (r *Renderer) content(path string) ([]byte, bool) {
 		return r.optionFile(path), true
 	}
 	if c := r.paths[path]; c != nil {
-		return c.content(), true
+		return c.content(path), true
 	}
 	return nil, false
 }

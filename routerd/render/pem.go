@@ -70,28 +70,42 @@ func canonicalPair(chain, key []byte) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// canonicalBundle returns CA certificates, at least one, written anew from what was parsed.
-func canonicalBundle(bundle []byte) ([]byte, error) {
+// canonicalBlocks returns PEM blocks of one type, at least one, written anew from what parse accepts. what names them.
+func canonicalBlocks(text []byte, what, kind string, parse func(der []byte) error) ([]byte, error) {
 	var out bytes.Buffer
-	for rest := bundle; ; {
+	for rest := text; ; {
 		var b *pem.Block
 		if b, rest = pem.Decode(rest); b == nil {
 			break
 		}
-		if b.Type != "CERTIFICATE" {
-			return nil, fmt.Errorf("a PEM block of type %.40q among CA certificates", b.Type)
+		if b.Type != kind {
+			return nil, fmt.Errorf("a PEM block of type %.40q among %ss", b.Type, what)
 		}
-		if _, err := x509.ParseCertificate(b.Bytes); err != nil {
-			return nil, fmt.Errorf("parse CA certificate: %w", err)
+		if err := parse(b.Bytes); err != nil {
+			return nil, fmt.Errorf("parse %s: %w", what, err)
 		}
 		if err := pem.Encode(&out, &pem.Block{Type: b.Type, Bytes: b.Bytes}); err != nil {
-			return nil, fmt.Errorf("write CA certificate: %w", err)
+			return nil, fmt.Errorf("write %s: %w", what, err)
 		}
 	}
 	if out.Len() == 0 {
-		return nil, errors.New("no CA certificate")
+		return nil, errors.New("no " + what)
 	}
 	return out.Bytes(), nil
+}
+
+func canonicalBundle(bundle []byte) ([]byte, error) {
+	return canonicalBlocks(bundle, "CA certificate", "CERTIFICATE", func(der []byte) error {
+		_, err := x509.ParseCertificate(der)
+		return err //nolint:wrapcheck // canonicalBlocks says what was tried
+	})
+}
+
+func canonicalLists(lists []byte) ([]byte, error) {
+	return canonicalBlocks(lists, "revocation list", "X509 CRL", func(der []byte) error {
+		_, err := x509.ParseRevocationList(der)
+		return err //nolint:wrapcheck // canonicalBlocks says what was tried
+	})
 }
 
 // certificate is a Certificate resource, validated: a pair or a bundle of CA certificates.
@@ -100,17 +114,36 @@ type certificate struct {
 	path     string // of its file
 	pair     []byte // PEM of chain and key; nil for a bundle
 	ca       []byte // PEM of CA certificates; nil for a pair
+
+	lists     []byte // PEM of those CAs' revocation lists; nil: there are none
+	listsPath string // of their file; empty: there is none
 }
 
 // isPair tells whether there is a certificate with its key. c may be nil.
 func (c *certificate) isPair() bool { return c != nil && c.pair != nil }
 
-// content returns the file's content.
-func (c *certificate) content() []byte {
-	if c.pair != nil {
-		return c.pair
+// paths returns the paths of its files. c may be nil.
+func (c *certificate) paths() []string {
+	switch {
+	case c == nil:
+		return nil
+	case c.listsPath != "":
+		return []string{c.path, c.listsPath}
+	default:
+		return []string{c.path}
 	}
-	return c.ca
+}
+
+// content returns the content of one of its files.
+func (c *certificate) content(path string) []byte {
+	switch {
+	case path == c.listsPath:
+		return c.lists
+	case c.pair != nil:
+		return c.pair
+	default:
+		return c.ca
+	}
 }
 
 func newCertificate(resource string, spec *tsujiv1.Certificate) (*certificate, error) {
@@ -120,8 +153,8 @@ func newCertificate(resource string, spec *tsujiv1.Certificate) (*certificate, e
 		return nil, err
 	}
 	switch isPair := len(spec.GetChainPem()) > 0 || spec.GetPrivateKey() != nil; {
-	case isPair && len(spec.GetCaBundlePem()) > 0:
-		return nil, errors.New("both a certificate with a key and a bundle of CA certificates")
+	case isPair && len(spec.GetCaBundlePem())+len(spec.GetRevocationListsPem()) > 0:
+		return nil, errors.New("both a certificate with a key and what belongs to CA certificates")
 	case isPair:
 		c.path = "certs/" + file
 		if c.pair, err = canonicalPair(spec.GetChainPem(), spec.GetPrivateKey().GetPem()); err != nil {
@@ -132,10 +165,24 @@ func newCertificate(resource string, spec *tsujiv1.Certificate) (*certificate, e
 			return nil, err
 		}
 		// HAProxy's servers keep the bundle that they were made with: another one has another name.
-		sum := sha256.Sum256(c.ca)
-		c.path = "ca/" + strings.TrimSuffix(file, ".pem") + "." + hex.EncodeToString(sum[:6]) + ".pem"
+		c.path = "ca/" + withDigest(file, c.ca)
+		if len(spec.GetRevocationListsPem()) == 0 {
+			break
+		}
+		if c.lists, err = canonicalLists(spec.GetRevocationListsPem()); err != nil {
+			return nil, err
+		}
+		// Another list is another program, and so a reload. At run time it would concern new handshakes only: a client
+		// that was let in before would keep its connection, and before HAProxy 3.4 come back with its TLS session.
+		c.listsPath = "crls/" + withDigest(file, c.lists)
 	}
 	return c, nil
+}
+
+// withDigest puts into a file's name what its content is.
+func withDigest(file string, content []byte) string {
+	sum := sha256.Sum256(content)
+	return strings.TrimSuffix(file, ".pem") + "." + hex.EncodeToString(sum[:6]) + ".pem"
 }
 
 // maxFileName is the longest name of a certificate's file that is written out.

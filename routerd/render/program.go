@@ -92,8 +92,14 @@ func (w *writer) check(err error) bool {
 	return err == nil
 }
 
-// renderProgram renders the Settings. clientCA is the file of the CA certificates that they name for clients.
-func (o Options) renderProgram(s *tsujiv1.Settings, clientCA string) (program, error) {
+// clientFiles are the files that certificates of clients are verified with; empty: there is none.
+type clientFiles struct {
+	ca    string // CA certificates
+	lists string // their revocation lists
+}
+
+// renderProgram renders the Settings. clients are the files that they name for certificates of clients.
+func (o Options) renderProgram(s *tsujiv1.Settings, clients clientFiles) (program, error) {
 	p := program{}
 	if t := s.GetTuning(); !t.GetAutoMaxConnections() {
 		p.maxConnections = cmp.Or(t.GetMaxConnections(), defaultMaxConnections)
@@ -114,8 +120,8 @@ func (o Options) renderProgram(s *tsujiv1.Settings, clientCA string) (program, e
 		part(&p.frontends, w.public)
 	}
 	if len(o.HTTPS) > 0 {
-		part(&p.tls, func() { w.endTLS(clientCA, false) })
-		part(&p.tlsPassed, w.passTLS, func() { w.endTLS(clientCA, true) })
+		part(&p.tls, func() { w.endTLS(clients, false) })
+		part(&p.tlsPassed, w.passTLS, func() { w.endTLS(clients, true) })
 	}
 	part(&p.end, w.stats, w.ownBackends)
 	var err503, err404 error
@@ -226,6 +232,9 @@ func (w *writer) ownProfiles() {
 	w.line("\ndefaults %s\n  mode http", profileClient)
 	w.clientTimeouts()
 	w.accessLog()
+	if w.s.GetContinuousStatistics() {
+		w.line("  option contstats")
+	}
 	if len(w.s.GetHeaders().GetCaseAdjustments()) > 0 {
 		w.line("  option h1-case-adjust-bogus-client")
 	}

@@ -41,7 +41,7 @@ func New(o Options) (*Renderer, error) {
 		}
 		r.ownDefault = pair
 	}
-	p, err := o.renderProgram(&tsujiv1.Settings{}, "")
+	p, err := o.renderProgram(&tsujiv1.Settings{}, clientFiles{})
 	if err != nil {
 		return nil, fmt.Errorf("render the program: %w", err)
 	}

@@ -73,11 +73,11 @@ func (r *Renderer) stageItem(s *staged, i snapshot.Item) error {
 	return err
 }
 
-// stageProgram renders the Settings again where they or the CA certificates that they name changed. It refuses
-// those that ask clients for certificates of a CA that is not there: HAProxy could verify none, and letting
-// everybody in is not what was meant.
+// stageProgram renders the Settings again where they or the CA certificates that they name changed, or their
+// revocation lists. It refuses those that ask clients for certificates of a CA that is not there, or that want them
+// checked against lists that are not: HAProxy could verify none, and letting everybody in is not what was meant.
 func (r *Renderer) stageProgram(s *staged) error {
-	now, file := r.wantedSettings(s), ""
+	now, files := r.wantedSettings(s), clientFiles{}
 	name := now.GetClientTls().GetCa()
 	_, other := s.certificates[name]
 	if s.settings == nil && !other {
@@ -88,9 +88,14 @@ func (r *Renderer) stageProgram(s *staged) error {
 		if c == nil || c.ca == nil {
 			return fmt.Errorf("client certificates: no CA certificates %.80q", name)
 		}
-		file = c.path
+		files.ca = c.path
+		if now.GetClientTls().GetCheckRevocation() {
+			if files.lists = c.listsPath; files.lists == "" {
+				return fmt.Errorf("client certificates: no revocation lists in %.80q", name)
+			}
+		}
 	}
-	p, err := r.options.renderProgram(now, file)
+	p, err := r.options.renderProgram(now, files)
 	s.program = &p
 	return err
 }

@@ -105,16 +105,18 @@ func (r *Renderer) commitCertificate(name string, now *certificate, c *changes) 
 		return
 	}
 	for _, x := range []*certificate{before, now} {
-		if x != nil {
-			r.touch(x.path)
-			delete(r.paths, x.path)
+		for _, path := range x.paths() {
+			r.touch(path)
+			delete(r.paths, path)
 		}
 	}
 	c.certificates[name] = before
 	if now == nil {
 		delete(r.certificates, name)
 	} else {
-		r.paths[now.path] = now
+		for _, path := range now.paths() {
+			r.paths[path] = now
+		}
 		r.certificates[name] = now
 	}
 	if before.isPair() != now.isPair() { // the lines of crt-list.txt come or go

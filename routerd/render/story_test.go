@@ -2,8 +2,6 @@ package render_test
 
 import (
 	"crypto/md5"
-	"crypto/tls"
-	"encoding/base64"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -446,50 +444,6 @@ func addCommandStory(t *testing.T, binary string) {
 	for _, name := range []string{"secure", "plain", "pass"} {
 		if got := rt.do("https://"+name+".example/", "", nil).short(); got != name+" /" {
 			t.Errorf("%s: %s", name, got)
-		}
-	}
-}
-
-// Clients show certificates where the Settings ask for them, and endpoints are told whose.
-func TestClientCertificates(t *testing.T) {
-	t.Parallel()
-	haproxytest.Each(t, clientCertificatesStory)
-}
-
-func clientCertificatesStory(t *testing.T, binary string) {
-	t.Parallel()
-	ca := theAuthority()
-	headers := simple("edge", "edge.example", "/", edge, none)
-	headers.RequestHeaders = []*tsujiv1.HeaderAction{{Name: "X-Der", Value: []*tsujiv1.HeaderValuePart{
-		{Part: &tsujiv1.HeaderValuePart_ClientCertificate{ClientCertificate: &tsujiv1.ClientCertificateFetch{}}},
-	}}}
-	rt := start(t, binary, options(), // not in a jail: the other way through the socket for TLS
-		&tsujiv1.Resource{Name: "settings", Kind: &tsujiv1.Resource_Settings{Settings: &tsujiv1.Settings{ClientTls: &tsujiv1.ClientTLS{
-			Ca: tsujiv1.CertificateName("ns", tsujiv1.FromConfigMap, "clients"), AllowedSubjectPatterns: []string{"^/CN=ann$", "^/CN=bob"},
-		}}}},
-		&tsujiv1.Resource{Name: tsujiv1.CertificateName("ns", tsujiv1.FromConfigMap, "clients"), Kind: &tsujiv1.Resource_Certificate{
-			Certificate: &tsujiv1.Certificate{CaBundlePem: ca.pem},
-		}},
-		routeOf(headers), endpointsOf("ns", "edge", serve(t, "edge", nil)))
-	for _, c := range []struct{ client, want string }{{"ann", "edge /"}, {"anna", "403"}, {"", "403"}} {
-		rt.client = nil
-		if c.client != "" {
-			pair := ca.pair(c.client)
-			cert, err := tls.X509KeyPair(pair, pair)
-			if err != nil {
-				t.Fatal(err)
-			}
-			rt.client = []tls.Certificate{cert}
-		}
-		got := rt.do("https://edge.example/", "", http.Header{"X-Ssl-Client-Cn": {"forged"}})
-		if got.short() != c.want {
-			t.Errorf("client %q: %s, want %s", c.client, got.short(), c.want)
-		}
-		if c.want != "403" {
-			der := base64.StdEncoding.EncodeToString(rt.client[0].Certificate[0])
-			if h := got.seen.Header; h.Get("X-Ssl-Client-Cn") != "ann" || h.Get("X-Ssl-Client-Verify") != "0" || h.Get("X-Der") != der {
-				t.Errorf("client %q: endpoint saw %v", c.client, h)
-			}
 		}
 	}
 }

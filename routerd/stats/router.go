@@ -25,7 +25,7 @@ func NewRouter(r prometheus.Registerer) *Router {
 			Namespace: namespace, Name: "write_config_seconds", Help: "Seconds that writing HAProxy's files took.",
 		}),
 		failure: prometheus.NewGauge(prometheus.GaugeOpts{
-			Namespace: namespace, Name: "reload_failure", Help: "Whether the last reload of HAProxy failed: 1 or 0.",
+			Namespace: namespace, Name: "reload_failure", Help: "Whether the last reload of HAProxy failed, and no snapshot has come into force since: 1 or 0.",
 		}),
 	}
 	if r != nil {
@@ -42,6 +42,9 @@ func (m *Router) Reloaded(took time.Duration, err error) {
 		m.failure.Set(1)
 	}
 }
+
+// Recovered says that HAProxy runs the newest snapshot without a reload: what an earlier reload failed for is over.
+func (m *Router) Recovered() { m.failure.Set(0) }
 
 // Wrote counts that HAProxy's files were written, which took so long.
 func (m *Router) Wrote(took time.Duration) { m.write.Observe(took.Seconds()) }

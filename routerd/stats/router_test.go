@@ -21,6 +21,9 @@ func TestRouter(t *testing.T) {
 	m.Wrote(2 * time.Second)
 	m.Reloaded(time.Second, errors.New("refused"))
 	w.want(w.metrics(), "template_router_reload_failure", "1", "template_router_write_config_seconds_sum", "2")
+	m.Recovered()
+	w.want(w.metrics(), "template_router_reload_failure", "0", "template_router_reload_seconds_count", "1")
+	m.Reloaded(time.Second, errors.New("refused"))
 	m.Reloaded(time.Second, nil)
-	w.want(w.metrics(), "template_router_reload_failure", "0", "template_router_reload_seconds_count", "2", "template_router_reload_seconds_sum", "2")
+	w.want(w.metrics(), "template_router_reload_failure", "0", "template_router_reload_seconds_count", "3", "template_router_reload_seconds_sum", "3")
 }
