@@ -94,33 +94,42 @@ func revokedClientsStory(t *testing.T, binary string) {
 	}}}
 	pair, _ := certificate("a", false)
 	others := []*tsujiv1.Resource{settings, edge("a"), pair, endpoints("a", serve(t, "a"))}
-	ask := func(name string, c *http.Client, in bool) {
-		t.Helper()
+	// ask returns whether a client got in, and whether with a TLS session that it had.
+	ask := func(c *http.Client) (in, resumed bool) {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+w.https+"/", http.NoBody)
 		must(t, err)
 		req.Host = "a.test"
 		res, err := c.Do(req)
-		if err == nil {
-			_, err = io.Copy(io.Discard, res.Body)
-			res.Body.Close()
+		if err != nil {
+			return false, false
 		}
-		if got := err == nil && res.StatusCode == http.StatusOK; got != in {
-			t.Errorf("%s got in: %t, %v", name, got, err)
+		defer res.Body.Close()
+		_, err = io.Copy(io.Discard, res.Body)
+		return err == nil && res.StatusCode == http.StatusOK, res.TLS.DidResume
+	}
+	expect := func(name string, c *http.Client, want bool) {
+		t.Helper()
+		if in, _ := ask(c); in != want {
+			t.Errorf("%s got in: %t", name, in)
 		}
 	}
 
 	r.put(append(others, ca.resource())...)
-	ask("ann", ann, true)
-	ask("bob", bob, true)
-	ask("eve", eve, false)
+	expect("ann", ann, true)
+	expect("eve", eve, false)
+	expect("bob", bob, true)
+	bob.CloseIdleConnections()
+	if in, resumed := ask(bob); !in || !resumed {
+		t.Errorf("bob got in again: %t, with his session: %t", in, resumed)
+	}
 	before := testutil.ToFloat64(r.metrics.Reloads.WithLabelValues("program"))
 	ca.revoke(bobs)
 	r.put(append(others, ca.resource())...)
 	if n := testutil.ToFloat64(r.metrics.Reloads.WithLabelValues("program")) - before; n != 1 {
 		t.Errorf("a renewed list: %v reloads", n)
 	}
-	bob.CloseIdleConnections() // its session stays
-	ask("ann", ann, true)
-	ask("bob", bob, false)
-	ask("eve", eve, false)
+	eventually(t, "bob is out, whatever connection and session he has", func() bool { in, _ := ask(bob); return !in })
+	expect("bob", bob, false)
+	expect("ann", ann, true)
+	expect("eve", eve, false)
 }

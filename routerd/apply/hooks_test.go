@@ -3,7 +3,6 @@ package apply_test
 import (
 	"context"
 	"fmt"
-	"slices"
 	"testing"
 	"time"
 
@@ -47,7 +46,7 @@ func hooksStory(t *testing.T, binary string) {
 	one := serve(t, "one")
 	expect := func(what string, want ...string) {
 		t.Helper()
-		if d := cmp.Diff(want, slices.Clip(told)); d != "" {
+		if d := cmp.Diff(want, told); d != "" {
 			t.Errorf("%s: want (-), got (+):\n%s", what, d)
 		}
 		told = nil
