@@ -58,11 +58,11 @@ func (ca *clientCA) client() (*http.Client, *big.Int) {
 	return &http.Client{Transport: tr, Timeout: 10 * time.Second}, serial
 }
 
-// resource returns the CA with its newest list.
-func (ca *clientCA) resource() *tsujiv1.Resource {
+// resource returns the CA with its newest list, which is valid for so long from now on.
+func (ca *clientCA) resource(valid time.Duration) *tsujiv1.Resource {
 	ca.number++
 	l := &x509.RevocationList{
-		Number: big.NewInt(ca.number), ThisUpdate: time.Now().Add(-time.Minute), NextUpdate: time.Now().Add(time.Hour), RevokedCertificateEntries: ca.revoked,
+		Number: big.NewInt(ca.number), ThisUpdate: time.Now().Add(-time.Hour), NextUpdate: time.Now().Add(valid), RevokedCertificateEntries: ca.revoked,
 	}
 	der, err := x509.CreateRevocationList(rand.Reader, l, ca.cert, ca.key)
 	must(ca.t, err)
@@ -77,7 +77,7 @@ func (ca *clientCA) revoke(serial *big.Int) {
 }
 
 // A client whose certificate is revoked does not get in, and others do. When the list is renewed, whom it names is out:
-// neither the connection that it has nor its TLS session helps.
+// neither the connection that it has nor its TLS session helps. A list whose time is over lets nobody in.
 func TestRevokedClients(t *testing.T) { haproxytest.Each(t, revokedClientsStory) }
 
 func revokedClientsStory(t *testing.T, binary string) {
@@ -90,7 +90,7 @@ func revokedClientsStory(t *testing.T, binary string) {
 	eve, eves := ca.client()
 	ca.revoke(eves)
 	settings := &tsujiv1.Resource{Name: tsujiv1.SettingsName, Kind: &tsujiv1.Resource_Settings{Settings: &tsujiv1.Settings{
-		ClientTls: &tsujiv1.ClientTLS{Ca: ca.resource().GetName(), CheckRevocation: true},
+		ClientTls: &tsujiv1.ClientTLS{Ca: ca.resource(time.Hour).GetName(), CheckRevocation: true},
 	}}}
 	pair, _ := certificate("a", false)
 	others := []*tsujiv1.Resource{settings, edge("a"), pair, endpoints("a", serve(t, "a"))}
@@ -114,7 +114,7 @@ func revokedClientsStory(t *testing.T, binary string) {
 		}
 	}
 
-	r.put(append(others, ca.resource())...)
+	r.put(append(others, ca.resource(time.Hour))...)
 	expect("ann", ann, true)
 	expect("eve", eve, false)
 	expect("bob", bob, true)
@@ -124,7 +124,7 @@ func revokedClientsStory(t *testing.T, binary string) {
 	}
 	before := testutil.ToFloat64(r.metrics.Reloads.WithLabelValues("program"))
 	ca.revoke(bobs)
-	r.put(append(others, ca.resource())...)
+	r.put(append(others, ca.resource(time.Hour))...)
 	if n := testutil.ToFloat64(r.metrics.Reloads.WithLabelValues("program")) - before; n != 1 {
 		t.Errorf("a renewed list: %v reloads", n)
 	}
@@ -132,4 +132,7 @@ func revokedClientsStory(t *testing.T, binary string) {
 	expect("bob", bob, false)
 	expect("ann", ann, true)
 	expect("eve", eve, false)
+
+	r.put(append(others, ca.resource(-time.Minute))...)
+	eventually(t, "a list whose time is over lets nobody in", func() bool { in, _ := ask(ann); return !in })
 }
