@@ -198,7 +198,7 @@ func BenchmarkReload(b *testing.B) {
 			t := newTrack(b, n, options{noBackends: true})
 			c := &client{b: b, w: t.w}
 			defer c.close()
-			t.run("new", 10, func(i int) times {
+			t.run("new", 5, func(i int) times {
 				name := fmt.Sprint("new", i)
 				return t.add(c.body(name, "one/", "two/"), name)
 			})
