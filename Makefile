@@ -39,7 +39,7 @@ test: haproxy kubeapi grpcurl ## run every test, with the race detector, real HA
 	go test $(RACE) -timeout 15m ./...
 
 .PHONY: bench
-bench: haproxy kubeapi ## run the benchmarks, for six minutes; BENCH=regexp chooses
+bench: haproxy kubeapi ## run the benchmarks, for some six minutes; BENCH=regexp chooses
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 30m ./...
 
 .PHONY: bench-cluster
