@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -118,6 +119,7 @@ func TestIngress(t *testing.T) {
 	}
 	f.write("secret.yaml", siteSecret(t, site, "secure.example.com"))
 	f.write("web.yaml", service("web", port, ip)+service("rival", rivalPort, ip))
+	created := time.Now()
 	f.write("ingresses.yaml", ingress("hello", "hello.example.com", "web")+
 		ingress("secure", "secure.example.com", "web", "tls: [{hosts: [secure.example.com], secretName: site}]"))
 	f.write("class.yaml", ingressClass)
@@ -152,6 +154,12 @@ func TestIngress(t *testing.T) {
 		t.Errorf("a renewed Secret took HAProxy from workers %v to %v, want no reload", workers, now)
 	}
 
+	eventually(t, "it is another second: creationTimestamp knows no less", func() error {
+		if time.Since(created) < 2*time.Second {
+			return errNotYet
+		}
+		return nil
+	})
 	f.write("rival.yaml", ingress("rival", "hello.example.com", "rival"))
 	refused := func() (*tsujiv1.RouteVerdict, error) {
 		l, err := tsujiv1.NewRouteServiceClient(op).ListRoutes(t.Context(), &tsujiv1.ListRoutesRequest{RefusedOnly: true})

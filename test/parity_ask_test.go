@@ -227,6 +227,19 @@ func (w *parityWorld) http2(t *testing.T) *http.Client {
 	return &http.Client{Transport: tr, Timeout: patience}
 }
 
+// reused asks for a host on a connection of HTTP/2 that was made for another, and returns the status.
+func (w *parityWorld) reused(t *testing.T, of, host string) int {
+	t.Helper()
+	c := w.http2(t)
+	tr, _ := c.Transport.(*http.Transport)
+	tr.TLSClientConfig = &tls.Config{ServerName: of, InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}
+	a := w.get2(t, c, "https://"+host+"/")
+	if a.proto != "HTTP/2.0" {
+		t.Errorf("%s: %s", host, a.proto)
+	}
+	return a.status
+}
+
 // get2 asks with a client, which may speak HTTP/2.
 func (w *parityWorld) get2(t *testing.T, c *http.Client, url string) reply {
 	t.Helper()

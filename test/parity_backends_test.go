@@ -48,12 +48,15 @@ func parityBackends() []parityRow {
 			p.service("b", p.w.web, 1)
 			p.service("empty", p.w.web, 0)
 			alone := p.route("alone", "to: {kind: Service, name: a, weight: 0}")
+			p.service("tls", p.secure(p.w.site, "any"), 1)
+			pass := p.route("pass", "to: {kind: Service, name: tls, weight: 0}, tls: {termination: passthrough}")
 			absent := p.route("absent", "to: {kind: Service, name: a}, alternateBackends: [{kind: Service, name: b}]")
 			twice := p.route("twice", "to: {kind: Service, name: a, weight: 256}, alternateBackends: [{kind: Service, name: b, weight: 1}, {kind: Service, name: a, weight: 1}]")
 			beyond := p.route("beyond", "to: {kind: Service, name: a, weight: 1000}, alternateBackends: [{kind: Service, name: b, weight: -1}]")
 			one := p.route("one", "to: {kind: Service, name: a, weight: 1}, alternateBackends: [{kind: Service, name: empty, weight: 200}]")
 			return func(t *testing.T) {
 				p.w.wants(t, "http://"+alone+"/", 503)
+				p.w.wants(t, "https://"+pass+"/", 0)
 				if all := p.w.spread(t, "http://"+absent+"/", 20); !inTurn(all) {
 					t.Errorf("two Services in turn: %v", all)
 				}

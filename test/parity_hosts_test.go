@@ -84,6 +84,8 @@ func parityHosts() []parityRow {
 			p.service("wild", p.w.web, 1)
 			p.service("exact", p.w.web, 1)
 			p.route("wild", "wildcardPolicy: Subdomain, to: {kind: Service, name: wild}, tls: {termination: edge, insecureEdgeTerminationPolicy: Allow, "+p.pair("*."+p.ns+".example.com")+"}")
+			p.service("pass", p.secure(p.w.site, "pass"), 1)
+			p.route("pass", "host: any.pass."+p.ns+".example.com, wildcardPolicy: Subdomain, to: {kind: Service, name: pass}, tls: {termination: passthrough}")
 			p.route("exact", "path: /x, to: {kind: Service, name: exact}")
 			return func(t *testing.T) {
 				for url, want := range map[string]string{
@@ -99,6 +101,9 @@ func parityHosts() []parityRow {
 							t.Error(err)
 						}
 					}
+				}
+				if a := p.w.wants(t, "https://other.pass."+p.ns+".example.com/", 200); a.seen.Address != p.pod(3) || a.seen.SNI != "other.pass."+p.ns+".example.com" {
+					t.Errorf("passthrough: %v", a)
 				}
 				p.w.wants(t, "http://a.b."+p.ns+".example.com/", 503)
 				p.w.wants(t, "http://"+p.ns+".example.com/", 503)

@@ -76,19 +76,35 @@ func parityTraffic() []parityRow {
 			both := "to: {kind: Service, name: web}, alternateBackends: [{kind: Service, name: dead}]"
 			checked := p.route("checked", both, annotation, "200ms")
 			p.route("wrong", both, annotation, "0s")
+			untrusted := "{termination: reencrypt, destinationCACertificate: " + yamlText(string(p.w.service.CertPEM())) + "}"
+			trusted := "{termination: reencrypt, destinationCACertificate: " + yamlText(string(p.w.site.CertPEM())) + "}"
+			p.service("tls", p.secure(p.w.site, "any"), 1)
+			p.route("trusted", "to: {kind: Service, name: tls}, tls: "+trusted, annotation, "200ms")
+			p.route("untrusted", "to: {kind: Service, name: tls}, tls: "+untrusted, annotation, "200ms")
 			return func(t *testing.T) {
-				up := func(route string) string {
-					return p.w.metrics(t)[fmt.Sprintf(`haproxy_server_up{server="%s:9",namespace=%q,route=%q,pod="",service="dead"}`, p.pod(2), p.ns, route)]
-				}
-				eventually(t, "a dead endpoint is down", func() error {
-					if have := up("checked"); have != "0" {
-						return fmt.Errorf("up is %q", have)
+				up := func(route, service string) string {
+					for name, v := range p.w.metrics(t) {
+						if strings.HasPrefix(name, "haproxy_server_up{") && strings.Contains(name, fmt.Sprintf(`namespace=%q,route=%q`, p.ns, route)) && strings.HasSuffix(name, fmt.Sprintf(`service=%q}`, service)) {
+							return v
+						}
 					}
-					return nil
-				})
-				if have := up("wrong"); have != "1" {
+					return ""
+				}
+				for route, service := range map[string]string{"checked": "dead", "untrusted": "tls"} {
+					eventually(t, "an endpoint that fails its checks is down: "+route, func() error {
+						if have := up(route, service); have != "0" {
+							return fmt.Errorf("up is %q", have)
+						}
+						return nil
+					})
+				}
+				if have := up("checked", "web") + up("trusted", "tls"); have != "11" {
+					t.Errorf("endpoints that pass their checks: up is %q", have)
+				}
+				if have := up("wrong", "dead"); have != "1" {
 					t.Errorf("a server that nobody checks: up is %q", have)
 				}
+				p.w.wants(t, "https://"+p.host("trusted")+"/", 200)
 				if n := counts(p.w.spread(t, "http://"+checked+"/", 6)); n[p.pod(1)] != 6 {
 					t.Errorf("%v", n)
 				}

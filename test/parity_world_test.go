@@ -116,7 +116,7 @@ func (w *parityWorld) judged() {
 }
 
 // metrics returns the samples of the router's /metrics by name and labels.
-func (w *parityWorld) metrics(t *testing.T) map[string]string {
+func (w *parityWorld) metrics(t testing.TB) map[string]string {
 	t.Helper()
 	code, body, err := get(w.r.admin, w.r.admin, "/metrics")
 	if err != nil || code != 200 {

@@ -19,6 +19,9 @@ func theRoute(t tsujiv1.Termination, pods ...*pod) (route, endpoints *tsujiv1.Re
 		Namespace: "ns", Name: "a", Host: "a.test", Path: "/", Termination: t, Balance: tsujiv1.Balance_BALANCE_ROUND_ROBIN,
 		Backends: []*tsujiv1.BackendRef{{Endpoints: name, Service: "a", Weight: 1}},
 	}}}
+	if t != tsujiv1.Termination_TERMINATION_PASSTHROUGH {
+		route.GetRoute().Cookie = &tsujiv1.Cookie{Name: "sticky"}
+	}
 	list := &tsujiv1.Endpoints{Namespace: "ns", Service: "a", Port: "http"}
 	for _, p := range pods {
 		list.Endpoints = append(list.Endpoints, p.endpoint())
@@ -139,8 +142,12 @@ func TestAllDead(t *testing.T) {
 		})
 		l.answers()
 		eventually(t, "requests fail", func() bool { _, failed, _, _ := l.answers(); return len(failed) > 0 })
+		var before [3]int64
+		for i, p := range []*pod{one, two, three} {
+			before[i] = p.requests.Load()
+		}
 		two.comeBack()
-		d := eventually(t, "the first is used", func() bool { return two.requests.Load() > 30 })
+		d := eventually(t, "the first is used", func() bool { return two.requests.Load() > before[1]+10 })
 		t.Logf("used after %v", d)
 		if d > 3*time.Second {
 			t.Errorf("the first that came back was used after %v", d)
@@ -149,7 +156,9 @@ func TestAllDead(t *testing.T) {
 		l.answers()
 		one.comeBack()
 		three.comeBack()
-		eventually(t, "all are in service", func() bool { return r.suspended() && one.requests.Load() > 40 && three.requests.Load() > 40 })
+		eventually(t, "all are in service", func() bool {
+			return r.suspended() && one.requests.Load() > before[0]+10 && three.requests.Load() > before[2]+10
+		})
 		l.stop()
 		if n, failed, slowest, served := l.answers(); len(failed) > 0 {
 			t.Errorf("%d of %d failed, %q; the slowest took %v; %v", len(failed), n, failed[0], slowest, served)

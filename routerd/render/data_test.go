@@ -371,16 +371,16 @@ func sourcesStory(t *testing.T, binary string) {
 			t.Errorf("%s from %s: %q, want %q", c.host, c.source, got, c.want)
 		}
 	}
-	for host, over := range map[string]string{
-		"code-0": closed, "code-403": "HTTP/1.1 403 Forbidden", "code-429": "HTTP/1.1 429 Too Many Requests",
-		"code-503": "HTTP/1.1 503 Service Unavailable", "connections": closed,
+	for host, over := range map[string][]string{
+		"code-0": {ok, closed}, "code-403": {ok, "HTTP/1.1 403 Forbidden"}, "code-429": {ok, "HTTP/1.1 429 Too Many Requests"},
+		"code-503": {ok, "HTTP/1.1 503 Service Unavailable"}, "connections": {closed, closed}, // OpenShift's router counts so
 	} {
 		for _, source := range []string{"10.0.0.1", "10.0.0.2", "2001:db8::1", "2001:db8::2"} {
 			got := []string{}
 			for range 4 {
 				got = append(got, rt.from(source, host+".example"))
 			}
-			if fmt.Sprintf("%q", got) != fmt.Sprintf("%q", []string{ok, ok, over, over}) {
+			if fmt.Sprintf("%q", got) != fmt.Sprintf("%q", append([]string{ok, ok}, over...)) {
 				t.Errorf("%s from %s: %q", host, source, got)
 			}
 		}

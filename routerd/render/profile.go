@@ -214,7 +214,7 @@ func guardRules(tcp bool) string {
 	if tcp {
 		return b.String()
 	}
-	const over = " { sc_http_req_rate(2),sub(req.l3) ge 0 }"
+	const over = " { sc_http_req_rate(2),sub(req.l3) gt 0 }" // the request itself is counted
 	rule("set-var(req.l3) var(req.lim),field(3,|)", limited)
 	for _, code := range denyCodes {
 		rule(fmt.Sprintf("deny deny_status %d", code), fmt.Sprintf("{ var(txn.opt) -m sub %d }", code)+over)
