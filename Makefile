@@ -8,6 +8,7 @@ SHELL       := bash
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 BENCH   ?= .
+FUZZTIME ?= 1h
 # The race detector needs a C compiler; Go turns cgo on where it finds one.
 RACE    := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 
@@ -38,8 +39,16 @@ test: haproxy kubeapi grpcurl ## run every test, with the race detector, real HA
 	@$(if $(RACE),,echo 'test: no C compiler here, so the race detector is off' >&2)
 	go test $(RACE) -timeout 15m ./...
 
+.PHONY: churn
+churn: haproxy kubeapi ## change routes ten times a second for a minute among 1,000 and 10,000 of them: no reload, no failed request
+	TSUJI_LONG=1 go test -run TestChurn -timeout 20m -v ./test
+
+.PHONY: fuzz
+fuzz: haproxy ## give HAProxy whatever may stand in a Route; FUZZTIME=1h
+	go test -run '^$$' -fuzz FuzzRoutes -fuzztime $(FUZZTIME) -parallel 1 ./test/fuzzroutes
+
 .PHONY: bench
-bench: haproxy kubeapi ## run the benchmarks; BENCH=regexp chooses
+bench: haproxy kubeapi ## run the benchmarks, for some six minutes; BENCH=regexp chooses
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 30m ./...
 
 .PHONY: bench-cluster

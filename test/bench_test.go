@@ -48,52 +48,6 @@ func BenchmarkFirstStart(b *testing.B) {
 	}
 }
 
-// BenchmarkApply is one change put into force on a HAProxy with so many routes, read back and verified: an endpoint that
-// moves, at run time, and a route that is new, by a reload.
-func BenchmarkApply(b *testing.B) {
-	for _, n := range []int{100, 1_000, 10_000} {
-		dir, err := os.MkdirTemp("", "tj")
-		if err != nil {
-			b.Fatal(err)
-		}
-		a := newApplier(b, dir)
-		s := routes(b, n)
-		if err := a.Start(context.Background(), s); err != nil {
-			b.Fatal(err)
-		}
-		change := func(b *testing.B, changed ...*tsujiv1.Resource) {
-			d := snapshot.Delta{}
-			for _, r := range changed {
-				d.Put = append(d.Put, encode(b, r))
-			}
-			next := s.Apply(1, d)
-			if r := a.Apply(context.Background(), next, d); r != nil {
-				b.Fatal(r.GetMessage())
-			}
-			s = next
-		}
-		var generation int
-		b.Run(fmt.Sprintf("endpoint-moved/%d", n), func(b *testing.B) {
-			for b.Loop() {
-				generation++
-				change(b, endpointsOf(0, generation))
-			}
-		})
-		b.Run(fmt.Sprintf("route-added/%d", n), func(b *testing.B) {
-			for b.Loop() {
-				generation++
-				change(b, routeOf(n+generation), endpointsOf(n+generation, 0))
-			}
-		})
-		if err := a.Stop(context.Background()); err != nil {
-			b.Fatal(err)
-		}
-		if err := os.RemoveAll(dir); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
 // newApplier makes an applier whose HAProxy runs in the directory, on addresses of its own.
 func newApplier(b *testing.B, dir string) *apply.Applier {
 	b.Helper()

@@ -160,6 +160,15 @@ func splitAddress(b *testing.B, address string) (host string, port uint32) {
 // planeHost is the host of route i, as routeOf has it.
 func planeHost(i int) string { return routeOf(i).GetRoute().GetHost() }
 
+// planeHosts are so many of all hosts, or all that there are.
+func planeHosts(n, routes int) (hosts []string) {
+	n = min(n, routes)
+	for i := range n {
+		hosts = append(hosts, planeHost(i*routes/n))
+	}
+	return hosts
+}
+
 // planeCertificate is a certificate and its key for the hosts of all routes.
 func planeCertificate(b *testing.B) []byte {
 	b.Helper()
@@ -185,9 +194,10 @@ type planeLoad struct {
 	name          string
 	routes        int
 	tls           bool
-	unique        bool // a URL that was never seen, each time
-	returning     bool // with the cookie that the host has set
-	perConnection int  // requests on one connection; zero: all
+	unique        bool     // a URL that was never seen, each time
+	returning     bool     // with the cookie that the host has set
+	perConnection int      // requests on one connection; zero: all
+	also          []string // planes that take part besides ours and the plain ones
 }
 
 // planeClients are the clients of one plane. They are few, and always busy.
@@ -216,14 +226,11 @@ func newPlaneClients(b *testing.B, p *plane, load planeLoad) *planeClients {
 	c := &planeClients{b: b, p: p, load: load, tls: &tls.Config{
 		InsecureSkipVerify: true, ServerName: planeHost(0), ClientSessionCache: tls.NewLRUClientSessionCache(8),
 	}}
-	hosts := 64
+	hosts := planeHostsN
 	if load.unique {
 		hosts = 256
 	}
-	hosts = min(hosts, load.routes)
-	for i := range hosts {
-		c.hosts = append(c.hosts, planeHost(i*load.routes/hosts))
-	}
+	c.hosts = planeHosts(hosts, load.routes)
 	for range planeClientsN {
 		c.list = append(c.list, &planeClient{all: c})
 	}

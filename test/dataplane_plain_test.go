@@ -9,8 +9,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/tsuji-dev/tsuji/controlplane/compile"
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
@@ -24,13 +26,18 @@ import (
 // startPlanes starts each configuration with so many routes: ours first, then the one that ours is compared with.
 func startPlanes(b *testing.B, cores planeCores, n int, pods []string) []*plane {
 	b.Helper()
-	planes := []*plane{startOurs(b, n, pods)}
+	planes := []*plane{startOurs(b, "ours", n, pods)}
 	names := []string{"equal", "bare"}
 	if n == 1_000 {
 		names = append(names, "regex")
 	}
 	for _, name := range names {
 		planes = append(planes, startPlain(b, name, n, pods))
+	}
+	if n == 10_000 {
+		for _, name := range []string{"passed", "added", "options"} {
+			planes = append(planes, startOurs(b, name, n, pods))
+		}
 	}
 	for _, p := range planes {
 		procs, err := p.haproxy.Processes(b.Context())
@@ -62,10 +69,12 @@ func newPlane(b *testing.B, name string) *plane {
 	return &plane{name: name, http: freeAddress(b), https: freeAddress(b), haproxy: process}
 }
 
-// startOurs puts a snapshot of routes without options into force, as routerd does. They are served over HTTP and HTTPS.
-func startOurs(b *testing.B, n int, pods []string) *plane {
+// startOurs puts a snapshot of routes into force, as routerd does. They are served over HTTP and HTTPS, and have no options
+// unless that is the name. passed: there is a passthrough route besides. added: the hosts that are asked for again and
+// again came at run time.
+func startOurs(b *testing.B, name string, n int, pods []string) *plane {
 	b.Helper()
-	p := newPlane(b, "ours")
+	p := newPlane(b, name)
 	var files unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
 		b.Fatal(err)
@@ -89,23 +98,66 @@ func startOurs(b *testing.B, n int, pods []string) *plane {
 	settings.GetSettings().Tuning.Threads = 1
 	config, facts := compiled.Edit(), snapshot.Set{}.Edit()
 	config.Put(encode(b, settings))
+	asked := map[string]bool{}
+	for _, host := range planeHosts(planeHostsN, n) {
+		asked[host] = true
+	}
+	var later snapshot.Delta
 	for i := range n {
-		r := routeOf(i)
-		r.GetRoute().Termination = tsujiv1.Termination_TERMINATION_EDGE
-		r.GetRoute().InsecurePolicy = tsujiv1.InsecurePolicy_INSECURE_POLICY_ALLOW
-		config.Put(encode(b, r))
+		r := planeRoute(i, name == "options")
 		e := endpointsOf(i, 0)
 		for k, endpoint := range e.GetEndpoints().GetEndpoints() {
 			host, port := splitAddress(b, pods[k])
 			endpoint.Address, endpoint.Port = host, port
 		}
+		if name == "added" && asked[r.GetRoute().GetHost()] {
+			later.Put = append(later.Put, encode(b, r), encode(b, e))
+			continue
+		}
+		config.Put(encode(b, r))
 		facts.Put(encode(b, e))
 	}
+	if name == "passed" {
+		r := routeOf(n)
+		r.GetRoute().Termination = tsujiv1.Termination_TERMINATION_PASSTHROUGH
+		config.Put(encode(b, r))
+		facts.Put(encode(b, endpointsOf(n, 0)))
+	}
 	applier := apply.New(apply.Config{Renderer: renderer, HAProxy: p.haproxy})
-	if err := applier.Start(b.Context(), snapshot.New(1, config.Set(), facts.Set())); err != nil {
+	s := snapshot.New(1, config.Set(), facts.Set())
+	if err := applier.Start(b.Context(), s); err != nil {
 		b.Fatal(err)
 	}
+	if len(later.Put) > 0 {
+		before, err := p.haproxy.Processes(b.Context())
+		if err != nil {
+			b.Fatal(err)
+		}
+		if r := applier.Apply(b.Context(), s.Apply(2, later), later); r != nil {
+			b.Fatal(r.GetMessage())
+		}
+		after, err := p.haproxy.Processes(b.Context())
+		if err != nil || after.Worker != before.Worker {
+			b.Fatal("what is added cost a reload", err)
+		}
+	}
 	return p
+}
+
+// planeRoute is a route over HTTP and HTTPS, without or with several options.
+func planeRoute(i int, options bool) *tsujiv1.Resource {
+	resource := routeOf(i)
+	r := resource.GetRoute()
+	r.Termination = tsujiv1.Termination_TERMINATION_EDGE
+	r.InsecurePolicy = tsujiv1.InsecurePolicy_INSECURE_POLICY_ALLOW
+	if options {
+		r.Hsts = "max-age=31536000;includeSubDomains"
+		r.Timeouts = &tsujiv1.RouteTimeouts{Server: durationpb.New(time.Minute)}
+		r.Rewrite = &tsujiv1.PathRewrite{Target: "/app"}
+		r.RestrictSources, r.AllowedSources = true, []string{"10.0.0.0/8", "127.0.0.0/8"}
+		r.RateLimit = &tsujiv1.RateLimit{RequestsPer_10S: 1_000_000_000}
+	}
+	return resource
 }
 
 // plainHead is what the plain configurations have before their backends, with our defaults for timeouts and buffers.

@@ -3,6 +3,8 @@ package apply_test
 import (
 	"bufio"
 	"context"
+	"crypto/md5"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
@@ -15,6 +17,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/tsuji-dev/tsuji/identity/authority"
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
@@ -139,6 +142,40 @@ func routesStory(t *testing.T, binary string) {
 		if got := w.ask(list); strings.Contains(got, "ns_") {
 			t.Errorf("%s: %s", list, got)
 		}
+	}
+}
+
+// Of all pods a few have names that give the same id in HAProxy, which takes no id twice. One of them follows the other
+// while that one is on its way out, and comes back.
+func TestSameID(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, haproxytest.Binary(t))
+	r := w.router(options{})
+	if !r.can.DynamicServers {
+		t.Skip("servers come by reloads")
+	}
+	e := serve(t, "a")
+	pods := map[uint32]*tsujiv1.Endpoint{}
+	for i := 0; ; i++ {
+		pod := proto.CloneOf(e)
+		pod.TargetName = fmt.Sprint("pod-", i)
+		sum := md5.Sum(fmt.Appendf(nil, "pod:%s:a:http:%s:%d", pod.GetTargetName(), e.GetAddress(), e.GetPort()))
+		id := binary.BigEndian.Uint32(sum[:]) % (1<<20 - 1)
+		other := pods[id]
+		pods[id] = pod
+		if other == nil {
+			continue
+		}
+		for _, one := range []*tsujiv1.Endpoint{other, pod, other} {
+			r.put(route("a"), endpoints("a", one))
+			if got := w.get("a.test"); got != "a" {
+				t.Error(got)
+			}
+		}
+		break
+	}
+	if n := r.reloads(); n != 0 {
+		t.Errorf("%v reloads", n)
 	}
 }
 

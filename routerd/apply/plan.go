@@ -204,6 +204,7 @@ func (in planner) fits(name string, have map[string]render.Server, want *render.
 // planServers gives a backend of HAProxy that has these servers in service the wanted ones.
 func (p *plan) planServers(in planner, name string, have map[string]render.Server, want *render.Backend) {
 	p.backends[name] = want
+	ids := in.ids(name, have)
 	for _, s := range want.Servers {
 		here := server{name, s.Name}
 		suspended := in.held.suspended[server{want.Name, s.Name}]
@@ -219,6 +220,10 @@ func (p *plan) planServers(in planner, name string, have map[string]render.Serve
 				p.servers = append(p.servers, haproxy.SetServerState(name, s.Name, haproxy.Ready))
 			}
 		default:
+			for ids[s.ID] {
+				s.ID = render.NextServerID(s.ID) // until the next reload, and only hashing by id sees it
+			}
+			ids[s.ID] = true
 			p.servers = append(p.servers, addServer(name, s, !suspended)...)
 		}
 	}
@@ -231,6 +236,20 @@ func (p *plan) planServers(in planner, name string, have map[string]render.Serve
 		p.leavingServers[server{name, s}] = &leavingServer{&was, in.firstTry()}
 		p.shift = append(p.shift, haproxy.SetServerState(name, s, haproxy.Maint))
 	}
+}
+
+// ids are those of the servers that a backend of HAProxy has, in service or on their way out.
+func (in planner) ids(name string, have map[string]render.Server) map[uint32]bool {
+	ids := make(map[uint32]bool, len(have))
+	for _, s := range have {
+		ids[s.ID] = true
+	}
+	for _, l := range in.held.servers[name] {
+		if l.was != nil {
+			ids[l.was.ID] = true
+		}
+	}
+	return ids
 }
 
 // leaveBackend leaves a backend of HAProxy to the janitor: as it is, because there may be requests on their way

@@ -36,7 +36,7 @@ const (
 	RunDir       = "run"
 	MasterSocket = "run/master.sock" // made by the master, as its command line says
 	AdminSocket  = "run/admin.sock"  // made by the worker, as haproxy.cfg has to say
-	JailDir      = "run/jail"        // empty; for haproxy.cfg to name as root directory
+	JailDir      = "run/jail"        // for haproxy.cfg to name as root directory: nothing but sockets
 	outputFIFO   = "run/output"
 )
 

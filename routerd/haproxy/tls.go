@@ -45,7 +45,7 @@ func SetCA(file, pem string) Op {
 }
 
 // CommitCA puts what SetCA brought into use, for servers that are added from then on. Those that are there
-// go on with what they have (seen with 3.4.7): a reload is needed for them.
+// go on with what they have (seen with 3.4.7): give other certificates another path, and other servers.
 func CommitCA(file string) Op {
 	return Op{Cmd("commit", "ssl", "ca-file", file), saying("Success!")}
 }

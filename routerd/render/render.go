@@ -2,15 +2,16 @@
 //
 // A Renderer holds one rendered state. Apply takes it from one snapshot to the next by their difference,
 // and says what changed in terms of HAProxy: which backends got other servers, which certificates other
-// content, and what only a reload can bring. It guarantees that the files depend on the snapshot and the
-// Options alone, whatever sequence of differences led there, so that applying the inverse of a difference
-// undoes it; that a difference with a resource that cannot be rendered changes nothing; and that nothing
+// content, and what only a reload can bring. It guarantees that what the files make HAProxy do depends on the
+// snapshot and the Options alone, whatever sequence of differences led there, so that applying the inverse of a
+// difference undoes it; that a difference with a resource that cannot be rendered changes nothing; and that nothing
 // a resource says becomes a directive, a map entry or a certificate of its own making (quote.go). Apply
 // costs in proportion to the difference and to the hosts that it touches; only Dirty, which is needed
 // before a reload, writes whole files.
 //
-// Do not assume that a Renderer may be used by two goroutines at once, or that it has been to the disk:
-// it starts no goroutine, reads no clock, environment or file, and writes no log.
+// Do not assume that equal snapshots have equal files: of routes that are gone their profiles stay, and the way of
+// TLS that passes some of it through, so that their like comes back without a reload. Do not assume that a Renderer
+// may be used by two goroutines at once, or that it has been to the disk: it starts no goroutine, reads no clock, environment or file, and writes no log.
 package render
 
 import (

@@ -91,6 +91,9 @@ type endpoint struct {
 // only above the 20th bit would share every place on the ring, and one of the servers starve.
 const maxServerID = 1<<20 - 1
 
+// NextServerID returns the id to try where one is taken: a backend has none twice.
+func NextServerID(id uint32) uint32 { return id%maxServerID + 1 }
+
 // readEndpoints validates an Endpoints resource and keeps the addresses that may be used: those that are
 // ready, and as draining those that end and still answer.
 func readEndpoints(e *tsujiv1.Endpoints) ([]endpoint, error) {
@@ -249,7 +252,7 @@ func (r *route) makeServers(f facts) (servers []Server, caFile string) {
 			names[e.name] = true
 			s := Server{Name: e.name, ID: e.id, Address: e.address, Port: e.port, Weight: w[i]}
 			for ids[s.ID] {
-				s.ID = s.ID%maxServerID + 1
+				s.ID = NextServerID(s.ID)
 			}
 			ids[s.ID] = true
 			if e.draining {
