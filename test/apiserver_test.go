@@ -86,7 +86,7 @@ func TestAPIServerGone(t *testing.T) {
 			t.Errorf("after the API server lost its data: %v", err)
 		}
 	}
-	if sent, failed := stop(); len(failed) > 0 || sent < 100 {
+	if sent, failed := stop(); len(failed) > 0 || sent < loadLeast {
 		t.Errorf("%d requests, of which failed: %v", sent, failed)
 	}
 }

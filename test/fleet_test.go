@@ -479,6 +479,9 @@ func eventually(t testing.TB, what string, condition func() error) {
 	}
 }
 
+// loadLeast is how many requests of a load tell something.
+const loadLeast = 100
+
 // load sends requests one after the other from some clients, half of them on connections of their own, until
 // stop is called, which returns how many there were and the first failures.
 func load(t testing.TB, address, host string) (stop func() (int, []error)) {
@@ -488,6 +491,7 @@ func load(t testing.TB, address, host string) (stop func() (int, []error)) {
 	var mu sync.Mutex
 	var sent int
 	var failed []error
+	enough := make(chan struct{}) // closed when loadLeast requests were answered, or failed
 	for n := range 4 {
 		c := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: n%2 == 0}}
 		wg.Go(func() {
@@ -500,7 +504,9 @@ func load(t testing.TB, address, host string) (stop func() (int, []error)) {
 					err = fmt.Errorf("%d %q", code, body)
 				}
 				mu.Lock()
-				sent++
+				if sent++; sent == loadLeast {
+					close(enough)
+				}
 				if err != nil && len(failed) < 5 {
 					failed = append(failed, fmt.Errorf("request %d: %w", sent, err))
 				}
@@ -514,7 +520,15 @@ func load(t testing.TB, address, host string) (stop func() (int, []error)) {
 	}
 	var once sync.Once
 	stop = func() (int, []error) {
-		once.Do(func() { cancel(); wg.Wait() })
+		once.Do(func() {
+			select {
+			case <-enough:
+			case <-ctx.Done():
+			case <-time.After(20 * time.Second):
+			}
+			cancel()
+			wg.Wait()
+		})
 		return sent, failed
 	}
 	t.Cleanup(func() { stop() })

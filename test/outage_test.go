@@ -90,7 +90,7 @@ func routerdKilledUnderLoad(t *testing.T, f *fleet) {
 	f.write("new.yaml", route("new", "new.example.com", "web"))
 	eventually(t, "the new routerd puts changes into force", func() error { return answers(r.http, "new.example.com", "/", "pod") })
 	sent, failed := stop()
-	if len(failed) > 0 || sent < 100 {
+	if len(failed) > 0 || sent < loadLeast {
 		t.Errorf("%d requests, of which failed: %v", sent, failed)
 	}
 	if now, _ := r.haproxyPIDs(); now != master || master == 0 {

@@ -69,7 +69,7 @@ func twoReplicas(t *testing.T, f *fleet) {
 		f.readyReplica(f.replicas[victim])
 		eventually(t, "the replicas agree again", agree)
 	}
-	if sent, failed := stop(); len(failed) > 0 || sent < 100 {
+	if sent, failed := stop(); len(failed) > 0 || sent < loadLeast {
 		t.Errorf("%d requests, of which failed: %v", sent, failed)
 	}
 }

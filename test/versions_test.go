@@ -50,7 +50,7 @@ func changesUnderLoad(t *testing.T, f *fleet) {
 		})
 		f.converged(op, "router-a")
 	}
-	if sent, failed := stop(); len(failed) > 0 || sent < 100 {
+	if sent, failed := stop(); len(failed) > 0 || sent < loadLeast {
 		t.Errorf("%d requests, of which failed: %v", sent, failed)
 	}
 }
