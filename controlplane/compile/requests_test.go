@@ -157,7 +157,7 @@ spec: {clusterIP: 127.0.0.1, ports: [{name: http, port: WAKE}]}
 			t.Errorf("%s: %q, want %q", c.host, got, c.want)
 		}
 	}
-	for _, want := range []int{http.StatusOK, http.StatusTooManyRequests} {
+	for _, want := range []int{http.StatusOK, http.StatusOK, http.StatusTooManyRequests} {
 		if res, _ := get("limited.example.com", nil); res.StatusCode != want {
 			t.Errorf("limited: %d, want %d", res.StatusCode, want)
 		}
