@@ -74,7 +74,7 @@ end of routerd leaves HAProxy serving; the next routerd with the same --state-di
 	f.BoolVar(&c.Insecure, "insecure", false, "no TLS and no identities; only with loopback addresses")
 	f.StringSliceVar(&c.HTTP, "http", []string{":80"}, "addresses for HTTP, comma-separated; [ADDRESS]:PORT or unix:PATH")
 	f.StringSliceVar(&c.HTTPS, "https", []string{":443"}, "addresses for HTTPS")
-	f.StringSliceVar(&c.Stats, "stats", []string{":1936"}, "addresses of /healthz, /healthz/ready and /metrics")
+	f.StringSliceVar(&c.Stats, "stats", []string{":1936"}, "addresses of /healthz, /healthz/ready, /metrics and /_tsuji/version")
 	f.StringVar(&c.StateDir, "state-dir", "", "directory of what is in force; made if absent, else it must be ours and 0700")
 	f.StringVar(&c.HAProxy, "haproxy", "haproxy", "the HAProxy to run")
 	f.BoolVar(&c.HAProxyTied, "haproxy-tied", false, "end HAProxy when this process ends, however it does; for demonstrations and tests")

@@ -45,11 +45,11 @@ type Config struct {
 	Log      *slog.Logger     // nil: nothing is logged
 	Metrics  *Metrics         // nil: nothing is counted
 
-	// ShutdownDelay is how long Stop lets readiness fail before HAProxy stops listening. Zero: not at all.
-	ShutdownDelay time.Duration
 	// NoRuntimeBackends says that backends are added and deleted by reloads only, whatever HAProxy can do.
 	NoRuntimeBackends bool
 
+	// ShutdownDelay is how long Stop lets readiness fail before HAProxy stops listening. Zero: not at all.
+	ShutdownDelay time.Duration
 	// DrainTimeout is how long Stop lets connections finish after that. Zero: not at all.
 	DrainTimeout time.Duration
 
