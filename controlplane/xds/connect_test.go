@@ -83,9 +83,13 @@ func TestAReplicaThatIsBehind(t *testing.T) {
 	seen(c, "e", "2")
 	c.connect(snapshotOf(2, "route/a/1=new").Version().String())
 	r.becomes("tok04/r1 connected=true sent=nothing acked=v2 resources=0\n")
+	eventually(t, "it waits", func() bool { return r.count("streams_lagging") == 1 })
 	r.board.Publish("default", release.Target{Snapshot: old, Observed: observed(1)}, time.Now())
 	r.publish("route/a/1=new")
 	eventually(t, "it has caught up", func() bool { return r.count("lag_waits_total", "outcome=caught_up") == 1 })
+	if n := r.count("streams_lagging"); n != 0 {
+		t.Errorf("%v wait", n)
+	}
 	other := r.router("tok04", "r2")
 	seen(other, "another life", "99")
 	other.connect("")

@@ -15,6 +15,7 @@ type Metrics struct {
 	stale     prometheus.Counter
 	fullSyncs prometheus.Counter
 	syncWaits *prometheus.CounterVec
+	lagging   prometheus.Gauge
 	lagWaits  *prometheus.CounterVec
 }
 
@@ -26,10 +27,11 @@ func NewMetrics() *Metrics {
 	counters := func(name, help, label string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "tsuji", Subsystem: "xds", Name: name, Help: help}, []string{label})
 	}
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "tsuji", Subsystem: "xds", Name: name, Help: help})
+	}
 	return &Metrics{
-		streams: prometheus.NewGauge(prometheus.GaugeOpts{
-			Namespace: "tsuji", Subsystem: "xds", Name: "streams", Help: "Discovery streams open now.",
-		}),
+		streams:   gauge("streams", "Discovery streams open now."),
 		ended:     counters("streams_ended_total", "Discovery streams that the server refused or ended, by reason.", "reason"),
 		responses: counter("responses_total", "Responses sent: parts of versions."),
 		resources: counter("resources_total", "Resources sent, commits not counted."),
@@ -40,6 +42,7 @@ func NewMetrics() *Metrics {
 		stale:     counter("stale_answers_total", "Requests that answered nothing that was on its way."),
 		fullSyncs: counter("full_syncs_total", "Series that were sent whole, with no base."),
 		syncWaits: counters("full_sync_waits_total", "Whole series that waited for others, by how that ended.", "outcome"),
+		lagging:   gauge("streams_lagging", "Streams that wait now for this replica to catch up with what their routers have."),
 		lagWaits:  counters("lag_waits_total", "Streams that waited for this replica to catch up, by how that ended.", "outcome"),
 	}
 }
@@ -61,6 +64,6 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 func (m *Metrics) all() []prometheus.Collector {
 	return []prometheus.Collector{
 		m.streams, m.ended, m.responses, m.resources, m.removed, m.bytes,
-		m.acks, m.nacks, m.stale, m.fullSyncs, m.syncWaits, m.lagWaits,
+		m.acks, m.nacks, m.stale, m.fullSyncs, m.syncWaits, m.lagging, m.lagWaits,
 	}
 }

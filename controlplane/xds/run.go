@@ -104,25 +104,33 @@ func (s *session) catchUp(ctx context.Context) {
 	timer := time.NewTimer(s.server.config.LagTimeout)
 	defer timer.Stop()
 	waited := false
+	ended := func(outcome string) {
+		if waited {
+			s.server.metrics.lagging.Dec()
+			s.server.metrics.lagWaits.WithLabelValues(outcome).Inc()
+		}
+	}
 	for {
 		target, ok, changed := s.server.config.Board.Target(s.view)
 		if ok && !behind(target.Head(), s.observed) {
-			if waited {
-				s.server.metrics.lagWaits.WithLabelValues("caught_up").Inc()
-			}
+			ended("caught_up")
 			return
 		}
-		waited = waited || ok
+		if ok && !waited {
+			waited = true
+			s.server.metrics.lagging.Inc()
+		}
 		select {
 		case <-changed:
 		case <-timer.C:
+			ended("gave_up")
 			if waited {
-				s.server.metrics.lagWaits.WithLabelValues("gave_up").Inc()
 				s.server.config.Log.Warn("this replica is behind what a router has; it serves what it knows",
 					"router", s.node.GetId(), "zone", s.view.Zone, "waited", s.server.config.LagTimeout)
 			}
 			return
 		case <-ctx.Done():
+			ended("left")
 			return
 		}
 	}
