@@ -45,7 +45,7 @@ func New(t testing.TB, name, address string, config *tls.Config) *Pod {
 	p.Address = p.listener.Addr().(*net.TCPAddr).AddrPort() //nolint:errcheck // of a TCP listener
 	t.Cleanup(func() {
 		if p.listener != nil {
-			p.web.Close()
+			_ = p.web.Close() // what it has is nobody's any more
 			<-p.done
 		}
 	})
