@@ -102,8 +102,15 @@ func (p *pipeline) handle(batch cluster.Batch) {
 		p.tell(name, result.Faults)
 		for _, v := range result.Verdicts {
 			if !v.GetAdmitted() {
-				p.log.Warn("route refused", "ingress_controller", name, "route", v.GetNamespace()+"/"+v.GetName(), "reason", v.GetReason(), "message", v.GetMessage())
+				attributes := []any{"ingress_controller", name, "route", v.GetNamespace() + "/" + v.GetName()}
+				if s := v.GetSource(); s != nil { // there is no object of that name
+					attributes = append(attributes, "of", fmt.Sprintf("%s %s/%s", s.GetKind(), v.GetNamespace(), s.GetName()), "field", s.GetField())
+				}
+				p.log.Warn("route refused", append(attributes, "reason", v.GetReason(), "message", v.GetMessage())...)
 			}
+		}
+		for _, n := range result.Notices {
+			p.log.Info("external certificate changed", "ingress_controller", name, "route", n.Namespace+"/"+n.Name, "reason", n.Reason, "message", n.Message)
 		}
 		p.log.Debug("compiled", "ingress_controller", name, "version", s.Version().Short(), "changes", len(changes), "resources", s.Len())
 	}

@@ -111,6 +111,14 @@ func redirects(r *tsujiv1.Route) bool {
 		r.GetInsecurePolicy() == tsujiv1.InsecurePolicy_INSECURE_POLICY_REDIRECT
 }
 
+// redirectCode is the code of a Route's redirect to HTTPS.
+func redirectCode(r *tsujiv1.Route) uint32 {
+	if c := r.GetRedirectCode(); c != 0 {
+		return c
+	}
+	return 302
+}
+
 // first returns the first of the Routes that matches the path and is wanted.
 func first(routes []*tsujiv1.Route, path string, wanted func(*tsujiv1.Route) bool) *tsujiv1.Route {
 	for _, r := range routes {
@@ -132,10 +140,7 @@ func plainHTTP(q question, exact, wildcard []*tsujiv1.Route) (*answer, *tsujiv1.
 		top = first(wildcard, q.path, nil)
 	}
 	if top != nil && redirects(top) {
-		code := int(top.GetRedirectCode())
-		if code == 0 {
-			code = 302
-		}
+		code := int(redirectCode(top))
 		return &answer{Text: fmt.Sprintf("%d: Route %s redirects to https://%s%s", code, routeName(top), q.host, q.path), Status: code, Route: routeName(top)}, top
 	}
 	r := first(exact, q.path, plain)

@@ -39,6 +39,7 @@ type translation struct {
 	annotations map[string]string // of the Routes
 	termination routev1.TLSTerminationType
 	insecure    routev1.InsecureEdgeTerminationPolicyType
+	setBy       []string // annotations that termination and insecure are by
 	warnings    []string // about the Ingress as a whole
 	seen        map[string]int
 	out         translated
@@ -53,6 +54,7 @@ func newTranslation(c *Compiler, obj *networkingv1.Ingress) *translation {
 		switch s := routev1.TLSTerminationType(v); s {
 		case routev1.TLSTerminationEdge, routev1.TLSTerminationReencrypt, routev1.TLSTerminationPassthrough:
 			t.termination = s
+			t.setBy = append(t.setBy, cluster.TerminationAnnotation)
 		default:
 			t.warnings = append(t.warnings, fmt.Sprintf("annotation %s: %s is not one of edge, passthrough, reencrypt; it is ignored", cluster.TerminationAnnotation, quoted(v)))
 		}
@@ -61,6 +63,7 @@ func newTranslation(c *Compiler, obj *networkingv1.Ingress) *translation {
 		switch p := routev1.InsecureEdgeTerminationPolicyType(v); p {
 		case routev1.InsecureEdgeTerminationPolicyNone, routev1.InsecureEdgeTerminationPolicyAllow, routev1.InsecureEdgeTerminationPolicyRedirect:
 			t.insecure = p
+			t.setBy = append(t.setBy, annInsecurePolicy)
 		default:
 			t.warnings = append(t.warnings, fmt.Sprintf("annotation %s: %s is not one of Allow, None, Redirect; Redirect is used", annInsecurePolicy, quoted(v)))
 		}
@@ -219,6 +222,7 @@ func (t *translation) tls(m made, host string) {
 		tls.Termination = routev1.TLSTerminationEdge
 	}
 	m.object.Spec.TLS = tls
+	m.rule.setBy = append(m.rule.setBy, t.setBy...)
 	if tls.Termination == routev1.TLSTerminationPassthrough {
 		if m.object.Spec.Path == "/" { // a Prefix must have a path
 			m.object.Spec.Path = ""
@@ -258,7 +262,10 @@ func (t *translation) destinationCA(m made, name string) {
 		m.rule.faults = append(m.rule.faults, invalid("metadata.annotations["+cluster.DestinationCAAnnotation+"]", name, why))
 	}
 	switch s := t.c.objects.secrets[k]; {
+	case s == nil && t.c.objects.unread[k] != "":
+		fault("the Secret cannot be read: " + t.c.objects.unread[k])
 	case s == nil:
+		m.rule.missing = name
 		fault("there is no such Secret in the namespace")
 	case s.Type != corev1.SecretTypeTLS && s.Type != corev1.SecretTypeOpaque:
 		fault("the Secret is neither of type kubernetes.io/tls nor Opaque")
@@ -266,6 +273,7 @@ func (t *translation) destinationCA(m made, name string) {
 		fault("there is no tls.crt in the Secret")
 	default:
 		m.object.Spec.TLS.DestinationCACertificate = string(s.Data[corev1.TLSCertKey])
+		m.rule.setBy = append(m.rule.setBy, cluster.DestinationCAAnnotation)
 	}
 }
 
