@@ -63,7 +63,8 @@ func Run(ctx context.Context, c Config) error {
 	client := subscribe.New(subscribe.Config{
 		Servers: c.ControlPlane, Dial: dial,
 		Name: c.Name, IngressController: c.IngressController, Zone: c.Zone, RouterdVersion: c.Version, HAProxyVersion: version,
-		Applier: recorded{applier, record, router, c.Log}, Log: c.Log, Metrics: subscribe.NewMetrics(metrics),
+		Features: tsujiv1.Features(),
+		Applier:  recorded{applier, record, router, c.Log}, Log: c.Log, Metrics: subscribe.NewMetrics(metrics),
 	})
 	adminListener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Admin)
 	if err != nil {

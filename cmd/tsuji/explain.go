@@ -211,7 +211,7 @@ func explain(ctx context.Context, q question, ingressController string, e eviden
 	for _, r := range slices.Concat(exact, wildcard) {
 		o, _ := e.object(r.GetNamespace(), r.GetName())
 		x.Routes = append(x.Routes, &candidate{
-			Route: routeName(r), Source: sources[routeName(r)], Place: o.place, Host: shownHost(r), Path: r.GetPath(),
+			Route: routeName(r), Source: sources[routeName(r)], Place: o.place, Host: shownHost(r), Path: r.GetPath(), Exact: r.GetExact(),
 			Termination: termination(r.GetTermination()), Admitted: true,
 			HTTP: whyHTTP(q, r, httpRoute, exact), HTTPS: whyHTTPS(q, r, httpsRoute),
 		})
@@ -220,7 +220,7 @@ func explain(ctx context.Context, q question, ingressController string, e eviden
 		if refusedRival(q, v) {
 			o, _ := e.object(v.GetNamespace(), v.GetName())
 			x.Routes = append(x.Routes, &candidate{
-				Route: v.GetNamespace() + "/" + v.GetName(), Source: madeOf(v), Place: o.place, Host: v.GetHost(), Path: v.GetPath(),
+				Route: v.GetNamespace() + "/" + v.GetName(), Source: madeOf(v), Place: o.place, Host: v.GetHost(), Path: v.GetPath(), Exact: v.GetExact(),
 				Termination: termination(v.GetTermination()), HTTP: "refused", HTTPS: "refused", Reason: v.GetReason(), Message: v.GetMessage(), shown: o.shown(),
 			})
 		}
@@ -310,7 +310,7 @@ func (x *explanation) table(g *grid) {
 	g.text("")
 	g.row("ROUTE", "HOST", "PATH", "TERMINATION", "PLAIN HTTP", "HTTPS")
 	for _, r := range x.Routes {
-		g.row(r.Route, r.Host, r.Path, r.Termination, r.HTTP, r.HTTPS)
+		g.row(r.Route, r.Host, shownPath(r.Path, r.Exact), r.Termination, r.HTTP, r.HTTPS)
 	}
 	for _, r := range x.Routes {
 		if !r.Admitted {

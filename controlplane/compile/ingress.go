@@ -23,6 +23,7 @@ const reasonIncomplete = "IncompleteIngressToRouteRules"
 type rule struct {
 	ingress     string // its name; its namespace is the Route's
 	field       string // of the Ingress
+	exact       bool   // whether the path is served alone, without what is below it
 	secretField string // that names the Secret with the certificate
 
 	setBy []string // annotations and fields that set options of the Route, beside those of any Route

@@ -62,7 +62,8 @@ func (c *Compiler) stand(r *route) {
 	spec := &r.object.Spec
 	c.claims.put(r, &claim{
 		host:        r.host,
-		path:        cleanPath(spec.Path),
+		path:        r.path(),
+		exact:       r.rule != nil && r.rule.exact,
 		wildcard:    spec.WildcardPolicy == routev1.WildcardPolicySubdomain,
 		tls:         spec.TLS != nil,
 		passthrough: spec.TLS != nil && spec.TLS.Termination == routev1.TLSTerminationPassthrough,
@@ -121,6 +122,7 @@ func (c *Compiler) compileRoute(r *route) judgement {
 		Path:              printable(r.object.Spec.Path),
 		Termination:       terminationOf(r.object.Spec.TLS),
 		Source:            r.rule.source(),
+		Exact:             r.rule != nil && r.rule.exact,
 	}
 	refuse := func(reason, message string) judgement {
 		v.Reason, v.Message = reason, printable(message)
@@ -150,10 +152,14 @@ func (c *Compiler) compileRoute(r *route) judgement {
 	case len(b.faults) > 0:
 		return refuse(reasonInvalid, joined(b.faults))
 	}
-	item, err := tsujiv1.Encode(&tsujiv1.Resource{
+	res := &tsujiv1.Resource{
 		Name: tsujiv1.RouteName(r.id.Namespace, r.id.Name),
 		Kind: &tsujiv1.Resource_Route{Route: b.route},
-	})
+	}
+	if b.route.GetExact() {
+		res.RequiredFeatures = []string{tsujiv1.FeatureExactPath}
+	}
+	item, err := tsujiv1.Encode(res)
 	if err != nil {
 		return refuse(reasonInvalid, err.Error())
 	}

@@ -49,6 +49,14 @@ type route struct {
 	owned     []string // Certificates that are its own
 }
 
+// path is the path that it is routed by.
+func (r *route) path() string {
+	if r.rule != nil && r.rule.exact {
+		return r.object.Spec.Path
+	}
+	return cleanPath(r.object.Spec.Path)
+}
+
 // objects is a copy of what is compiled, indexed by what is asked of it. The objects are never modified.
 type objects struct {
 	routes             map[id]*route

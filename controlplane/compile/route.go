@@ -46,7 +46,8 @@ func newBuilder(c *Compiler, r *route) *builder {
 			Name:        r.id.Name,
 			Host:        r.host,
 			Wildcard:    r.object.Spec.WildcardPolicy == routev1.WildcardPolicySubdomain,
-			Path:        cleanPath(r.object.Spec.Path),
+			Path:        r.path(),
+			Exact:       r.rule != nil && r.rule.exact,
 			Termination: terminationOf(r.object.Spec.TLS),
 		},
 	}
