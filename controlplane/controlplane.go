@@ -84,6 +84,7 @@ func Run(ctx context.Context, c Config) error {
 	board := release.NewBoard(history)
 	routers := fleet.New(fleet.Config{Keep: listed})
 	inspection := inspect.New(inspect.Config{Board: board, Fleet: routers, Source: c.Source.String(), Version: c.Version, Log: c.Log, Now: time.Now})
+	metrics.MustRegister(inspection)
 	guard := access.New(access.Config{TrustDomain: c.TrustDomain, Insecure: c.Insecure, Log: c.Log})
 	discovery := xds.New(xds.Config{
 		Board: board, Fleet: routers, Log: c.Log, Now: time.Now, Authenticate: guard.Authenticate, Metrics: discoveryMetrics,
