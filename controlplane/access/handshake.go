@@ -68,6 +68,6 @@ func (h *handshakes) failed(address string, err error) {
 		s.skipped++
 		return
 	}
-	h.log.Warn("connection refused: TLS handshake failed", "address", address, "err", err, "more_like_it", s.skipped)
+	h.log.Warn("connection refused: TLS handshake failed", "address", address, "err", err, "skipped", s.skipped)
 	s.last, s.skipped = now, 0
 }
