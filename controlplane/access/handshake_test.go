@@ -85,7 +85,7 @@ func TestHandshakesThatFailAreLogged(t *testing.T) {
 		}
 	}
 	now = now.Add(time.Second)
-	for i, want := range []string{"skipped=0", "", "", "more_like_it=2"} {
+	for i, want := range []string{"skipped=0", "", "", "skipped=2"} {
 		if i == 3 {
 			now = now.Add(time.Second)
 		}
