@@ -51,8 +51,9 @@ func (p *pipeline) run(ctx context.Context) error {
 		batch, synced := p.source.Take()
 		if synced {
 			p.handle(batch)
+		} else {
+			p.inspect.SetFaults(batch.Faults)
 		}
-		p.inspect.SetFaults(append(slices.Clone(batch.Faults), p.alarms()...))
 		if err := wait(ctx, changed); err != nil {
 			return ignoreCanceled(err)
 		}
@@ -76,8 +77,15 @@ func wait(ctx context.Context, changed <-chan struct{}) error {
 	}
 }
 
-// handle compiles a batch for every IngressController, and publishes what came of it.
+// handle compiles a batch for every IngressController, and publishes what came of it. Verdicts and faults come
+// first: who sees a version served finds there what was said of it.
 func (p *pipeline) handle(batch cluster.Batch) {
+	type outcome struct {
+		name   string
+		served snapshot.Snapshot
+		result compile.Result
+	}
+	var outcomes []outcome
 	for _, c := range batch.Changes {
 		if c.Object == nil {
 			delete(p.objects, c.Key)
@@ -97,8 +105,6 @@ func (p *pipeline) handle(batch cluster.Batch) {
 		}
 		result := c.Apply(changes)
 		s := p.guard(name, snapshot.New(batch.Revision, result.Config, result.Facts))
-		p.board.Publish(name, release.Target{Snapshot: s, Observed: batch.Observed, Reached: batch.Reached}, p.now())
-		p.inspect.Observe(name, result)
 		p.tell(name, result.Faults)
 		for _, v := range result.Verdicts {
 			if !v.GetAdmitted() {
@@ -113,6 +119,12 @@ func (p *pipeline) handle(batch cluster.Batch) {
 			p.log.Info("external certificate changed", "ingress_controller", name, "route", n.Namespace+"/"+n.Name, "reason", n.Reason, "message", n.Message)
 		}
 		p.log.Debug("compiled", "ingress_controller", name, "version", s.Version().Short(), "changes", len(changes), "resources", s.Len())
+		outcomes = append(outcomes, outcome{name, s, result})
+	}
+	p.inspect.SetFaults(append(slices.Clone(batch.Faults), p.alarms()...))
+	for _, o := range outcomes {
+		p.inspect.Observe(o.name, o.result)
+		p.board.Publish(o.name, release.Target{Snapshot: o.served, Observed: batch.Observed, Reached: batch.Reached}, p.now())
 	}
 	if p.synced != nil {
 		p.synced()

@@ -195,6 +195,10 @@ func dialOptions(c Config) ([]grpc.DialOption, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := c.checkCertificate(keeper.Certificate()); err != nil {
+		// No reason to end: what is in the store can be served, and the files may be replaced.
+		c.Log.Error("control planes will turn this router away", "certificate", c.TLS.Cert, "error", err)
+	}
 	if c.ControlPlaneName != "" {
 		return []grpc.DialOption{grpc.WithTransportCredentials(credentials.NewTLS(keeper.ClientTLSNamed(c.ControlPlaneName)))}, nil
 	}
