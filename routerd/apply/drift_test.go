@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 	"github.com/tsuji-dev/tsuji/test/haproxytest"
 )
 
@@ -25,7 +26,8 @@ func driftStory(t *testing.T, binary string) {
 	hsts := edge("b")
 	hsts.GetRoute().Hsts = "max-age=5"
 	cert, _ := certificate("b", false)
-	r.put(route("a"), ends, hsts, cert, endpoints("b", serve(t, "b")))
+	a := balanced(route("a"), tsujiv1.Balance_BALANCE_ROUND_ROBIN) // so that ten requests see both
+	r.put(a, ends, hsts, cert, endpoints("b", serve(t, "b")))
 	server := fmt.Sprintf("be_http:ns:a/pod:%s:a:http:%s:%d", one.GetTargetName(), one.GetAddress(), one.GetPort())
 	mended := func() float64 { return testutil.ToFloat64(r.metrics.Applies.WithLabelValues("reload", "ok")) }
 	for _, s := range []struct {
