@@ -54,7 +54,11 @@ func (a *Applier) Run(ctx context.Context) error {
 			a.tidy(ctx, now)
 		}
 		due, exited := a.nextWork(look, retry)
+		list := a.drift.list && !a.stopping && !a.broken()
 		<-a.turn
+		if list {
+			a.listClosed(ctx)
+		}
 		timer := time.NewTimer(time.Until(due))
 		select {
 		case <-ctx.Done():
@@ -145,7 +149,7 @@ func (a *Applier) look(ctx context.Context) {
 		return
 	}
 	if a.worker.PID() != a.pid {
-		a.begunAnew(ctx)
+		a.begunAnew()
 	}
 }
 

@@ -103,7 +103,7 @@ func (a *Applier) serve(ctx context.Context, v snapshot.Version, why reason) (me
 		return m, err
 	}
 	a.suspect, a.unswept = false, false
-	a.begunAnew(ctx)
+	a.begunAnew()
 	a.costs.reload = time.Since(begun)
 	a.sweepFiles()
 	return m, nil
