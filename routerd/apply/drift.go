@@ -145,8 +145,7 @@ func (a *Applier) repair(ctx context.Context, p *plan, found []difference) error
 		a.suspect = true
 		return fmt.Errorf("a reload repairs these %d differences faster", len(found))
 	}
-	s, _ := a.InForce()
-	if err := a.carryOut(ctx, p, s.Version()); err != nil {
+	if err := a.carryOut(ctx, p, a.versionInForce()); err != nil {
 		a.suspect = true
 		return fmt.Errorf("repair: %w", err)
 	}

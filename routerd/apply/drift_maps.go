@@ -22,8 +22,7 @@ func (a *Applier) entries(file string) map[string]*wantedEntry {
 	case readyMap:
 		want[readyKey] = &wantedEntry{value: readyValue(a.cfg.Renderer.Ready())}
 	case stampMap:
-		s, _ := a.InForce()
-		want[versionKey] = &wantedEntry{value: s.Version().String()}
+		want[versionKey] = &wantedEntry{value: a.versionInForce().String()}
 		want[programKey] = &wantedEntry{value: a.program}
 		for backend, name := range a.held.actual {
 			want[nameKey+backend] = &wantedEntry{value: name}
@@ -75,6 +74,7 @@ func (a *Applier) compareMap(ctx context.Context, files []string) (*plan, []diff
 				p.entries[key] = ""
 			}
 			continue
+		case file == stampMap && e.Key == versionKey && isVersion(e.Value, a.versionInForce()):
 		case e.Value != w.value && file == stampMap && (e.Key == versionKey || e.Key == programKey):
 			differs(e.Key, fmt.Sprintf("%.100q", e.Value))
 			a.suspect = true

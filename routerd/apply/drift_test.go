@@ -91,7 +91,12 @@ func driftStory(t *testing.T, binary string) {
 		}
 		return s
 	}
-	before := state()
+	before, diff := state(), ""
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(diff)
+		}
+	})
 	for _, s := range []struct {
 		kind     string
 		least    int // minor of HAProxy 3 that the commands need
@@ -171,12 +176,6 @@ func driftStory(t *testing.T, binary string) {
 			continue
 		}
 		eventually(t, what+" is counted", func() bool { r.HurryDrift(); return repairs() > was })
-		var diff string
-		defer func() {
-			if t.Failed() && diff != "" {
-				t.Log(diff)
-			}
-		}()
 		eventually(t, what+" is put right", func() bool {
 			diff = cmp.Diff(before, state())
 			return diff == "" || r.reloads() != reloads

@@ -89,7 +89,7 @@ func (a *Applier) carryOut(ctx context.Context, p *plan, v snapshot.Version) err
 	if err := w.Do(ctx, haproxy.SetMap(stampMap, versionKey, v.String())); err != nil {
 		return fmt.Errorf("set the stamp: %w", err)
 	}
-	if err := a.verifyStamp(ctx, v.String()); err != nil {
+	if err := a.verifyStamp(ctx, v); err != nil {
 		return err
 	}
 	if i, err := w.Info(ctx); err != nil || i.Stopping {
@@ -153,8 +153,7 @@ func (a *Applier) connectInForce(ctx context.Context) error {
 	if a.worker == known {
 		return nil
 	}
-	s, _ := a.InForce()
-	if err := a.verifyStamp(ctx, s.Version().String()); err != nil {
+	if err := a.verifyStamp(ctx, a.versionInForce()); err != nil {
 		return err
 	}
 	if a.worker.PID() != a.pid { // it began with the files, and nobody has told it anything since

@@ -143,7 +143,7 @@ func (a *Applier) look(ctx context.Context) {
 	if a.worker == known {
 		return
 	}
-	if err := a.verifyStamp(ctx, s.Version().String()); err != nil {
+	if err := a.verifyStamp(ctx, s.Version()); err != nil {
 		a.cfg.Log.Warn("HAProxy was reloaded behind our back", "error", err)
 		a.suspect = true
 		return
