@@ -20,7 +20,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/reflection"
@@ -85,6 +84,7 @@ func Run(ctx context.Context, c Config) error {
 	board := release.NewBoard(history)
 	routers := fleet.New(fleet.Config{Keep: listed})
 	inspection := inspect.New(inspect.Config{Board: board, Fleet: routers, Source: c.Source.String(), Version: c.Version, Log: c.Log, Now: time.Now})
+	metrics.MustRegister(inspection)
 	guard := access.New(access.Config{TrustDomain: c.TrustDomain, Insecure: c.Insecure, Log: c.Log})
 	discovery := xds.New(xds.Config{
 		Board: board, Fleet: routers, Log: c.Log, Now: time.Now, Authenticate: guard.Authenticate, Metrics: discoveryMetrics,
@@ -98,7 +98,7 @@ func Run(ctx context.Context, c Config) error {
 		if err != nil {
 			return err
 		}
-		options = append(options, grpc.Creds(credentials.NewTLS(keeper.ServerTLS())))
+		options = append(options, grpc.Creds(access.Credentials(keeper.ServerTLS(), c.Log)))
 	}
 	server := grpc.NewServer(options...)
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(server, discovery)

@@ -51,8 +51,9 @@ func (p *pipeline) run(ctx context.Context) error {
 		batch, synced := p.source.Take()
 		if synced {
 			p.handle(batch)
+		} else {
+			p.inspect.SetFaults(batch.Faults)
 		}
-		p.inspect.SetFaults(append(slices.Clone(batch.Faults), p.alarms()...))
 		if err := wait(ctx, changed); err != nil {
 			return ignoreCanceled(err)
 		}
@@ -76,8 +77,15 @@ func wait(ctx context.Context, changed <-chan struct{}) error {
 	}
 }
 
-// handle compiles a batch for every IngressController, and publishes what came of it.
+// handle compiles a batch for every IngressController, and publishes what came of it. Verdicts and faults come
+// first: who sees a version served finds there what was said of it.
 func (p *pipeline) handle(batch cluster.Batch) {
+	type outcome struct {
+		name   string
+		served snapshot.Snapshot
+		result compile.Result
+	}
+	var outcomes []outcome
 	for _, c := range batch.Changes {
 		if c.Object == nil {
 			delete(p.objects, c.Key)
@@ -97,15 +105,26 @@ func (p *pipeline) handle(batch cluster.Batch) {
 		}
 		result := c.Apply(changes)
 		s := p.guard(name, snapshot.New(batch.Revision, result.Config, result.Facts))
-		p.board.Publish(name, release.Target{Snapshot: s, Observed: batch.Observed, Reached: batch.Reached}, p.now())
-		p.inspect.Observe(name, result)
 		p.tell(name, result.Faults)
 		for _, v := range result.Verdicts {
 			if !v.GetAdmitted() {
-				p.log.Warn("route refused", "ingress_controller", name, "route", v.GetNamespace()+"/"+v.GetName(), "reason", v.GetReason(), "message", v.GetMessage())
+				attributes := []any{"ingress_controller", name, "route", v.GetNamespace() + "/" + v.GetName()}
+				if s := v.GetSource(); s != nil { // there is no object of that name
+					attributes = append(attributes, "of", fmt.Sprintf("%s %s/%s", s.GetKind(), v.GetNamespace(), s.GetName()), "field", s.GetField())
+				}
+				p.log.Warn("route refused", append(attributes, "reason", v.GetReason(), "message", v.GetMessage())...)
 			}
 		}
+		for _, n := range result.Notices {
+			p.log.Info("external certificate changed", "ingress_controller", name, "route", n.Namespace+"/"+n.Name, "reason", n.Reason, "message", n.Message)
+		}
 		p.log.Debug("compiled", "ingress_controller", name, "version", s.Version().Short(), "changes", len(changes), "resources", s.Len())
+		outcomes = append(outcomes, outcome{name, s, result})
+	}
+	p.inspect.SetFaults(append(slices.Clone(batch.Faults), p.alarms()...))
+	for _, o := range outcomes {
+		p.inspect.Observe(o.name, o.result)
+		p.board.Publish(o.name, release.Target{Snapshot: o.served, Observed: batch.Observed, Reached: batch.Reached}, p.now())
 	}
 	if p.synced != nil {
 		p.synced()

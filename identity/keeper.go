@@ -271,13 +271,14 @@ func pool(bundle []byte) (*x509.CertPool, error) {
 
 func (f Files) stat() ([3]os.FileInfo, error) {
 	var infos [3]os.FileInfo
-	for i, path := range []string{f.Cert, f.Key, f.CA} {
+	var errs []error
+	for i, file := range []struct{ what, path string }{{"certificate", f.Cert}, {"private key", f.Key}, {"CA certificates", f.CA}} {
 		var err error
-		if infos[i], err = os.Stat(path); err != nil {
-			return infos, err
+		if infos[i], err = os.Stat(file.path); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", file.what, err))
 		}
 	}
-	return infos, nil
+	return infos, errors.Join(errs...)
 }
 
 func same(a, b [3]os.FileInfo) bool {

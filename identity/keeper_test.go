@@ -251,7 +251,9 @@ func TestWrongFilesAreRefused(t *testing.T) {
 		damage func(f *Files) error
 	}{
 		{"needs a file with a private key", func(f *Files) error { f.Key = ""; return nil }},
-		{"no such file", func(f *Files) error { f.Cert += ".gone"; return nil }},
+		{"certificate: stat ", func(f *Files) error { f.Cert += ".gone"; return nil }},
+		{"private key: stat ", func(f *Files) error { f.Cert += ".gone"; f.Key += ".gone"; return nil }},
+		{"CA certificates: stat ", func(f *Files) error { f.CA += ".gone"; return nil }},
 		{"make it 0600", func(f *Files) error { return os.Chmod(f.Key, 0o640) }},
 		{"make it 0600", func(f *Files) error { return os.Chmod(f.Key, 0o604) }},
 		{"there is no certificate in it", func(f *Files) error { return os.WriteFile(f.CA, nil, 0o600) }},

@@ -1,10 +1,13 @@
 package routerd
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -77,9 +80,72 @@ func (c *Config) Validate() error {
 		errs = append(errs, fmt.Errorf("--tls-cert, --tls-key, --ca (or --insecure): %w", err))
 	}
 	for _, a := range c.ControlPlane {
-		if path, ok := strings.CutPrefix(a, "unix:"); ok && path == "" {
-			errs = append(errs, fmt.Errorf("--control-plane %q: want unix:PATH", a))
+		if err := checkServer(a); err != nil {
+			errs = append(errs, fmt.Errorf("--control-plane %q: %w", a, err))
 		}
 	}
-	return errors.Join(errs...)
+	if id := c.identity(); id.Zone != "" && id.Name != "" && id.IngressController != "" && id.TrustDomain != "" {
+		if _, err := identity.Parse(id.String(), id.TrustDomain); err != nil {
+			errs = append(errs, fmt.Errorf("--zone, --name, --ingress-controller, --trust-domain: want letters, digits, dots, dashes and underscores in each, have %q, %q, %q, %q",
+				id.Zone, id.Name, id.IngressController, id.TrustDomain))
+		}
+	}
+	return errors.Join(append(errs, c.checkAddresses()...)...)
+}
+
+// checkServer tells what is wrong with a control plane's address. Its port must be a number: there is no other
+// way to tell a typing error from a service's name, and gRPC takes 443 where there is none.
+func checkServer(address string) error {
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		if path == "" {
+			return errors.New("want unix:PATH")
+		}
+		return nil
+	}
+	host, port, err := net.SplitHostPort(address)
+	if n, bad := strconv.ParseUint(port, 10, 16); err != nil || host == "" || bad != nil || n == 0 {
+		return errors.New("want HOST:PORT, as in controlplane.tsuji.svc:9400")
+	}
+	return nil
+}
+
+// checkAddresses refuses an address that is given twice: HAProxy would bind it twice, and the kernel hand each
+// connection to either.
+func (c *Config) checkAddresses() []error {
+	var errs []error
+	flags := map[string]string{}
+	for _, f := range []struct {
+		flag      string
+		addresses []string
+	}{{"--http", c.HTTP}, {"--https", c.HTTPS}, {"--stats", c.Stats}, {"--admin", []string{c.Admin}}} {
+		for _, a := range f.addresses {
+			if other, taken := flags[a]; taken {
+				errs = append(errs, fmt.Errorf("%s: %s is given for %s already: want another address", f.flag, a, other))
+			}
+			flags[a] = f.flag
+		}
+	}
+	return errs
+}
+
+// identity is what this router says it is.
+func (c *Config) identity() identity.ID {
+	return identity.ID{TrustDomain: c.TrustDomain, Role: identity.RoleRouter, IngressController: c.IngressController, Zone: c.Zone, Name: c.Name}
+}
+
+// checkCertificate tells why control planes would turn this router away, as far as that can be seen from here.
+func (c *Config) checkCertificate(cert *x509.Certificate) error {
+	own, err := identity.FromCertificate(cert, c.TrustDomain)
+	if err != nil {
+		return fmt.Errorf("%w (--trust-domain=%s)", err, c.TrustDomain)
+	}
+	want := c.identity()
+	if own.Name == "" {
+		want.Name = "" // a certificate for every router of its zone
+	}
+	if own != want {
+		return fmt.Errorf("the certificate is for %s, and --ingress-controller=%s, --zone=%s and --name=%s say %s: correct these, or give it a certificate for that",
+			own, c.IngressController, c.Zone, c.Name, want)
+	}
+	return nil
 }

@@ -63,7 +63,8 @@ func Run(ctx context.Context, c Config) error {
 	client := subscribe.New(subscribe.Config{
 		Servers: c.ControlPlane, Dial: dial,
 		Name: c.Name, IngressController: c.IngressController, Zone: c.Zone, RouterdVersion: c.Version, HAProxyVersion: version,
-		Applier: recorded{applier, record, router, c.Log}, Log: c.Log, Metrics: subscribe.NewMetrics(metrics),
+		Features: tsujiv1.Features(),
+		Applier:  recorded{applier, record, router, c.Log}, Log: c.Log, Metrics: subscribe.NewMetrics(metrics),
 	})
 	adminListener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Admin)
 	if err != nil {
@@ -193,6 +194,10 @@ func dialOptions(c Config) ([]grpc.DialOption, error) {
 	keeper, err := identity.Load(c.TLS, c.Log)
 	if err != nil {
 		return nil, err
+	}
+	if err := c.checkCertificate(keeper.Certificate()); err != nil {
+		// No reason to end: what is in the store can be served, and the files may be replaced.
+		c.Log.Error("control planes will turn this router away", "certificate", c.TLS.Cert, "error", err)
 	}
 	if c.ControlPlaneName != "" {
 		return []grpc.DialOption{grpc.WithTransportCredentials(credentials.NewTLS(keeper.ClientTLSNamed(c.ControlPlaneName)))}, nil

@@ -23,7 +23,7 @@ type parityRow struct {
 // parityRows returns the table.
 func parityRows() []parityRow {
 	return slices.Concat(parityHosts(), parityBackends(), parityTLS(), parityHeaders(), parityTraffic(), parityLimits(),
-		parityCookies(), parityEndpoints(), parityRefusals(), parityKillers(), parityControllers())
+		parityCookies(), parityEndpoints(), parityRefusals(), parityKillers(), parityControllers(), parityIngress())
 }
 
 // Each line of OpenShift's Routes that docs/openshift-parity.md says is there shows on requests: through the whole system,

@@ -30,13 +30,14 @@ func explainCommand(w world) *cobra.Command {
 no other of the host is, and for the Route that answers its options, where each came from, and its endpoints with
 the weights that HAProxy gives them.
 
-It asks the control plane for its current version; with --files it compiles manifests instead, and then knows of
-each option whether the Route has the annotation.
+It asks the control plane for its current version; with --files it compiles manifests instead. An option is by a
+field or annotation of the Route (or of the Ingress that it was made of), by a field of the IngressController, or
+by default; so is a field of the IngressController that says what the default says.
 
 It looks at Routes, not at clients: limits and allowed addresses are listed, not applied. The exit code does not
 tell what the answer is.`,
 		Example: `  tsuji explain hello.demo.example/b
-  tsuji explain --files=examples/demo edge.demo.example`,
+  tsuji explain --files=examples/demo hello.demo.example`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			q, err := parseQuestion(args[0])
@@ -108,9 +109,8 @@ type evidence interface {
 
 // object is what a Route tells that verdicts and resources do not.
 type object struct {
-	place       string    // file and line
-	created     time.Time // zero: it does not say
-	annotations map[string]string
+	place   string    // file and line
+	created time.Time // zero: it does not say
 }
 
 // shown tells people where a Route is, and how old; empty: it is not known.
@@ -152,7 +152,7 @@ func (c *compiled) object(namespace, name string) (object, bool) {
 		return object{}, false
 	}
 	r := c.Changes[i].Object
-	return object{place: c.Places[key].String(), created: r.GetCreationTimestamp().Time, annotations: r.GetAnnotations()}, true
+	return object{place: c.Places[key].String(), created: r.GetCreationTimestamp().Time}, true
 }
 
 // asked is a control plane as evidence. Everything comes of the version that is current at the first question.
@@ -211,7 +211,7 @@ func explain(ctx context.Context, q question, ingressController string, e eviden
 	for _, r := range slices.Concat(exact, wildcard) {
 		o, _ := e.object(r.GetNamespace(), r.GetName())
 		x.Routes = append(x.Routes, &candidate{
-			Route: routeName(r), Source: sources[routeName(r)], Place: o.place, Host: shownHost(r), Path: r.GetPath(),
+			Route: routeName(r), Source: sources[routeName(r)], Place: o.place, Host: shownHost(r), Path: r.GetPath(), Exact: r.GetExact(),
 			Termination: termination(r.GetTermination()), Admitted: true,
 			HTTP: whyHTTP(q, r, httpRoute, exact), HTTPS: whyHTTPS(q, r, httpsRoute),
 		})
@@ -220,7 +220,7 @@ func explain(ctx context.Context, q question, ingressController string, e eviden
 		if refusedRival(q, v) {
 			o, _ := e.object(v.GetNamespace(), v.GetName())
 			x.Routes = append(x.Routes, &candidate{
-				Route: v.GetNamespace() + "/" + v.GetName(), Source: madeOf(v), Place: o.place, Host: v.GetHost(), Path: v.GetPath(),
+				Route: v.GetNamespace() + "/" + v.GetName(), Source: madeOf(v), Place: o.place, Host: v.GetHost(), Path: v.GetPath(), Exact: v.GetExact(),
 				Termination: termination(v.GetTermination()), HTTP: "refused", HTTPS: "refused", Reason: v.GetReason(), Message: v.GetMessage(), shown: o.shown(),
 			})
 		}
@@ -310,7 +310,7 @@ func (x *explanation) table(g *grid) {
 	g.text("")
 	g.row("ROUTE", "HOST", "PATH", "TERMINATION", "PLAIN HTTP", "HTTPS")
 	for _, r := range x.Routes {
-		g.row(r.Route, r.Host, r.Path, r.Termination, r.HTTP, r.HTTPS)
+		g.row(r.Route, r.Host, shownPath(r.Path, r.Exact), r.Termination, r.HTTP, r.HTTPS)
 	}
 	for _, r := range x.Routes {
 		if !r.Admitted {

@@ -22,6 +22,7 @@ type candidate struct {
 	Place       string `json:"place,omitempty"`  // file and line
 	Host        string `json:"host"`
 	Path        string `json:"path"`
+	Exact       bool   `json:"exact,omitempty"` // the path alone, and nothing below it
 	Termination string `json:"termination"`
 	Admitted    bool   `json:"admitted"`
 	HTTP        string `json:"http"`  // what it does for plain HTTP, or why nothing
@@ -46,7 +47,8 @@ func parentDomain(host string) string {
 	return p
 }
 
-// rivals returns the Routes that have the host, and those of the wildcard above it: each the longest path first.
+// rivals returns the Routes that have the host, and those of the wildcard above it: each the longest path first, and
+// of the same path the exact one.
 func rivals(q question, list []*tsujiv1.Resource) (exact, wildcard []*tsujiv1.Route) {
 	for _, res := range list {
 		switch r := res.GetRoute(); {
@@ -60,7 +62,15 @@ func rivals(q question, list []*tsujiv1.Resource) (exact, wildcard []*tsujiv1.Ro
 		}
 	}
 	for _, routes := range [][]*tsujiv1.Route{exact, wildcard} {
-		slices.SortStableFunc(routes, func(a, b *tsujiv1.Route) int { return len(pathOf(b)) - len(pathOf(a)) })
+		slices.SortStableFunc(routes, func(a, b *tsujiv1.Route) int {
+			if n := len(pathOf(b)) - len(pathOf(a)); n != 0 || a.GetExact() == b.GetExact() {
+				return n
+			}
+			if a.GetExact() {
+				return -1
+			}
+			return 1
+		})
 	}
 	return exact, wildcard
 }
@@ -76,9 +86,9 @@ func refusedRival(q question, v *tsujiv1.RouteVerdict) bool {
 		(strings.Contains(v.GetMessage(), "wildcard") || strings.Contains(v.GetMessage(), "*."+p))
 }
 
-// pathOf returns a Route's path; all paths of slashes only are one.
+// pathOf returns a Route's path; all prefixes of slashes only are one.
 func pathOf(r *tsujiv1.Route) string {
-	if strings.Trim(r.GetPath(), "/") == "" {
+	if !r.GetExact() && strings.Trim(r.GetPath(), "/") == "" {
 		return "/"
 	}
 	return r.GetPath()
@@ -88,6 +98,9 @@ func pathOf(r *tsujiv1.Route) string {
 // what follows it after a "/"; one that ends in "/" matches what begins with it.
 func matches(r *tsujiv1.Route, path string) bool {
 	rest, ok := strings.CutPrefix(path, pathOf(r))
+	if r.GetExact() {
+		return ok && rest == ""
+	}
 	return ok && (rest == "" || rest[0] == '/' || strings.HasSuffix(pathOf(r), "/"))
 }
 
@@ -111,6 +124,14 @@ func redirects(r *tsujiv1.Route) bool {
 		r.GetInsecurePolicy() == tsujiv1.InsecurePolicy_INSECURE_POLICY_REDIRECT
 }
 
+// redirectCode is the code of a Route's redirect to HTTPS.
+func redirectCode(r *tsujiv1.Route) uint32 {
+	if c := r.GetRedirectCode(); c != 0 {
+		return c
+	}
+	return 302
+}
+
 // first returns the first of the Routes that matches the path and is wanted.
 func first(routes []*tsujiv1.Route, path string, wanted func(*tsujiv1.Route) bool) *tsujiv1.Route {
 	for _, r := range routes {
@@ -132,10 +153,7 @@ func plainHTTP(q question, exact, wildcard []*tsujiv1.Route) (*answer, *tsujiv1.
 		top = first(wildcard, q.path, nil)
 	}
 	if top != nil && redirects(top) {
-		code := int(top.GetRedirectCode())
-		if code == 0 {
-			code = 302
-		}
+		code := int(redirectCode(top))
 		return &answer{Text: fmt.Sprintf("%d: Route %s redirects to https://%s%s", code, routeName(top), q.host, q.path), Status: code, Route: routeName(top)}, top
 	}
 	r := first(exact, q.path, plain)
@@ -224,7 +242,20 @@ func whyHTTPS(q question, r, winner *tsujiv1.Route) string {
 	}
 }
 
-func notBelow(r *tsujiv1.Route) string { return "the path is not below " + r.GetPath() }
+func notBelow(r *tsujiv1.Route) string {
+	if r.GetExact() {
+		return "the path is not exactly " + r.GetPath()
+	}
+	return "the path is not below " + r.GetPath()
+}
+
+// shownPath tells people a path, and whether it is exact.
+func shownPath(path string, exact bool) string {
+	if exact {
+		return path + " (exact)"
+	}
+	return path
+}
 
 // beaten says why another Route answers.
 func beaten(r, winner *tsujiv1.Route) string {
@@ -235,6 +266,8 @@ func beaten(r, winner *tsujiv1.Route) string {
 		return routeName(winner) + " has all TLS of the host"
 	case len(pathOf(winner)) > len(pathOf(r)):
 		return routeName(winner) + " has a longer path"
+	case winner.GetExact():
+		return routeName(winner) + " has exactly this path"
 	case redirects(r):
 		return routeName(winner) + " answers: a redirect counts for the longest path only"
 	default:

@@ -54,7 +54,12 @@ spec: {routeAdmission: {wildcardPolicy: WildcardsAllowed}, tuningOptions: {maxCo
 	rnd := rand.New(rand.NewPCG(5, 7))
 	for i := range domains {
 		for j := range 1 + rnd.IntN(5) {
-			randomRoute(&m, rnd, fmt.Sprintf("r%d-%d", i, j), fmt.Sprintf("d%d.example", i))
+			name, domain := fmt.Sprintf("r%d-%d", i, j), fmt.Sprintf("d%d.example", i)
+			if j > 0 && rnd.IntN(3) == 0 {
+				exactRule(&m, rnd, "exact-"+name, domain)
+				continue
+			}
+			randomRoute(&m, rnd, name, domain)
 		}
 	}
 	manifest := filepath.Join(dir, "m.yaml")
@@ -78,7 +83,7 @@ spec: {routeAdmission: {wildcardPolicy: WildcardsAllowed}, tuningOptions: {maxCo
 	if err != nil {
 		t.Fatal(err)
 	}
-	answers := map[string]int{}
+	answers, alone := map[string]int{}, 0
 	for i := range domains {
 		for _, host := range []string{"a", "b", "c"} {
 			for _, path := range []string{"/", "/a", "/a/", "/ab", "/a/b", "/a/b/c"} {
@@ -90,6 +95,9 @@ spec: {routeAdmission: {wildcardPolicy: WildcardsAllowed}, tuningOptions: {maxCo
 				if through != nil && passthrough(through) {
 					want = "200 " // which Route, the router cannot tell the endpoint
 				}
+				if strings.Contains(byHTTP.Route, "/exact-") || strings.Contains(byTLS.Route, "/exact-") {
+					alone++
+				}
 				for scheme, want := range map[string]string{"http": expected(byHTTP), "https": want} {
 					if got := get(t, scheme, q); got != want {
 						t.Errorf("%s://%s%s: HAProxy answers %q, explain tells %q", scheme, q.host, q.path, got, want)
@@ -98,6 +106,9 @@ spec: {routeAdmission: {wildcardPolicy: WildcardsAllowed}, tuningOptions: {maxCo
 				}
 			}
 		}
+	}
+	if alone < 10 {
+		t.Errorf("only %d answers of exact paths were compared", alone)
 	}
 	for _, status := range []string{"200", "302", "503"} {
 		if answers[status] < 100 {
@@ -111,7 +122,20 @@ func expected(a *answer) string {
 		return fmt.Sprint(a.Status)
 	}
 	_, name, _ := strings.Cut(a.Route, "/")
+	if strings.HasPrefix(name, "exact-") {
+		return "200 " // an Ingress cannot set the header that the endpoint answers with
+	}
 	return "200 " + name
+}
+
+// exactRule writes an Ingress with an exact path.
+func exactRule(w io.Writer, rnd *rand.Rand, name, domain string) {
+	pick := func(of ...string) string { return of[rnd.IntN(len(of))] }
+	fmt.Fprintf(w, `---
+{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {name: %s, namespace: ns, annotations: {%s}},
+ spec: {rules: [{host: %q, http: {paths: [{path: %q, pathType: Exact, backend: {service: {name: plain, port: {number: 80}}}}]}}]}}
+`, name, pick("", "route.openshift.io/termination: edge, tsuji.dev/insecure-edge-termination-policy: "+pick("None", "Allow", "Redirect")),
+		pick("a", "b", "*")+"."+domain, pick("/", "/a", "/a/", "/a/b"))
 }
 
 // randomRoute writes a Route, which may be refused for what others have.

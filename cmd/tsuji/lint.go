@@ -20,13 +20,14 @@ func lintCommand(w world) *cobra.Command {
 		Short: "Tell what a control plane would refuse in manifests, without one",
 		Long: `lint reads manifests as a control plane with --source=dir does, and tells by file and line what is wrong in
 them: faults (what cannot be read), refused Routes with OpenShift's reasons, and warnings (an annotation that is
-not understood, a Service that is not there). The manifests are taken for all there is: a Secret that they do
-not hold does not exist.
+not understood, a Service that is not there). What others made in the cluster, and what the manifests therefore do
+not hold, cannot be judged: a Route that wants nothing but a Secret is told as missing it.
 
 FILES are files, directories, or - for the standard input. What kubectl get -o yaml prints will do.
 
-Exit codes: 0 everything is served, 1 there are faults or refused Routes (with --strict, or warnings), 2 the
-command line was not understood or a file cannot be read.`,
+Exit codes: 0 everything is served (but for what misses a Secret), 1 there are faults or refused Routes (with
+--strict, or a Route that misses a Secret, or a warning), 2 the command line was not understood or a file cannot
+be read.`,
 		Example: `  tsuji lint examples/demo
   kubectl get routes,ingresses,ingressclasses,services,endpointslices,secrets -A -o yaml | tsuji lint --strict -`,
 		Args: cobra.MinimumNArgs(1),
@@ -39,14 +40,14 @@ command line was not understood or a file cannot be read.`,
 			if err := o.printValue(w.out, r, r.table); err != nil {
 				return err
 			}
-			if r.Faults > 0 || r.Refused > 0 || strict && r.Warnings > 0 {
+			if r.Faults > 0 || r.Refused > 0 || strict && r.Missing+r.Warnings > 0 {
 				return errFindings
 			}
 			return nil
 		},
 	}
 	cmd.Flags().StringVar(&ingressController, "ingress-controller", "default", "the IngressController that judges")
-	cmd.Flags().BoolVar(&strict, "strict", false, "warnings count for the exit code, too")
+	cmd.Flags().BoolVar(&strict, "strict", false, "the manifests are all there is: a Secret that they do not hold, and a warning, count for the exit code, too")
 	o.flags(cmd.Flags(), asTable)
 	return cmd
 }
@@ -56,6 +57,7 @@ type lintReport struct {
 	IngressController string    `json:"ingressController"`
 	Admitted          int       `json:"admitted"`
 	Refused           int       `json:"refused"`
+	Missing           int       `json:"missing"`     // Routes that are served if there is a Secret which the manifests do not hold
 	NotSelected       int       `json:"notSelected"` // Routes that are another IngressController's, and Ingresses that are not served by it
 	Faults            int       `json:"faults"`
 	Warnings          int       `json:"warnings"`
@@ -64,7 +66,7 @@ type lintReport struct {
 
 // finding is one thing that is wrong.
 type finding struct {
-	Kind    string `json:"kind"` // fault, refused or warning
+	Kind    string `json:"kind"` // fault, refused, missing or warning
 	Place   string `json:"place"`
 	Line    int    `json:"line,omitempty"`
 	Route   string `json:"route,omitempty"`  // namespace/name
@@ -85,9 +87,14 @@ func lint(c *compiled, ingressController string) *lintReport {
 		judged[key] = true
 		at := c.Places[key]
 		f := finding{Place: at.Path, Line: at.Line, Route: v.GetNamespace() + "/" + v.GetName(), Source: madeOf(v)}
-		if v.GetAdmitted() {
+		switch {
+		case v.GetAdmitted():
 			r.Admitted++
-		} else {
+		case v.GetMissingSecret() != "":
+			r.Missing++
+			f.Kind, f.Message = "missing", fmt.Sprintf("Secret %s/%s is not in these manifests; without it the Route is refused (%s)", v.GetNamespace(), v.GetMissingSecret(), v.GetReason())
+			r.Findings = append(r.Findings, f)
+		default:
 			r.Refused++
 			f.Kind, f.Reason, f.Message = "refused", v.GetReason(), v.GetMessage()
 			r.Findings = append(r.Findings, f)
@@ -129,9 +136,12 @@ func (r *lintReport) table(g *grid) {
 		}
 	}
 	other := ""
+	if r.Missing > 0 {
+		other = fmt.Sprintf(", %d without its Secret", r.Missing)
+	}
 	if r.NotSelected > 0 {
-		other = fmt.Sprintf(", %d not of IngressController %s", r.NotSelected, r.IngressController)
+		other += fmt.Sprintf(", %d not of IngressController %s", r.NotSelected, r.IngressController)
 	}
 	g.text("%s: %d admitted, %d refused%s; %s, %s",
-		count(r.Admitted+r.Refused+r.NotSelected, "Route"), r.Admitted, r.Refused, other, count(r.Faults, "fault"), count(r.Warnings, "warning"))
+		count(r.Admitted+r.Refused+r.Missing+r.NotSelected, "Route"), r.Admitted, r.Refused, other, count(r.Faults, "fault"), count(r.Warnings, "warning"))
 }

@@ -61,7 +61,7 @@ func routesTable(g *grid, list []*tsujiv1.RouteVerdict) {
 		if len(r.GetWarnings()) > 0 {
 			message = strings.TrimPrefix(message+"; warning: "+strings.Join(r.GetWarnings(), "; warning: "), "; ")
 		}
-		g.row(r.GetIngressController(), r.GetNamespace(), r.GetName(), r.GetHost(), r.GetPath(), termination(r.GetTermination()),
+		g.row(r.GetIngressController(), r.GetNamespace(), r.GetName(), r.GetHost(), shownPath(r.GetPath(), r.GetExact()), termination(r.GetTermination()),
 			yesNo(r.GetAdmitted()), r.GetReason(), message)
 	}
 }

@@ -79,8 +79,17 @@ func (k Key) Compare(o Key) int {
 type Change struct {
 	// Key names the object.
 	Key Key
-	// Object is what it is now, of the type that its kind says; nil: it is gone. Never modify it.
+	// Object is what it is now, of the type that its kind says, or for a Secret or ConfigMap [Unread]; nil: it is
+	// gone. Never modify it.
 	Object metav1.Object
+}
+
+// Unread stands for an object that others refer to, and that was never read: it may be there or not.
+type Unread struct {
+	metav1.ObjectMeta
+
+	// Why it cannot be read: for its owner, so without addresses or anything that is another each time.
+	Why string
 }
 
 // Fault is something in the source that a person must mend.

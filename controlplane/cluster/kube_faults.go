@@ -44,9 +44,9 @@ func (f *feed) fault(lasts bool) (Fault, bool) {
 	}
 	if f.ref != nil {
 		out.Place, out.Message = f.ref.key.String(), "it cannot be read"
-		if l.objects[f.kind][name{Namespace: f.ref.key.Namespace, Name: f.ref.key.Name}] != nil {
-			meanwhile = "it stays as it was"
-		} else {
+		meanwhile = "it stays as it was"
+		switch l.objects[f.kind][name{Namespace: f.ref.key.Namespace, Name: f.ref.key.Name}].(type) {
+		case nil, *Unread:
 			meanwhile = "what refers to it goes without"
 		}
 	}

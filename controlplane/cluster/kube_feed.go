@@ -229,8 +229,10 @@ func (f *feed) note(err error) {
 	}
 	res := l.kube.client.resources[f.kind]
 	switch {
-	case f.absent(err) && res.optional,
-		apierrors.IsForbidden(err) && (f.ref != nil || f.kind == node):
+	case apierrors.IsForbidden(err) && f.ref != nil:
+		l.unread(f.ref.key, "the control plane is not allowed to")
+		f.settle()
+	case f.absent(err) && res.optional, apierrors.IsForbidden(err) && f.kind == node:
 		f.settle()
 	case l.dispensable(f):
 		l.settle()

@@ -221,13 +221,27 @@ func (l *life) put(key Key, obj metav1.Object) {
 	l.set(key, obj)
 }
 
-// set makes obj what will be handed out of key. The caller holds mu.
+// set makes obj what will be handed out of key, with what it refers to. The caller holds mu.
 func (l *life) set(key Key, obj metav1.Object) {
+	if !l.store(key, obj) {
+		return
+	}
+	if key.Kind == Route || key.Kind == IngressController {
+		l.refer(l.now, key, references(obj))
+	}
+	l.referIngresses(key, obj)
+	if l.adopted && !l.held(key) {
+		l.kube.signal()
+	}
+}
+
+// store makes obj what will be handed out of key, and tells whether it is another than before. The caller holds mu.
+func (l *life) store(key Key, obj metav1.Object) bool {
 	n := name{Namespace: key.Namespace, Name: key.Name}
 	objects := l.objects[key.Kind]
 	old := objects[n]
 	if old == nil && obj == nil || old != nil && obj != nil && same(old, obj) {
-		return
+		return false
 	}
 	if l.adopted {
 		if _, ok := l.pending[key]; !ok {
@@ -239,13 +253,7 @@ func (l *life) set(key Key, obj metav1.Object) {
 	} else {
 		objects[n] = obj
 	}
-	if key.Kind == Route || key.Kind == IngressController {
-		l.refer(l.now, key, references(obj))
-	}
-	l.referIngresses(key, obj)
-	if l.adopted && !l.held(key) {
-		l.kube.signal()
-	}
+	return true
 }
 
 // take returns what changed since the last time. The caller holds mu.

@@ -151,6 +151,17 @@ func (l *life) held(key Key) bool {
 	return false
 }
 
+// unread says that what was never read cannot be now. The caller holds mu.
+func (l *life) unread(key Key, why string) {
+	switch l.objects[key.Kind][name{Namespace: key.Namespace, Name: key.Name}].(type) {
+	case nil, *Unread:
+		u := &Unread{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}, Why: why}
+		if l.store(key, u) && l.adopted {
+			l.kube.signal()
+		}
+	}
+}
+
 // settleRef says that nobody needs to wait for r any more. The caller holds mu.
 func (l *life) settleRef(r *ref) {
 	if r.settled {
@@ -176,6 +187,7 @@ func (l *life) giveUp() {
 			from = l.read
 		}
 		if !r.settled && now.Sub(from) > l.kube.timing.hold {
+			l.unread(r.key, "the API server does not answer")
 			l.settleRef(r)
 		}
 	}

@@ -76,6 +76,9 @@ func TestKubeSecrets(t *testing.T) {
 	if f := m.faultAt("Secret secrets/hidden"); !strings.Contains(f, "forbidden") || !strings.Contains(f, "resourceNames: [hidden]") {
 		t.Errorf("fault: %s", f)
 	}
+	if u := get[*Unread](&m, Secret, ns, "hidden"); u == nil || u.Why != "the control plane is not allowed to" {
+		t.Errorf("the Secret that may not be read: %v", u)
+	}
 	again, stop := followingUntil(t, KubeConfig{REST: config})
 	var m2 mirror
 	m2.until(t, again, "synced though a Secret may not be read", m2.synchronized)

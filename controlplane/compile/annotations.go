@@ -85,6 +85,14 @@ func (b *builder) options() {
 	b.route.AdjustHeaderCase = b.isTrue(annAdjustCase)
 }
 
+// inForce notes that an annotation or a field sets an option of the Route.
+func (b *builder) inForce(names ...string) { b.setBy = append(b.setBy, names...) }
+
+// noEffect takes back what inForce noted.
+func (b *builder) noEffect(names ...string) {
+	b.setBy = slices.DeleteFunc(b.setBy, func(a string) bool { return slices.Contains(names, a) })
+}
+
 // notUnderstood warns of a value that does not match its grammar.
 func (b *builder) notUnderstood(name, grammar, instead string) {
 	b.warn("annotation %s: %s is not %s; %s", name, quoted(b.object.Annotations[name]), grammar, instead)
@@ -102,6 +110,7 @@ func choice[T any](b *builder, name string, values map[string]T) T {
 		b.notUnderstood(name, "one of "+strings.Join(slices.Sorted(maps.Keys(values)), ", "), "the default is used")
 		return zero
 	}
+	b.inForce(name)
 	return v
 }
 
@@ -114,6 +123,9 @@ func (b *builder) isTrue(name string) bool {
 	v, err := strconv.ParseBool(s)
 	if err != nil {
 		b.notUnderstood(name, "true or false", "it counts as false")
+	}
+	if v {
+		b.inForce(name)
 	}
 	return v
 }
@@ -129,6 +141,9 @@ func (b *builder) count(name string, least int64) uint32 {
 		b.notUnderstood(name, "a number from "+strconv.FormatInt(least, 10)+" to 2147483647", "no limit is set")
 		return 0
 	}
+	if n > 0 {
+		b.inForce(name)
+	}
 	return uint32(n) // between 0 and 2^31-1
 }
 
@@ -141,7 +156,9 @@ func (b *builder) timeOption(name string) *durationpb.Duration {
 	d, ok := parseTime(s)
 	if !ok {
 		b.notUnderstood(name, "a time (a whole number from 1, then us, ms, s, m, h or d)", "the default is used")
+		return nil
 	}
+	b.inForce(name)
 	return d
 }
 
@@ -151,6 +168,7 @@ func (b *builder) redirect() {
 	switch {
 	case code == 0:
 	case b.route.GetInsecurePolicy() != tsujiv1.InsecurePolicy_INSECURE_POLICY_REDIRECT:
+		b.noEffect(annRedirectCode)
 		b.warn("annotation %s: nothing is redirected: set spec.tls.insecureEdgeTerminationPolicy to Redirect", annRedirectCode)
 	case code != 302:
 		b.route.RedirectCode = code
@@ -183,6 +201,8 @@ func (b *builder) timeouts() {
 	if b.passthrough() {
 		if tunnel == nil {
 			tunnel = server
+		} else {
+			b.noEffect(annTimeout)
 		}
 		server = nil
 	}
@@ -201,6 +221,7 @@ func (b *builder) allowList() {
 		}
 	}
 	b.route.RestrictSources = true
+	b.inForce(name)
 	var prefixes []netip.Prefix
 	for _, s := range strings.Fields(list) {
 		p, ok := parsePrefix(s)
@@ -254,11 +275,14 @@ func (b *builder) rateLimit() {
 	if l.GetRequestsPer_10S() > 0 {
 		l.DenyStatus = status
 	} else if status != 0 {
+		b.noEffect(annRateLimitStatus)
 		b.warn("annotation %s: there is no limit of requests for it: set %s", annRateLimitStatus, annRateHTTP)
 	}
 	if b.isTrue(annRateLimit) && (l.ConcurrentConnections > 0 || l.ConnectionsPer_3S > 0 || l.RequestsPer_10S > 0) {
 		b.route.RateLimit = l
+		return
 	}
+	b.noEffect(annRateLimit, annConcurrentTCP, annRateTCP, annRateHTTP, annRateLimitStatus)
 }
 
 func (b *builder) cookie() {
@@ -266,12 +290,14 @@ func (b *builder) cookie() {
 	if s, ok := b.object.Annotations[annCookieName]; ok {
 		if cookieName.MatchString(s) {
 			name = s
+			b.inForce(annCookieName)
 		} else {
 			b.notUnderstood(annCookieName, "a name of up to 128 letters, digits, _ and -", "the default is used")
 		}
 	}
 	sameSite := choice(b, annSameSite, map[string]string{"Lax": "Lax", "Strict": "Strict", "None": "None"})
 	if b.isTrue(annDisableCookies) {
+		b.noEffect(annCookieName, annSameSite)
 		return
 	}
 	b.route.Cookie = &tsujiv1.Cookie{Name: name}
@@ -280,7 +306,9 @@ func (b *builder) cookie() {
 		if b.route.Cookie.SameSite = sameSite; sameSite == "" {
 			b.route.Cookie.SameSite = "None"
 		}
+		return
 	}
+	b.noEffect(annSameSite)
 }
 
 // hstsValue is OpenShift's grammar, and a semicolon at the end.
@@ -296,6 +324,7 @@ func (b *builder) hsts() {
 		return
 	}
 	b.route.Hsts = strings.TrimRight(s, " ;")
+	b.inForce(annHSTS)
 }
 
 func (b *builder) forwarded() {
@@ -317,4 +346,5 @@ func (b *builder) rewrite() {
 		return
 	}
 	b.route.Rewrite = &tsujiv1.PathRewrite{Target: s}
+	b.inForce(annRewriteTarget)
 }

@@ -15,6 +15,7 @@ import (
 type claim struct {
 	host        string
 	path        string // "/" for the whole host
+	exact       bool   // claims the path alone, and nothing below it
 	wildcard    bool   // claims every host beside host, too
 	tls         bool
 	passthrough bool
@@ -149,15 +150,24 @@ func older(a, b *route) int {
 // holders are the routes that hold a host.
 type holders struct {
 	first            *route // the oldest
-	byPath           map[string]*route
+	byPath           map[claimedPath]*route
 	tls, passthrough *route // the oldest of these kinds; nil: there is none
 }
 
+// claimedPath is what two routes of a host cannot both have. A path and what is below it is another thing than the
+// path alone.
+type claimedPath struct {
+	path  string
+	exact bool
+}
+
+func (c *claim) claimed() claimedPath { return claimedPath{c.path, c.exact} }
+
 func (h *holders) add(r *route) {
 	if h.first == nil {
-		h.first, h.byPath = r, map[string]*route{}
+		h.first, h.byPath = r, map[claimedPath]*route{}
 	}
-	h.byPath[r.claim.path] = r
+	h.byPath[r.claim.claimed()] = r
 	if r.claim.tls && h.tls == nil {
 		h.tls = r
 	}
@@ -200,8 +210,8 @@ func (h *holders) against(r *route, host string, strict bool) string {
 	case h.first == nil:
 	case strict && h.first.id.Namespace != r.id.Namespace:
 		o = h.first
-	case h.byPath[r.claim.path] != nil:
-		o = h.byPath[r.claim.path]
+	case h.byPath[r.claim.claimed()] != nil:
+		o = h.byPath[r.claim.claimed()]
 	case r.claim.tls && h.passthrough != nil:
 		o = h.passthrough
 	case r.claim.passthrough && h.tls != nil:

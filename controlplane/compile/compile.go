@@ -60,6 +60,9 @@ type Result struct {
 	// Faults are what is wrong with the IngressController now, all of it: what is said there is not in
 	// force, and everything else is.
 	Faults []cluster.Fault
+	// Notices are what happened since the last Apply to Secrets that Routes have their certificates from, by
+	// namespace and name of the Route. They tell of changes: what is there now, Verdicts tell.
+	Notices []Notice
 	// Removed are the Routes that had a verdict and have none any more, because they are gone or are
 	// not this IngressController's any more, by namespace and name.
 	Removed []cluster.Key
@@ -81,7 +84,8 @@ type Compiler struct {
 	defaultCertificate id     // the Secret that it names; zero: none
 	settingsMaps       [2]id  // the ConfigMaps that it names: error pages and the CA of clients; zero: none
 	faults             []cluster.Fault
-	hasServiceCA       bool // whether Routes can be verified with the cluster's own CA
+	hasServiceCA       bool     // whether Routes can be verified with the cluster's own CA
+	notices            []Notice // of this Apply
 	config, facts      snapshot.Set
 	started            bool // whether Apply ran once
 }
@@ -125,6 +129,7 @@ func (c *Compiler) Apply(changes []cluster.Change) Result {
 		secrets: map[id]struct{}{}, configMaps: map[id]struct{}{}, ingresses: map[id]struct{}{}, endpoints: map[endpointsRef]struct{}{}, access: map[string]struct{}{}, settings: !c.started,
 	}
 	c.started = true
+	c.notices = nil
 	for _, ch := range changes {
 		c.ingest(ch, d)
 	}
@@ -146,9 +151,10 @@ func (c *Compiler) Apply(changes []cluster.Change) Result {
 		c.compileSettings(d, &out)
 	}
 	c.compileSharedFacts(d, &out)
+	slices.SortStableFunc(c.notices, Notice.compare)
 	c.config = out.config.applyTo(c.config)
 	c.facts = out.facts.applyTo(c.facts)
-	return Result{Config: c.config, Facts: c.facts, Verdicts: out.verdicts, Faults: c.faults, Removed: out.removed}
+	return Result{Config: c.config, Facts: c.facts, Verdicts: out.verdicts, Faults: c.faults, Notices: c.notices, Removed: out.removed}
 }
 
 // ingest puts one change into the store, and marks what depends on it.
@@ -175,14 +181,13 @@ func (c *Compiler) ingest(ch cluster.Change, d *dirty) {
 			d.services[s] = struct{}{}
 		}
 	case cluster.Secret:
-		obj, _ := ch.Object.(*corev1.Secret)
-		o.putSecret(k, obj)
+		c.notice(k, ch.Object)
+		o.putSecret(k, ch.Object)
 		d.secrets[k] = struct{}{}
 		maps.Copy(d.content, o.routesBySecret[k])
 		d.settings = d.settings || k == c.defaultCertificate
 	case cluster.ConfigMap:
-		obj, _ := ch.Object.(*corev1.ConfigMap)
-		o.putConfigMap(k, obj)
+		o.putConfigMap(k, ch.Object)
 		d.configMaps[k] = struct{}{}
 		d.settings = d.settings || slices.Contains(c.settingsMaps[:], k)
 		if k == serviceCA {

@@ -36,8 +36,9 @@ var safe = func() map[string]*regexp.Regexp {
 	)
 	m := map[string]*regexp.Regexp{}
 	for field, pattern := range map[string]string{
-		"Resource.name":   `settings|route/` + dns + `/` + dns + `|` + ends + `|` + cert,
-		"Route.namespace": dns, "Route.name": dns, "Route.host": dns, "Route.path": visible, "Route.certificate": cert,
+		"Resource.name":              `settings|route/` + dns + `/` + dns + `|` + ends + `|` + cert,
+		"Resource.required_features": tsujiv1.FeatureExactPath,
+		"Route.namespace":            dns, "Route.name": dns, "Route.host": dns, "Route.path": visible, "Route.certificate": cert,
 		"Route.allowed_sources": `[0-9a-f.:]+/[0-9]{1,3}`, "Route.hsts": `[A-Za-z0-9"=; -]{0,256}`,
 		"BackendRef.endpoints": ends, "BackendRef.service": dns,
 		"DestinationTLS.ca": cert,

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 
 	routev1 "github.com/openshift/api/route/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -22,10 +23,14 @@ const reasonIncomplete = "IncompleteIngressToRouteRules"
 type rule struct {
 	ingress     string // its name; its namespace is the Route's
 	field       string // of the Ingress
+	exact       bool   // whether the path is served alone, without what is below it
 	secretField string // that names the Secret with the certificate
+
+	setBy []string // annotations and fields that set options of the Route, beside those of any Route
 
 	incomplete string   // why no Route can be made of it: it claims no host
 	faults     []string // why the Route that is made of it cannot be served: it keeps its host
+	missing    string   // the Secret that is not there, which faults tell
 	warnings   []string
 }
 
@@ -35,6 +40,15 @@ func (r *rule) source() *tsujiv1.RouteSource {
 		return nil
 	}
 	return &tsujiv1.RouteSource{Kind: string(cluster.Ingress), Name: printable(r.ingress), Field: r.field}
+}
+
+// hostBy returns what the host is by, as it is named in the Ingress.
+func (r *rule) hostBy(ofRoute string) string {
+	if ofRoute != "spec.host" {
+		return ofRoute
+	}
+	of, _, _ := strings.Cut(r.field, ".http.")
+	return of + ".host"
 }
 
 // made is a Route that was made of a rule. For a rule that is incomplete it has what it asks for, as far as

@@ -39,6 +39,7 @@ type translation struct {
 	annotations map[string]string // of the Routes
 	termination routev1.TLSTerminationType
 	insecure    routev1.InsecureEdgeTerminationPolicyType
+	setBy       []string // annotations that termination and insecure are by
 	warnings    []string // about the Ingress as a whole
 	seen        map[string]int
 	out         translated
@@ -53,6 +54,7 @@ func newTranslation(c *Compiler, obj *networkingv1.Ingress) *translation {
 		switch s := routev1.TLSTerminationType(v); s {
 		case routev1.TLSTerminationEdge, routev1.TLSTerminationReencrypt, routev1.TLSTerminationPassthrough:
 			t.termination = s
+			t.setBy = append(t.setBy, cluster.TerminationAnnotation)
 		default:
 			t.warnings = append(t.warnings, fmt.Sprintf("annotation %s: %s is not one of edge, passthrough, reencrypt; it is ignored", cluster.TerminationAnnotation, quoted(v)))
 		}
@@ -61,6 +63,7 @@ func newTranslation(c *Compiler, obj *networkingv1.Ingress) *translation {
 		switch p := routev1.InsecureEdgeTerminationPolicyType(v); p {
 		case routev1.InsecureEdgeTerminationPolicyNone, routev1.InsecureEdgeTerminationPolicyAllow, routev1.InsecureEdgeTerminationPolicyRedirect:
 			t.insecure = p
+			t.setBy = append(t.setBy, annInsecurePolicy)
 		default:
 			t.warnings = append(t.warnings, fmt.Sprintf("annotation %s: %s is not one of Allow, None, Redirect; Redirect is used", annInsecurePolicy, quoted(v)))
 		}
@@ -110,14 +113,14 @@ func (t *translation) path(i, j int, host string, p *networkingv1.HTTPIngressPat
 	case p.Backend.Service.Name == "":
 		t.incomplete(i, j, field, host, p.Path, required(field+".backend.service.name", "a Service must be named"))
 		return
-	case kind == networkingv1.PathTypeExact:
-		t.incomplete(i, j, field, host, p.Path, unsupported(field+".pathType", string(kind), "Prefix", "ImplementationSpecific"))
+	case kind != networkingv1.PathTypeExact && kind != networkingv1.PathTypePrefix && kind != networkingv1.PathTypeImplementationSpecific:
+		t.incomplete(i, j, field, host, p.Path, unsupported(field+".pathType", string(kind), "Exact", "Prefix", "ImplementationSpecific"))
 		return
-	case kind != networkingv1.PathTypePrefix && kind != networkingv1.PathTypeImplementationSpecific:
-		t.incomplete(i, j, field, host, p.Path, unsupported(field+".pathType", string(kind), "Prefix", "ImplementationSpecific"))
+	case kind == networkingv1.PathTypeExact && p.Path == "":
+		t.incomplete(i, j, field, host, p.Path, required(field+".path", "an exact path must be given"))
 		return
 	}
-	m := t.route(i, j, field, host, p.Path)
+	m := t.route(i, j, field, host, p.Path, kind == networkingv1.PathTypeExact)
 	spec := &m.object.Spec
 	if kind == networkingv1.PathTypePrefix { // "/a/" means "/a" and what is below it
 		if spec.Path = strings.TrimRight(p.Path, "/"); spec.Path == "" {
@@ -132,18 +135,18 @@ func (t *translation) path(i, j int, host string, p *networkingv1.HTTPIngressPat
 
 // incomplete tells of a part of which no Route can be made.
 func (t *translation) incomplete(i, j int, field, host, path, why string) {
-	m := t.route(i, j, field, host, path)
+	m := t.route(i, j, field, host, path, false)
 	m.rule.incomplete = why
 	t.out.routes = append(t.out.routes, m)
 }
 
 // route makes a Route for a host and path, without what it does there. It is as old as the Ingress, and of
 // those that are made of one the first is the oldest.
-func (t *translation) route(i, j int, field, host, path string) made {
+func (t *translation) route(i, j int, field, host, path string, exact bool) made {
 	weight := int32(100)
 	m := made{
-		id:   id{Namespace: t.obj.Namespace, Name: t.name(host, path)},
-		rule: &rule{ingress: t.obj.Name, field: field},
+		id:   id{Namespace: t.obj.Namespace, Name: t.name(host, path, exact)},
+		rule: &rule{ingress: t.obj.Name, field: field, exact: exact},
 	}
 	m.object = &routev1.Route{
 		ObjectMeta: metav1.ObjectMeta{
@@ -170,8 +173,11 @@ const (
 var hashText = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 
 // name names a Route by the Ingress, host and path; what asks for the same again has another name.
-func (t *translation) name(host, path string) string {
+func (t *translation) name(host, path string, exact bool) string {
 	what := host + "\x00" + path
+	if exact {
+		what += "\x00exactly"
+	}
 	n := t.seen[what]
 	t.seen[what]++
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%d", t.obj.Name, what, n))
@@ -219,8 +225,9 @@ func (t *translation) tls(m made, host string) {
 		tls.Termination = routev1.TLSTerminationEdge
 	}
 	m.object.Spec.TLS = tls
+	m.rule.setBy = append(m.rule.setBy, t.setBy...)
 	if tls.Termination == routev1.TLSTerminationPassthrough {
-		if m.object.Spec.Path == "/" { // a Prefix must have a path
+		if m.object.Spec.Path == "/" && !m.rule.exact { // a Prefix must have a path
 			m.object.Spec.Path = ""
 		}
 		return
@@ -258,7 +265,10 @@ func (t *translation) destinationCA(m made, name string) {
 		m.rule.faults = append(m.rule.faults, invalid("metadata.annotations["+cluster.DestinationCAAnnotation+"]", name, why))
 	}
 	switch s := t.c.objects.secrets[k]; {
+	case s == nil && t.c.objects.unread[k] != "":
+		fault("the Secret cannot be read: " + t.c.objects.unread[k])
 	case s == nil:
+		m.rule.missing = name
 		fault("there is no such Secret in the namespace")
 	case s.Type != corev1.SecretTypeTLS && s.Type != corev1.SecretTypeOpaque:
 		fault("the Secret is neither of type kubernetes.io/tls nor Opaque")
@@ -266,6 +276,7 @@ func (t *translation) destinationCA(m made, name string) {
 		fault("there is no tls.crt in the Secret")
 	default:
 		m.object.Spec.TLS.DestinationCACertificate = string(s.Data[corev1.TLSCertKey])
+		m.rule.setBy = append(m.rule.setBy, cluster.DestinationCAAnnotation)
 	}
 }
 

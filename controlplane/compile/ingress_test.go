@@ -127,7 +127,12 @@ func TestIngressRules(t *testing.T) {
 		{"a Prefix of everything", "", path("path: /, pathType: Prefix"), "a.example.com/ insecure → web/http"},
 		{"ImplementationSpecific is as a Route's path", "", path("path: /a/, pathType: ImplementationSpecific"), "a.example.com/a/ insecure → web/http"},
 		{"no path", "", path("pathType: ImplementationSpecific"), "a.example.com/ insecure → web/http"},
-		{"Exact", "", path("path: /a, pathType: Exact"), `IncompleteIngressToRouteRules: spec.rules[0].http.paths[0].pathType: Unsupported value: "Exact": supported values: "Prefix", "ImplementationSpecific"`},
+		{"Exact", "", path("path: /a, pathType: Exact"), "a.example.com/a exactly insecure → web/http"},
+		{"Exact with a slash at its end", "", path("path: /a/, pathType: Exact"), "a.example.com/a/ exactly insecure → web/http"},
+		{"Exact of slashes only", "", path("path: //, pathType: Exact"), "a.example.com// exactly insecure → web/http"},
+		{"Exact without a path", "", path("pathType: Exact"), "IncompleteIngressToRouteRules: spec.rules[0].http.paths[0].path: Required value: an exact path must be given"},
+		{"another type", "", path("path: /a, pathType: exact"), `IncompleteIngressToRouteRules: spec.rules[0].http.paths[0].pathType: Unsupported value: "exact": supported values: "Exact", "Prefix", "ImplementationSpecific"`},
+		{"passthrough of an exact path", "route.openshift.io/termination: passthrough", path("path: /, pathType: Exact"), `ExtendedValidationFailed: spec.path: Invalid value: "/": passthrough termination does not support paths`},
 		{"a path that no request can have", "", path(`path: "/a b", pathType: ImplementationSpecific`), `ExtendedValidationFailed: spec.path: Invalid value: "/a b": path cannot contain # or spaces: percent-encode them`},
 		{"a port by name", "", service("{name: web, port: {name: admin}}"), "a.example.com/a insecure → web/admin"},
 		{"a port without a name is any", "", service("{name: plain, port: {number: 80}}"), "a.example.com/a insecure → plain/*"},
@@ -201,7 +206,14 @@ func shortRoute(t *testing.T, r compile.Result, name string) string {
 	lower := func(s fmt.Stringer, prefix string) string {
 		return strings.ToLower(strings.TrimPrefix(s.String(), prefix))
 	}
-	parts := []string{x.GetHost() + x.GetPath(), lower(x.GetTermination(), "TERMINATION_")}
+	exact := ""
+	if x.GetExact() {
+		exact = " exactly"
+	}
+	if x.GetExact() != slices.Contains(res.GetRequiredFeatures(), tsujiv1.FeatureExactPath) {
+		t.Errorf("exact: %t, but the Route requires %q", x.GetExact(), res.GetRequiredFeatures())
+	}
+	parts := []string{x.GetHost() + x.GetPath() + exact, lower(x.GetTermination(), "TERMINATION_")}
 	if x.GetInsecurePolicy() != 0 {
 		parts = append(parts, lower(x.GetInsecurePolicy(), "INSECURE_POLICY_"))
 	}

@@ -19,6 +19,7 @@ const (
 	reasonClaimed         = "HostAlreadyClaimed"
 	reasonInvalid         = "ExtendedValidationFailed"
 	reasonExternalInvalid = "ExternalCertificateValidationFailed"
+	reasonExternalUnread  = "ExternalCertificateGetFailed"
 )
 
 // refusal is why a route is not served.
@@ -41,7 +42,7 @@ type judgement struct {
 // IngressController's, which host it asks for, and whether it may claim it.
 func (c *Compiler) stand(r *route) {
 	r.selected = r.object != nil && c.policy.selects(r, c.objects.namespaces[r.id.Namespace])
-	r.host, r.refusal = "", nil
+	r.host, r.hostBy, r.refusal = "", "", nil
 	if !r.selected {
 		c.claims.put(r, nil)
 		return
@@ -51,7 +52,9 @@ func (c *Compiler) stand(r *route) {
 		c.claims.put(r, nil)
 		return
 	}
-	r.host = c.policy.naming.hostOf(r.object)
+	if r.host, r.hostBy = c.policy.naming.hostOf(r.object); r.rule != nil {
+		r.hostBy = r.rule.hostBy(r.hostBy)
+	}
 	if r.refusal = c.policy.refuses(r); r.refusal != nil {
 		c.claims.put(r, nil)
 		return
@@ -59,7 +62,8 @@ func (c *Compiler) stand(r *route) {
 	spec := &r.object.Spec
 	c.claims.put(r, &claim{
 		host:        r.host,
-		path:        cleanPath(spec.Path),
+		path:        r.path(),
+		exact:       r.rule != nil && r.rule.exact,
 		wildcard:    spec.WildcardPolicy == routev1.WildcardPolicySubdomain,
 		tls:         spec.TLS != nil,
 		passthrough: spec.TLS != nil && spec.TLS.Termination == routev1.TLSTerminationPassthrough,
@@ -118,6 +122,7 @@ func (c *Compiler) compileRoute(r *route) judgement {
 		Path:              printable(r.object.Spec.Path),
 		Termination:       terminationOf(r.object.Spec.TLS),
 		Source:            r.rule.source(),
+		Exact:             r.rule != nil && r.rule.exact,
 	}
 	refuse := func(reason, message string) judgement {
 		v.Reason, v.Message = reason, printable(message)
@@ -129,24 +134,38 @@ func (c *Compiler) compileRoute(r *route) judgement {
 	case r.lost != "":
 		return refuse(reasonClaimed, r.lost)
 	case r.rule != nil && len(r.rule.faults) > 0:
+		if len(r.rule.faults) == 1 {
+			v.MissingSecret = printable(r.rule.missing)
+		}
 		return refuse(reasonIncomplete, joined(r.rule.faults))
 	}
 	b := newBuilder(c, r)
 	b.build()
+	if len(b.external)+len(b.faults) == 1 {
+		v.MissingSecret = printable(b.missing)
+	}
 	switch {
 	case len(b.external) > 0:
 		return refuse(reasonExternalInvalid, joined(b.external))
+	case b.unread != "":
+		return refuse(reasonExternalUnread, b.unread)
 	case len(b.faults) > 0:
 		return refuse(reasonInvalid, joined(b.faults))
 	}
-	item, err := tsujiv1.Encode(&tsujiv1.Resource{
+	res := &tsujiv1.Resource{
 		Name: tsujiv1.RouteName(r.id.Namespace, r.id.Name),
 		Kind: &tsujiv1.Resource_Route{Route: b.route},
-	})
+	}
+	if b.route.GetExact() {
+		res.RequiredFeatures = []string{tsujiv1.FeatureExactPath}
+	}
+	item, err := tsujiv1.Encode(res)
 	if err != nil {
 		return refuse(reasonInvalid, err.Error())
 	}
 	v.Admitted = true
+	slices.Sort(b.setBy)
+	v.SetBy = slices.Compact(b.setBy)
 	for _, w := range b.warnings {
 		v.Warnings = append(v.Warnings, printable(w))
 	}

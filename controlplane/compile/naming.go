@@ -100,18 +100,20 @@ func (n naming) equal(o naming) bool {
 		slices.Equal(n.overridden, o.overridden) && slices.Equal(n.allowed, o.allowed) && slices.Equal(n.denied, o.denied)
 }
 
-// hostOf returns the host that a Route asks for, or is given; empty: none.
+// hostOf returns the host that a Route asks for, or is given, and by which field or annotation; empty: none.
 //
 // OpenShift's router: a host of its own, else one of its subdomain; over both goes the template if it is to.
-func (n naming) hostOf(r *routev1.Route) string {
-	host := r.Spec.Host
+func (n naming) hostOf(r *routev1.Route) (host, by string) {
+	if host, by = r.Spec.Host, "spec.host"; host == "" {
+		by = ""
+	}
 	if host == "" && r.Spec.Subdomain != "" && n.domain != "" {
-		host = r.Spec.Subdomain + "." + n.domain
+		host, by = r.Spec.Subdomain+"."+n.domain, "spec.subdomain"
 	}
 	if !n.template.given || host != "" && !n.override && !within(host, n.overridden) {
-		return host
+		return host, by
 	}
-	return n.template.expand(r.Namespace, r.Name)
+	return n.template.expand(r.Namespace, r.Name), annHostnameTemplate
 }
 
 // refuses tells why no Route may have a host; empty: one may. A wildcard has every host beside its own, and

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/tsuji-dev/tsuji/controlplane/cluster"
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 )
 
@@ -28,9 +29,12 @@ type route struct {
 	rule   *rule          // of the Ingress that it was made of; nil: it is an object of its own
 	object *routev1.Route // nil: it is gone, and is forgotten when it is judged
 
+	secretDeleted bool // the Secret that it names as its certificate was there, and is gone
+
 	// Where it stands, by stand.
 	selected bool     // whether it is this IngressController's at all
 	host     string   // the host that it asks for or was given
+	hostBy   string   // by which field or annotation
 	refusal  *refusal // why it may not claim its host; nil: it does
 
 	// What it claims, by claims: only changed there.
@@ -45,13 +49,23 @@ type route struct {
 	owned     []string // Certificates that are its own
 }
 
+// path is the path that it is routed by.
+func (r *route) path() string {
+	if r.rule != nil && r.rule.exact {
+		return r.object.Spec.Path
+	}
+	return cleanPath(r.object.Spec.Path)
+}
+
 // objects is a copy of what is compiled, indexed by what is asked of it. The objects are never modified.
 type objects struct {
 	routes             map[id]*route
 	services           map[id]service
 	slices             map[id]map[string]*discoveryv1.EndpointSlice // by Service, then name
 	secrets            map[id]*corev1.Secret
+	unread             map[id]string // why a Secret cannot be read that may be there
 	configMaps         map[id]*corev1.ConfigMap
+	unreadConfigMaps   map[id]string // the same of ConfigMaps
 	namespaces         map[string]*corev1.Namespace
 	ingressControllers map[id]*operatorv1.IngressController // of the one name, in whatever namespace
 
@@ -75,6 +89,8 @@ func newObjects() objects {
 		services:           map[id]service{},
 		slices:             map[id]map[string]*discoveryv1.EndpointSlice{},
 		secrets:            map[id]*corev1.Secret{},
+		unread:             map[id]string{},
+		unreadConfigMaps:   map[id]string{},
 		configMaps:         map[id]*corev1.ConfigMap{},
 		namespaces:         map[string]*corev1.Namespace{},
 		ingressControllers: map[id]*operatorv1.IngressController{},
@@ -102,6 +118,9 @@ func (o *objects) putRoute(k id, obj *routev1.Route) *route {
 	}
 	if s := externalCertificateOf(r.object); s != "" {
 		unlink(o.routesBySecret, id{Namespace: k.Namespace, Name: s}, r)
+	}
+	if externalCertificateOf(obj) != externalCertificateOf(r.object) {
+		r.secretDeleted = false
 	}
 	r.object = obj
 	delete(o.routesByServiceCA, k)
@@ -177,20 +196,28 @@ func (o *objects) slicesOf(service id) []*discoveryv1.EndpointSlice {
 	return sorted
 }
 
-func (o *objects) putSecret(k id, obj *corev1.Secret) {
-	if obj == nil {
-		delete(o.secrets, k)
-		return
+// putSecret takes a Secret, or that it cannot be read, nil if it is gone.
+func (o *objects) putSecret(k id, obj any) {
+	delete(o.secrets, k)
+	delete(o.unread, k)
+	switch s := obj.(type) {
+	case *corev1.Secret:
+		o.secrets[k] = s
+	case *cluster.Unread:
+		o.unread[k] = s.Why
 	}
-	o.secrets[k] = obj
 }
 
-func (o *objects) putConfigMap(k id, obj *corev1.ConfigMap) {
-	if obj == nil {
-		delete(o.configMaps, k)
-		return
+// putConfigMap takes a ConfigMap, or that it cannot be read, nil if it is gone.
+func (o *objects) putConfigMap(k id, obj any) {
+	delete(o.configMaps, k)
+	delete(o.unreadConfigMaps, k)
+	switch m := obj.(type) {
+	case *corev1.ConfigMap:
+		o.configMaps[k] = m
+	case *cluster.Unread:
+		o.unreadConfigMaps[k] = m.Why
 	}
-	o.configMaps[k] = obj
 }
 
 func (o *objects) putNamespace(name string, obj *corev1.Namespace) {

@@ -29,8 +29,12 @@ type builder struct {
 	serviceCA id
 	owned     []*tsujiv1.Resource
 
+	setBy []string // annotations and fields that an option is set by
+
 	faults   []string // why it is refused
 	external []string // why it is refused: its external certificate
+	unread   string   // why it is refused: the Secret with its certificate cannot be read
+	missing  string   // the Secret that is not there, which external tells
 	warnings []string // what its owner should know although it is served
 }
 
@@ -42,12 +46,17 @@ func newBuilder(c *Compiler, r *route) *builder {
 			Name:        r.id.Name,
 			Host:        r.host,
 			Wildcard:    r.object.Spec.WildcardPolicy == routev1.WildcardPolicySubdomain,
-			Path:        cleanPath(r.object.Spec.Path),
+			Path:        r.path(),
+			Exact:       r.rule != nil && r.rule.exact,
 			Termination: terminationOf(r.object.Spec.TLS),
 		},
 	}
+	if r.hostBy != "" {
+		b.inForce(r.hostBy)
+	}
 	if r.rule != nil {
 		b.warnings = slices.Clone(r.rule.warnings)
+		b.inForce(r.rule.setBy...)
 	}
 	return b
 }
@@ -129,7 +138,11 @@ func (b *builder) backends() {
 		b.fault(invalid("spec.alternateBackends", strconv.Itoa(n), fmt.Sprintf("cannot specify more than %d alternate backends", maxAlternateBackends)))
 		return
 	}
-	b.backend("spec.to", spec.To, port)
+	to := "spec.to"
+	if b.rule != nil {
+		to = b.rule.field + ".backend.service"
+	}
+	b.backend(to, spec.To, port)
 	for i, t := range spec.AlternateBackends {
 		b.backend(fmt.Sprintf("spec.alternateBackends[%d]", i), t, port)
 	}

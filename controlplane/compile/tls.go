@@ -36,6 +36,9 @@ func (b *builder) tls() {
 
 func (b *builder) insecurePolicy(tls *routev1.TLSConfig) {
 	const field = "spec.tls.insecureEdgeTerminationPolicy"
+	if b.rule == nil && tls.InsecureEdgeTerminationPolicy != "" {
+		b.inForce(field)
+	}
 	switch p := tls.InsecureEdgeTerminationPolicy; {
 	case p == "" || p == routev1.InsecureEdgeTerminationPolicyNone:
 		b.route.InsecurePolicy = tsujiv1.InsecurePolicy_INSECURE_POLICY_NONE
@@ -90,6 +93,9 @@ func (b *builder) destination(tls *routev1.TLSConfig) {
 		b.fault(redacted("destinationCACertificate", fault))
 		return
 	}
+	if b.rule == nil {
+		b.inForce("spec.tls.destinationCACertificate")
+	}
 	name := tsujiv1.CertificateName(b.id.Namespace, tsujiv1.FromDestinationCA, b.id.Name)
 	b.route.DestinationTls = &tsujiv1.DestinationTLS{Verify: true, Ca: name}
 	b.owned = append(b.owned, bundleResource(name, bundle))
@@ -112,7 +118,9 @@ func (c *Compiler) caBundle(k id) (bundle []byte, fault string) {
 		key = serviceCAKey
 	}
 	m := c.objects.configMaps[k]
-	switch {
+	switch unread := c.objects.unreadConfigMaps[k]; {
+	case m == nil && unread != "":
+		return nil, fmt.Sprintf("ConfigMap %s cannot be read: %s", k, unread)
 	case m == nil:
 		return nil, fmt.Sprintf("configmaps %q not found in namespace %s", k.Name, k.Namespace)
 	case m.Data[key] == "":
@@ -137,8 +145,8 @@ func (c *Compiler) changeServiceCA(d *dirty) {
 // serviceCertificates has endpoints verified as what the cluster itself signs: each for the name of its
 // Service. A CA that cannot be read refuses the Route: what was verified must not cease to be.
 func (b *builder) serviceCertificates() {
-	m := b.c.objects.configMaps[serviceCA]
-	if m == nil || m.Data[serviceCAKey] == "" {
+	m, unread := b.c.objects.configMaps[serviceCA], b.c.objects.unreadConfigMaps[serviceCA]
+	if unread == "" && (m == nil || m.Data[serviceCAKey] == "") {
 		b.warn("spec.tls.destinationCACertificate is empty, and there is no ConfigMap %s: the certificates of the endpoints are not verified", serviceCA)
 		return
 	}
@@ -164,6 +172,7 @@ func (b *builder) certificate(tls *routev1.TLSConfig) {
 		}
 		b.externalCertificate(external, tls.CACertificate, own)
 	case tls.Certificate != "":
+		b.inForce("spec.tls.certificate")
 		p := b.c.crypto.pair(tls.Certificate, tls.Key, tls.CACertificate)
 		for _, f := range p.faults {
 			b.fault(redacted(f.field, f.detail))
@@ -202,16 +211,20 @@ func (b *builder) externalCertificate(name, ca, own string) {
 			b.external = append(b.external, fmt.Sprintf("%s: Forbidden: router serviceaccount does not have permission to %s this secret", field, verb))
 		}
 	}
-	secret := b.c.objects.secrets[k]
+	secret, unread := b.c.objects.secrets[k], b.c.objects.unread[k]
 	switch {
+	case secret == nil && unread != "":
+		b.unread = fmt.Sprintf("%s: secrets %q cannot be read: %s", field, name, unread)
 	case secret == nil:
+		b.missing = name
 		b.external = append(b.external, fmt.Sprintf("%s: Not found: %s", field, quoted(fmt.Sprintf("secrets %q not found", name))))
 	case secret.Type != corev1.SecretTypeTLS:
 		b.external = append(b.external, invalid(field, name, fmt.Sprintf("secret of type %q required", corev1.SecretTypeTLS)))
 	}
-	if len(b.external) > 0 {
+	if len(b.external) > 0 || b.unread != "" {
 		return
 	}
+	b.inForce(field)
 	p := b.c.secretPair(secret, ca)
 	for _, f := range p.faults {
 		switch f.field {

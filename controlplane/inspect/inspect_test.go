@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -451,6 +452,51 @@ func TestStatus(t *testing.T) {
 	if d := cmp.Diff(want, got, protocmp.Transform()); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
+}
+
+// What an operator is called for is in the metrics: faults, refused Routes, and routers that do not have what they should.
+func TestMetrics(t *testing.T) {
+	w := start(t, 5)
+	expect := func(what, want string) {
+		t.Helper()
+		if err := testutil.CollectAndCompare(w.server, strings.NewReader(want)); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	help := func(name, text string) string { return "# HELP " + name + " " + text + "\n# TYPE " + name + " gauge\n" }
+	const routersHelp = "Routers that follow this replica, or did lately, by state: current, behind, refused (it refused a version, and has acked none since) or gone."
+	const routesHelp = "Routes by verdict, those made of Ingresses included: admitted or refused."
+	synced := help("tsuji_source_synced", "Whether the source was read whole; nothing is served before.")
+	faults := help("tsuji_source_faults", "What is wrong in the source now, held drops of Routes included: tsuji status tells what to do.")
+	expect("at first", help("tsuji_routes", routesHelp)+"tsuji_routes{verdict=\"admitted\"} 0\ntsuji_routes{verdict=\"refused\"} 0\n"+
+		faults+"tsuji_source_faults 0\n"+synced+"tsuji_source_synced 0\n")
+
+	old := w.publish("default", 1, route("a", "a"))
+	now := w.publish("default", 2, route("a", "b"))
+	for zone, acked := range map[string]snapshot.Version{"tok04": now, "tok05": old, "tok06": old} {
+		m := w.fleet.Connect(fleet.Router{IngressController: "default", Zone: zone, Name: zone + "-1", Instance: "i"}, epoch)
+		m.Acked(acked, epoch)
+		if zone == "tok06" {
+			m.Refused(&tsujiv1.Refusal{Version: now.String()}, epoch)
+		}
+	}
+	w.fleet.Connect(fleet.Router{IngressController: "default", Zone: "tok04", Name: "tok04-2", Instance: "i"}, epoch).Disconnected(epoch)
+	w.observe("default", nil, verdict("default", "ns", "a", true), verdict("default", "ns", "b", false))
+	w.server.SetFaults([]cluster.Fault{{Place: "a.yaml"}})
+	w.server.SetSynced()
+	routers := help("tsuji_routers", routersHelp)
+	for _, zone := range []string{"tok04", "tok05", "tok06"} {
+		for _, state := range []string{"behind", "current", "gone", "refused"} {
+			n := 0
+			switch zone + " " + state {
+			case "tok04 current", "tok04 gone", "tok05 behind", "tok06 refused":
+				n = 1
+			}
+			routers += fmt.Sprintf("tsuji_routers{ingress_controller=\"default\",state=%q,zone=%q} %d\n", state, zone, n)
+		}
+	}
+	expect("later", routers+help("tsuji_routes", routesHelp)+"tsuji_routes{verdict=\"admitted\"} 1\ntsuji_routes{verdict=\"refused\"} 1\n"+
+		faults+"tsuji_source_faults 1\n"+synced+"tsuji_source_synced 1\n")
 }
 
 // Questions and changes may come at once.

@@ -114,7 +114,7 @@ func (s *Server) find(controller, version string) (snapshot.Snapshot, error) {
 	}
 	switch found := s.c.Board.Find(controller, version); len(found) {
 	case 0:
-		return snapshot.Snapshot{}, status.Errorf(codes.NotFound, "version %.200q of ingress_controller %q is not held, or never was: ListSnapshots tells those that are", version, controller)
+		return snapshot.Snapshot{}, status.Errorf(codes.NotFound, "version %.200q of ingress_controller %q is not held, or never was: ListSnapshots (tsuji snapshots) tells those that are", version, controller)
 	case 1:
 		return found[0], nil
 	default:

@@ -126,16 +126,17 @@ func TestNothingIsPublishedYet(t *testing.T) {
 	c.told("< commit v7 of 0 base nothing")
 }
 
-// Whole snapshots are sent to so many streams at a time; one that waits is served in the end.
+// Whole snapshots are sent to so many streams at a time; one that waits is served when another was sent all.
 func TestFirstSyncsWaitForEachOther(t *testing.T) {
 	t.Parallel()
-	r := newReplica(t, func(c *xds.Config) { c.FirstSyncs = 1; c.PartBytes = 200; c.SyncTimeout = time.Second })
+	r := newReplica(t, func(c *xds.Config) { c.FirstSyncs = 1; c.PartBytes = 200; c.SyncTimeout = time.Hour })
 	r.publish("route/a/1=x", "route/a/2=x")
-	halfway := r.router("tok04", "halfway")
-	halfway.connect("")
-	halfway.receive() // and never answers
-	c := r.router("tok04", "r1")
+	first, c := r.router("tok04", "first"), r.router("tok04", "r1")
+	first.connect("")
+	first.receive()
 	c.connect("")
+	eventually(t, "the second waits", func() bool { return r.count("full_syncs_waiting") == 1 })
+	first.ack() // of all parts but the last
 	c.receive()
 	c.ack()
 	c.receive()
@@ -145,9 +146,26 @@ func TestFirstSyncsWaitForEachOther(t *testing.T) {
 		> ack
 		< +route/a/2 commit v1 of 2 base nothing
 		> ack`)
-	if got := r.count("full_sync_waits_total"); got != 1 {
-		t.Errorf("%v waited", got)
+	if entered, waiting := r.count("full_sync_waits_total", "outcome=entered"), r.count("full_syncs_waiting"); entered != 1 || waiting != 0 {
+		t.Errorf("%v had their turn, %v wait", entered, waiting)
 	}
+}
+
+// A stream that is slow over its whole snapshot does not hold up who waits for longer than a time.
+func TestFirstSyncsWaitForNobodySlow(t *testing.T) {
+	t.Parallel()
+	r := newReplica(t, func(c *xds.Config) { c.FirstSyncs = 1; c.PartBytes = 200; c.SyncTimeout = 10 * time.Millisecond })
+	r.publish("route/a/1=x", "route/a/2=x")
+	slow, c := r.router("tok04", "slow"), r.router("tok04", "r1")
+	slow.connect("")
+	slow.receive() // and never answers
+	c.connect("")
+	c.receive()
+	c.ack()
+	c.receive()
+	c.ack()
+	r.becomes("tok04/r1 connected=true sent=v1 acked=v1 resources=2\n" +
+		"tok04/slow connected=true sent=nothing acked=nothing resources=1\n")
 }
 
 // A replica that stops ends its streams with a status that sends routers elsewhere, and takes no more.

@@ -14,6 +14,7 @@ type Metrics struct {
 	nacks     *prometheus.CounterVec
 	stale     prometheus.Counter
 	fullSyncs prometheus.Counter
+	syncing   prometheus.Gauge
 	syncWaits *prometheus.CounterVec
 	lagging   prometheus.Gauge
 	lagWaits  *prometheus.CounterVec
@@ -41,6 +42,7 @@ func NewMetrics() *Metrics {
 		nacks:     counters("nacks_total", "Versions that routers refused, by class.", "class"),
 		stale:     counter("stale_answers_total", "Requests that answered nothing that was on its way."),
 		fullSyncs: counter("full_syncs_total", "Series that were sent whole, with no base."),
+		syncing:   gauge("full_syncs_waiting", "Streams that wait now for their turn to be sent a whole series."),
 		syncWaits: counters("full_sync_waits_total", "Whole series that waited for others, by how that ended.", "outcome"),
 		lagging:   gauge("streams_lagging", "Streams that wait now for this replica to catch up with what their routers have."),
 		lagWaits:  counters("lag_waits_total", "Streams that waited for this replica to catch up, by how that ended.", "outcome"),
@@ -64,6 +66,6 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 func (m *Metrics) all() []prometheus.Collector {
 	return []prometheus.Collector{
 		m.streams, m.ended, m.responses, m.resources, m.removed, m.bytes,
-		m.acks, m.nacks, m.stale, m.fullSyncs, m.syncWaits, m.lagging, m.lagWaits,
+		m.acks, m.nacks, m.stale, m.fullSyncs, m.syncing, m.syncWaits, m.lagging, m.lagWaits,
 	}
 }

@@ -159,11 +159,11 @@ func readObserved(s *structpb.Struct) (*tsujiv1.Observed, error) {
 func disagree(certificate, node identity.ID) string {
 	switch {
 	case certificate.IngressController != node.IngressController:
-		return "node.cluster is another ingress controller than the certificate's"
+		return "node.cluster (routerd --ingress-controller) is another ingress controller than the certificate's"
 	case certificate.Zone != node.Zone:
-		return "node.locality.zone is another zone than the certificate's"
+		return "node.locality.zone (routerd --zone) is another zone than the certificate's"
 	case certificate.Name != "" && certificate.Name != node.Name:
-		return "node.id is another name than the certificate's"
+		return "node.id (routerd --name) is another name than the certificate's"
 	default:
 		return ""
 	}

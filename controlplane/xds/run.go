@@ -145,6 +145,8 @@ func (s *session) enter(ctx context.Context) {
 	default:
 		timer := time.NewTimer(s.server.config.SyncTimeout)
 		defer timer.Stop()
+		s.server.metrics.syncing.Inc()
+		defer s.server.metrics.syncing.Dec()
 		select {
 		case s.server.slots <- struct{}{}:
 			s.server.metrics.syncWaits.WithLabelValues("entered").Inc()

@@ -235,7 +235,7 @@ func (p *Process) owner(conn net.Conn) (int, error) {
 // Reload makes the master start a new worker from the files, and waits until that one answers on the
 // admin socket. It returns the connection to that one. The old worker goes on until its connections have ended. When HAProxy
 // refuses its configuration the error is a *CheckError, and the old worker serves as before. When there is
-// nobody to ask it is ErrGone.
+// nobody to ask it is ErrGone. When the master ends instead of an answer, Exited is closed on return.
 //
 // Since 2.7 HAProxy says how the reload went when it is done. Before, it says nothing and is looked at until the
 // master has counted one more reload: check the configuration first, which finds nearly all that can fail.
@@ -243,11 +243,23 @@ func (p *Process) Reload(ctx context.Context) (*Runtime, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.StartTimeout)
 	defer cancel()
 	rt, err := p.reload(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("reload HAProxy: %w", err)
+	var refused *CheckError
+	switch {
+	case err == nil:
+		return rt, nil
+	case errors.As(err, &refused) || errors.Is(err, ErrGone):
+	default:
+		select { // a master that ends breaks its connections first
+		case <-p.Exited():
+		case <-time.After(endPause):
+		case <-ctx.Done():
+		}
 	}
-	return rt, nil
+	return nil, fmt.Errorf("reload HAProxy: %w", err)
 }
+
+// endPause is more than it takes from the end of a master's connections to the end of the master.
+const endPause = time.Second
 
 func (p *Process) reload(ctx context.Context) (*Runtime, error) {
 	before, err := p.processes(ctx)

@@ -462,6 +462,35 @@ func brokenStory(t *testing.T, binary string) {
 	}
 }
 
+// A master that ends while it is asked to reload: who asked knows that it has ended, and may start another.
+func TestReloadOfAMasterThatEnds(t *testing.T) {
+	p, dir := setup(t, haproxytest.Binary(t), nil)
+	start(t, p)
+	socket := filepath.Join(dir, MasterSocket)
+	must(t, os.Remove(socket))
+	l, err := net.Listen("unix", socket)
+	must(t, err)
+	answered := make(chan error, 1)
+	go func() {
+		c, err := l.Accept()
+		if err == nil {
+			err = c.Close()
+		}
+		answered <- errors.Join(err, unix.Kill(p.master.pid, unix.SIGKILL))
+	}()
+	if _, err := p.Reload(t.Context()); err == nil {
+		t.Error("reloaded")
+	}
+	select {
+	case <-p.Exited():
+	default:
+		t.Error("it is not known that HAProxy has ended")
+	}
+	must(t, <-answered)
+	must(t, l.Close())
+	start(t, p)
+}
+
 // pause stops a process, and returns when each of its threads stands still.
 func pause(t *testing.T, pid int) {
 	t.Helper()

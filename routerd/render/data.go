@@ -227,6 +227,7 @@ func (d *data) rewrite() error {
 	}
 	n := len(path)
 	switch {
+	case d.route.spec.GetExact(): // nothing follows the path
 	case path == "/" && target == "/":
 		return nil
 	case path == "/":

@@ -2,6 +2,7 @@ package render
 
 import (
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 )
@@ -72,12 +73,12 @@ func redirectBackend(code uint32) string { return fmt.Sprintf("redirect:%d", cod
 // differs from "the longest path", the longest path is meant.
 func makeHost(k hostKey, routes map[string]*route, underPassthrough bool) *host {
 	h := &host{routes: sortedKeys(routes)}
-	all, tls := map[string]*route{}, map[string]*route{}
+	all, tls := newPaths(), newPaths()
 	for _, name := range h.routes {
 		r := routes[name]
-		put(all, r)
+		all.put(r)
 		if r.terminated() {
-			put(tls, r)
+			tls.put(r)
 		}
 		if r.passthrough() && h.passthrough == "" {
 			h.passthrough = r.backend
@@ -86,37 +87,52 @@ func makeHost(k hostKey, routes map[string]*route, underPassthrough bool) *host 
 			h.certs = append(h.certs, certLine{certificate: r.spec.GetCertificate(), host: k})
 		}
 	}
-	if h.passthrough == "" && len(tls) > 0 && underPassthrough {
+	if h.passthrough == "" && tls.len() > 0 && underPassthrough {
 		h.passthrough = noRoute
 	}
-	answerHTTP := func(path string) string { return httpAnswer(all, path) }
+	answerHTTP := httpAnswer
 	if k.wildcard {
-		answerHTTP = func(path string) string { return wildcardHTTPAnswer(all, path) }
+		answerHTTP = wildcardHTTPAnswer
 	}
-	h.http = entries(k.name, all, answerHTTP)
-	h.https = entries(k.name, tls, func(path string) string { return httpsAnswer(tls, path) })
+	h.http = all.entries(k.name, answerHTTP)
+	h.https = tls.entries(k.name, httpsAnswer)
 	slices.SortFunc(h.certs, func(a, b certLine) int { return strings.Compare(a.certificate, b.certificate) })
 	h.certs = slices.Compact(h.certs)
 	return h
 }
 
+// paths are routes of one host, by their path.
+type paths struct{ prefixes, exact map[string]*route }
+
+func newPaths() paths { return paths{prefixes: map[string]*route{}, exact: map[string]*route{}} }
+
+func (p paths) len() int { return len(p.prefixes) + len(p.exact) }
+
 // put adds a route under its path. Two of one path cannot be admitted; the first by name stays.
-func put(byPath map[string]*route, r *route) {
+func (p paths) put(r *route) {
+	byPath := p.prefixes
+	if r.spec.GetExact() {
+		byPath = p.exact
+	}
 	if _, taken := byPath[r.path]; !taken {
 		byPath[r.path] = r
 	}
 }
 
-// entries returns the entries of a host: for each path what answers below it, and for a path that ends in
-// "/" what answers the same path without, which is not below it though its key is.
-func entries(name string, byPath map[string]*route, answer func(path string) string) []entry {
-	m := make(map[string]string, len(byPath))
-	for path := range byPath {
+// entries returns the entries of a host: for each prefix what answers below it; and what answers one path alone,
+// which is an exact one, or for a prefix that ends in "/" the same without, which is not below it though its key is.
+func (p paths) entries(name string, answer func(routes iter.Seq[*route]) string) []entry {
+	m := make(map[string]string, p.len())
+	alone := func(path string) { m[name+path+"/"+pathEnd] = answer(p.at(path)) }
+	for path := range p.prefixes {
 		below := strings.TrimSuffix(path, "/") + "/"
-		m[name+below] = answer(below)
+		m[name+below] = answer(p.below(below))
 		if path != "/" && strings.HasSuffix(path, "/") {
-			m[name+path+pathEnd] = answer(strings.TrimSuffix(path, "/"))
+			alone(strings.TrimSuffix(path, "/"))
 		}
+	}
+	for path := range p.exact {
+		alone(path)
 	}
 	list := make([]entry, 0, len(m))
 	for _, k := range sortedKeys(m) {
@@ -125,17 +141,28 @@ func entries(name string, byPath map[string]*route, answer func(path string) str
 	return list
 }
 
-// matching yields the routes that a path matches, the longest first.
+// at yields the routes that a path matches, the longest first: the one that has exactly this path before those that
+// have it as a prefix.
+func (p paths) at(path string) iter.Seq[*route] {
+	return func(yield func(*route) bool) {
+		if r := p.exact[path]; r != nil && !yield(r) {
+			return
+		}
+		p.below(path)(yield)
+	}
+}
+
+// below yields the routes of whose prefixes a path is one or is below one, the longest first.
 //
 // OpenShift's router: a path matches itself and what follows it after a "/"; one that ends in "/" matches
 // what begins with it.
-func matching(byPath map[string]*route, path string) func(yield func(*route) bool) {
+func (p paths) below(path string) iter.Seq[*route] {
 	return func(yield func(*route) bool) {
 		for n := len(path); n > 0; n-- {
 			if n < len(path) && path[n] != '/' && path[n-1] != '/' {
 				continue
 			}
-			if r := byPath[path[:n]]; r != nil && !yield(r) {
+			if r := p.prefixes[path[:n]]; r != nil && !yield(r) {
 				return
 			}
 		}
@@ -143,9 +170,9 @@ func matching(byPath map[string]*route, path string) func(yield func(*route) boo
 }
 
 // httpAnswer says what answers plain HTTP on an exact host.
-func httpAnswer(byPath map[string]*route, path string) string {
+func httpAnswer(routes iter.Seq[*route]) string {
 	answer := noRoute
-	for r := range matching(byPath, path) {
+	for r := range routes {
 		if c := r.redirect(); c != 0 && answer == noRoute {
 			return redirectBackend(c)
 		}
@@ -159,23 +186,23 @@ func httpAnswer(byPath map[string]*route, path string) string {
 
 // wildcardHTTPAnswer says what answers plain HTTP under a wildcard: first where the exact host has no route,
 // then where it has one that is not served over plain HTTP.
-func wildcardHTTPAnswer(byPath map[string]*route, path string) string {
+func wildcardHTTPAnswer(routes iter.Seq[*route]) string {
 	plain := noRoute
-	for r := range matching(byPath, path) {
+	for r := range routes {
 		if r.plain() {
 			plain = r.backend
 			break
 		}
 	}
-	first := httpAnswer(byPath, path)
+	first := httpAnswer(routes)
 	if first == notPlain {
 		first = noRoute
 	}
 	return first + "|" + plain
 }
 
-func httpsAnswer(byPath map[string]*route, path string) string {
-	for r := range matching(byPath, path) {
+func httpsAnswer(routes iter.Seq[*route]) string {
+	for r := range routes {
 		return r.backend
 	}
 	return noRoute

@@ -14,7 +14,8 @@ import (
 )
 
 // oracle answers as OpenShift's router does, from the routes: one expression for each, the exact hosts
-// before the wildcards, and of those that match the one with the longest path.
+// before the wildcards, and of those that match the one with the longest path. An exact path, which OpenShift does
+// not have, has nothing after it, and comes before the same path as a prefix.
 type oracle []*tsujiv1.Route
 
 func expression(r *tsujiv1.Route) *regexp.Regexp {
@@ -25,6 +26,8 @@ func expression(r *tsujiv1.Route) *regexp.Regexp {
 	}
 	path, sub := regexp.QuoteMeta(r.GetPath()), `(/.*)?`
 	switch {
+	case r.GetExact():
+		sub = ""
 	case strings.Trim(r.GetPath(), "/") == "":
 		path = ""
 	case strings.HasSuffix(r.GetPath(), "/"):
@@ -51,7 +54,13 @@ func (o oracle) first(base string, wanted func(*tsujiv1.Route) bool) *tsujiv1.Ro
 			}
 			return 1
 		}
-		return cmp.Compare(len(b.GetPath()), len(a.GetPath()))
+		if n := cmp.Compare(len(b.GetPath()), len(a.GetPath())); n != 0 {
+			return n
+		}
+		if a.GetExact() {
+			return -1
+		}
+		return 1
 	})
 }
 
@@ -158,7 +167,8 @@ func TestMapsAnswerAsOpenShift(t *testing.T) {
 					r.InsecurePolicy = none
 				}
 			}
-			if strings.Trim(r.GetPath(), "/") == "" {
+			r.Exact = r.GetTermination() != passthrough && rapid.IntRange(0, 2).Draw(rt, "exact") == 0
+			if !r.GetExact() && strings.Trim(r.GetPath(), "/") == "" {
 				r.Path = "/"
 			}
 			r.Wildcard = rapid.IntRange(0, 3).Draw(rt, "wildcard") == 0 && strings.Contains(r.GetHost(), ".")
@@ -166,6 +176,9 @@ func TestMapsAnswerAsOpenShift(t *testing.T) {
 			key := r.GetHost() + r.GetPath()
 			if r.GetWildcard() {
 				key = "*." + parent + r.GetPath()
+			}
+			if r.GetExact() {
+				key += " exactly"
 			}
 			if used[key] { // not admitted
 				continue

@@ -14,7 +14,7 @@ type route struct {
 	resource string
 	spec     *tsujiv1.Route
 	host     hostKey
-	path     string // with all paths of slashes only as "/"
+	path     string // of a prefix, with all paths of slashes only as "/"
 	backend  string
 	limits   []string // what every server says of health checks and connections; depends on spec alone
 	entries  []Entry  // in the maps of options, by file and key; depends on spec alone
@@ -83,7 +83,7 @@ func newRoute(resource string, spec *tsujiv1.Route, v Version) (*route, error) {
 		}
 		r.host = hostKey{name: parent, wildcard: true}
 	}
-	if strings.Trim(r.path, "/") == "" {
+	if !spec.GetExact() && strings.Trim(r.path, "/") == "" {
 		r.path = "/"
 	}
 	if c := spec.GetRedirectCode(); c != 0 && !slices.Contains(redirectCodes, c) {

@@ -52,9 +52,42 @@ func lookupStory(t *testing.T, binary string) {
 	add(simple("strip", "r.example", "/app", insecure, unset)).Rewrite = &tsujiv1.PathRewrite{Target: "/"}
 	add(simple("replace", "r.example", "/old", insecure, unset)).Rewrite = &tsujiv1.PathRewrite{Target: "/new%41"}
 	add(simple("prepend", "r.example", "/", insecure, unset)).Rewrite = &tsujiv1.PathRewrite{Target: "/base"}
+	for name, path := range map[string]string{"is-root": "/", "is-foo": "/foo", "is-foo-slash": "/foo/", "is-deep": "/x/y"} {
+		add(simple(name, "e.example", path, insecure, unset)).Exact = true
+	}
+	add(simple("e-foo", "e.example", "/foo", insecure, unset)).Rewrite = &tsujiv1.PathRewrite{Target: "/prefix"}
+	add(simple("is-secret", "e.example", "/foo/secret", edge, redirect)).Exact = true
+	r := add(simple("is-rewritten", "e.example", "/from", insecure, unset))
+	r.Exact, r.Rewrite = true, &tsujiv1.PathRewrite{Target: "/to"}
+	r = add(simple("is-wild", "any.u.example", "/wild", insecure, unset))
+	r.Exact, r.Wildcard = true, true
 	rt := start(t, binary, jailed(options()), resources...)
 
 	for _, c := range []struct{ url, host, want string }{
+		{"http://e.example/", "", "is-root /"},
+		{"http://e.example/?q", "E.example.:80", "is-root /?q"},
+		{"http://e.example//", "", "503"},
+		{"http://e.example/bar", "", "503"},
+		{"http://e.example/foo", "", "is-foo /foo"},
+		{"http://e.example/foo?/bar", "", "is-foo /foo?/bar"},
+		{"http://e.example/foo/", "", "is-foo-slash /foo/"},
+		{"http://e.example/foo//", "", "e-foo /prefix//"},
+		{"http://e.example/foo/x", "", "e-foo /prefix/x"},
+		{"http://e.example/foo/secret", "", "302 https://e.example/foo/secret"},
+		{"http://e.example/foo/secret/", "", "e-foo /prefix/secret/"},
+		{"http://e.example/foox", "", "503"},
+		{"http://e.example/Foo", "", "503"},
+		{"http://e.example/x/y", "", "is-deep /x/y"},
+		{"http://e.example/x", "", "503"},
+		{"http://e.example/x/y/", "", "503"},
+		{"http://e.example/x/y%2F", "", "503"},
+		{"http://e.example/from?q", "", "is-rewritten /to?q"},
+		{"http://e.example/from/x", "", "503"},
+		{"https://e.example/foo/secret", "", "is-secret /foo/secret"},
+		{"https://e.example/foo/secret/x", "", "503"},
+		{"http://b.u.example/wild", "", "is-wild /wild"},
+		{"http://b.u.example/wild/", "", "503"},
+		{"http://b.u.example/", "", "503"},
 		{"http://a.example/", "", "root /"},
 		{"http://a.example/apix", "", "root /apix"},
 		{"http://a.example/api", "", "api /api"},
@@ -114,6 +147,10 @@ func lookupStory(t *testing.T, binary string) {
 		{"GET / HTTP/1.1\r\nHost: a.example, b.example\r\n\r\n", twoHosts},
 		{"GET http://a.example/api HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n", "200"},
 		{"OPTIONS * HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n", "200"},
+		{"GET http://e.example/foo HTTP/1.1\r\nHost: e.example\r\nConnection: close\r\n\r\n", "200"},
+		{"GET http://e.example HTTP/1.1\r\nHost: e.example\r\nConnection: close\r\n\r\n", "200"}, // an empty path is "/"
+		{"OPTIONS * HTTP/1.1\r\nHost: e.example\r\nConnection: close\r\n\r\n", "503"},
+		{"GET /foo/# HTTP/1.1\r\nHost: e.example\r\nConnection: close\r\n\r\n", "400"},
 		{"POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length:\r\n\r\n", "4"},
 	} {
 		if got := rt.raw(c.request); !strings.HasPrefix(strings.TrimPrefix(strings.TrimPrefix(got, "HTTP/1.1 "), "HTTP/1.0 "), c.want) {

@@ -181,7 +181,11 @@ func (c *Client) Run(ctx context.Context) error {
 		pause := c.pause(failures)
 		failures++
 		c.failed(server, err, failures)
-		c.log.Warn("not following the control plane; what is in force stays", "server", server, "error", err, "next_attempt_in", pause.Round(time.Millisecond))
+		stays := "what is in force stays"
+		if _, ok := c.conf.Applier.InForce(); !ok {
+			stays = "nothing is in force yet"
+		}
+		c.log.Warn("not following the control plane; "+stays, "server", server, "error", err, "next_attempt_in", pause.Round(time.Millisecond))
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):

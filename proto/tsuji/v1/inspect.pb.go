@@ -522,7 +522,15 @@ type RouteVerdict struct {
 	// that does not exist.
 	Warnings []string `protobuf:"bytes,10,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	// What the Route was made of, if there is no Route object of that namespace and name; else absent.
-	Source        *RouteSource `protobuf:"bytes,11,opt,name=source,proto3" json:"source,omitempty"`
+	Source *RouteSource `protobuf:"bytes,11,opt,name=source,proto3" json:"source,omitempty"`
+	// What of the object sets its host or an option, sorted: fields by their path ("spec.host"), annotations by
+	// their name. One that is not understood, or has no effect on this Route, is not among them. An annotation of
+	// the IngressController is, if the host is by it. Only of a Route that is served.
+	SetBy []string `protobuf:"bytes,12,rep,name=set_by,json=setBy,proto3" json:"set_by,omitempty"`
+	// The name of the Secret for want of which the Route is refused, if that is all that is wrong with it.
+	MissingSecret string `protobuf:"bytes,13,opt,name=missing_secret,json=missingSecret,proto3" json:"missing_secret,omitempty"`
+	// Whether the path is matched as it stands, and nothing below it.
+	Exact         bool `protobuf:"varint,14,opt,name=exact,proto3" json:"exact,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -632,6 +640,27 @@ func (x *RouteVerdict) GetSource() *RouteSource {
 		return x.Source
 	}
 	return nil
+}
+
+func (x *RouteVerdict) GetSetBy() []string {
+	if x != nil {
+		return x.SetBy
+	}
+	return nil
+}
+
+func (x *RouteVerdict) GetMissingSecret() string {
+	if x != nil {
+		return x.MissingSecret
+	}
+	return ""
+}
+
+func (x *RouteVerdict) GetExact() bool {
+	if x != nil {
+		return x.Exact
+	}
+	return false
 }
 
 // RouteSource is a part of an object that a Route was made of.
@@ -1264,7 +1293,7 @@ const file_tsuji_v1_inspect_proto_rawDesc = "" +
 	"page_token\x18\x05 \x01(\tR\tpageToken\"l\n" +
 	"\x12ListRoutesResponse\x12.\n" +
 	"\x06routes\x18\x01 \x03(\v2\x16.tsuji.v1.RouteVerdictR\x06routes\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xe9\x02\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xbd\x03\n" +
 	"\fRouteVerdict\x12-\n" +
 	"\x12ingress_controller\x18\x01 \x01(\tR\x11ingressController\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x12\n" +
@@ -1277,7 +1306,10 @@ const file_tsuji_v1_inspect_proto_rawDesc = "" +
 	"\amessage\x18\t \x01(\tR\amessage\x12\x1a\n" +
 	"\bwarnings\x18\n" +
 	" \x03(\tR\bwarnings\x12-\n" +
-	"\x06source\x18\v \x01(\v2\x15.tsuji.v1.RouteSourceR\x06source\"K\n" +
+	"\x06source\x18\v \x01(\v2\x15.tsuji.v1.RouteSourceR\x06source\x12\x15\n" +
+	"\x06set_by\x18\f \x03(\tR\x05setBy\x12%\n" +
+	"\x0emissing_secret\x18\r \x01(\tR\rmissingSecret\x12\x14\n" +
+	"\x05exact\x18\x0e \x01(\bR\x05exact\"K\n" +
 	"\vRouteSource\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +

@@ -23,6 +23,12 @@ const (
 	CommitName   = "commit"
 )
 
+// FeatureExactPath is required of a router by a Route whose path is exact.
+const FeatureExactPath = "exact-path"
+
+// Features are those that the routers of this release have.
+func Features() []string { return []string{FeatureExactPath} }
+
 // AnyPort is the port of an Endpoints resource for routes that name no target port.
 const AnyPort = "*"
 

@@ -275,7 +275,8 @@ type Route struct {
 	Host string `protobuf:"bytes,3,opt,name=host,proto3" json:"host,omitempty"`
 	// Whether the route answers every host that shares the host's parent domain, one label deep.
 	Wildcard bool `protobuf:"varint,4,opt,name=wildcard,proto3" json:"wildcard,omitempty"`
-	// The path prefix, matched on segment boundaries; always begins with "/", and "/" matches all.
+	// The path prefix, matched on segment boundaries; always begins with "/", and "/" matches all. If exact, the
+	// path itself.
 	Path string `protobuf:"bytes,5,opt,name=path,proto3" json:"path,omitempty"`
 	// Where TLS ends.
 	Termination Termination `protobuf:"varint,6,opt,name=termination,proto3,enum=tsuji.v1.Termination" json:"termination,omitempty"`
@@ -317,8 +318,11 @@ type Route struct {
 	MaxConnectionsPerEndpoint uint32 `protobuf:"varint,24,opt,name=max_connections_per_endpoint,json=maxConnectionsPerEndpoint,proto3" json:"max_connections_per_endpoint,omitempty"`
 	// Whether header names are written to the endpoint in the case that the Settings list.
 	AdjustHeaderCase bool `protobuf:"varint,25,opt,name=adjust_header_case,json=adjustHeaderCase,proto3" json:"adjust_header_case,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Whether the path is matched as it stands, and nothing below it. A resource that has this requires the
+	// feature "exact-path": a router that does not know the field would serve what is below, too.
+	Exact         bool `protobuf:"varint,26,opt,name=exact,proto3" json:"exact,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Route) Reset() {
@@ -522,6 +526,13 @@ func (x *Route) GetMaxConnectionsPerEndpoint() uint32 {
 func (x *Route) GetAdjustHeaderCase() bool {
 	if x != nil {
 		return x.AdjustHeaderCase
+	}
+	return false
+}
+
+func (x *Route) GetExact() bool {
+	if x != nil {
+		return x.Exact
 	}
 	return false
 }
@@ -1157,7 +1168,7 @@ var File_tsuji_v1_route_proto protoreflect.FileDescriptor
 
 const file_tsuji_v1_route_proto_rawDesc = "" +
 	"\n" +
-	"\x14tsuji/v1/route.proto\x12\btsuji.v1\x1a\x1egoogle/protobuf/duration.proto\"\x89\t\n" +
+	"\x14tsuji/v1/route.proto\x12\btsuji.v1\x1a\x1egoogle/protobuf/duration.proto\"\x9f\t\n" +
 	"\x05Route\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -1185,7 +1196,8 @@ const file_tsuji_v1_route_proto_rawDesc = "" +
 	"\x10response_headers\x18\x16 \x03(\v2\x16.tsuji.v1.HeaderActionR\x0fresponseHeaders\x12M\n" +
 	"\x15health_check_interval\x18\x17 \x01(\v2\x19.google.protobuf.DurationR\x13healthCheckInterval\x12?\n" +
 	"\x1cmax_connections_per_endpoint\x18\x18 \x01(\rR\x19maxConnectionsPerEndpoint\x12,\n" +
-	"\x12adjust_header_case\x18\x19 \x01(\bR\x10adjustHeaderCase\"\\\n" +
+	"\x12adjust_header_case\x18\x19 \x01(\bR\x10adjustHeaderCase\x12\x14\n" +
+	"\x05exact\x18\x1a \x01(\bR\x05exact\"\\\n" +
 	"\n" +
 	"BackendRef\x12\x1c\n" +
 	"\tendpoints\x18\x01 \x01(\tR\tendpoints\x12\x16\n" +

@@ -1,0 +1,81 @@
+package routerd
+
+import (
+	"crypto/x509"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/tsuji-dev/tsuji/identity"
+)
+
+// good is a configuration with nothing wrong in it.
+func good() Config {
+	return Config{
+		Zone: "tok04", Name: "a", IngressController: "default", ControlPlane: []string{"controlplane.tsuji.svc:9400", "[::1]:9400", "unix:/run/cp.sock"},
+		TLS: identity.Files{Cert: "c", Key: "k", CA: "a"}, TrustDomain: "td", HTTP: []string{":80"}, HTTPS: []string{":443"}, Stats: []string{":1936"},
+		Admin: "127.0.0.1:9402", StateDir: "s", HAProxy: "haproxy",
+	}
+}
+
+// What is wrong with the flags is told before anything is begun, by the names of the flags.
+func TestValidate(t *testing.T) {
+	t.Parallel()
+	c := good()
+	if err := c.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	for want, damage := range map[string]func(*Config){
+		"--zone: want the zone": func(c *Config) { c.Zone = "" },
+		`letters, digits, dots, dashes and underscores in each, have "tok 04"`: func(c *Config) { c.Zone = "tok 04" },
+		`--control-plane "cp": want HOST:PORT`:                                 func(c *Config) { c.ControlPlane[1] = "cp" },
+		`--control-plane "cp:": want HOST:PORT`:                                func(c *Config) { c.ControlPlane[1] = "cp:" },
+		`--control-plane "cp:grpc": want HOST:PORT`:                            func(c *Config) { c.ControlPlane[1] = "cp:grpc" },
+		`--control-plane "cp:0": want HOST:PORT`:                               func(c *Config) { c.ControlPlane[1] = "cp:0" },
+		`--control-plane ":9400": want HOST:PORT`:                              func(c *Config) { c.ControlPlane[1] = ":9400" },
+		`--control-plane "unix:": want unix:PATH`:                              func(c *Config) { c.ControlPlane[1] = "unix:" },
+		"--https: :80 is given for --http already":                             func(c *Config) { c.HTTPS = []string{":443", ":80"} },
+		"--stats: :1936 is given for --stats already":                          func(c *Config) { c.Stats = []string{":1936", ":1936"} },
+		"--insecure is for loopback addresses only, not [::2]:9400":            func(c *Config) { c.Insecure, c.ControlPlane[1] = true, "[::2]:9400" },
+		"--tls-cert, --tls-key, --ca (or --insecure): mutual TLS":              func(c *Config) { c.TLS = identity.Files{} },
+		"--control-plane: want the address of at least one":                    func(c *Config) { c.ControlPlane = nil },
+		"--shutdown-delay, --drain-timeout: must not be negative":              func(c *Config) { c.DrainTimeout = -1 },
+	} {
+		c := good()
+		damage(&c)
+		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+}
+
+// A certificate with which control planes will turn the router away is known from the start.
+func TestCheckCertificate(t *testing.T) {
+	t.Parallel()
+	for uri, want := range map[string]string{
+		"spiffe://td/ingress/default/zone/tok04/router/a": "",
+		"spiffe://td/ingress/default/zone/tok04":          "",
+		"spiffe://td/ingress/default/zone/tok04/router/b": "say spiffe://td/ingress/default/zone/tok04/router/a: correct these",
+		"spiffe://td/ingress/default/zone/tok05":          "the certificate is for spiffe://td/ingress/default/zone/tok05, and",
+		"spiffe://td/ingress/other/zone/tok04":            "--ingress-controller=default",
+		"spiffe://td/operator/ada":                        "the certificate is for spiffe://td/operator/ada",
+		"spiffe://other/ingress/default/zone/tok04":       "(--trust-domain=td)",
+		"": "0 URI names",
+	} {
+		cert := &x509.Certificate{}
+		if uri != "" {
+			u, err := url.Parse(uri)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cert.URIs = []*url.URL{u}
+		}
+		c := good()
+		switch err := c.checkCertificate(cert); {
+		case want == "" && err != nil:
+			t.Errorf("%s: %v", uri, err)
+		case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
+			t.Errorf("%s: got %v, want %q", uri, err, want)
+		}
+	}
+}
