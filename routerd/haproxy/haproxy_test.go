@@ -399,7 +399,7 @@ func commandsStory(t *testing.T, binary string) {
 			t.Errorf("map: %q became %q, %v, %v", value, got, found, err)
 		}
 		entries, err := r.ShowMap(ctx, "maps/stamp.map")
-		if err != nil || len(entries) != 1 || entries[0] != (MapEntry{"version", value}) {
+		if err != nil || len(entries) != 1 || entries[0].Key != "version" || entries[0].Value != value {
 			t.Errorf("map: %q became %q, %v", value, entries, err)
 		}
 	}
