@@ -103,6 +103,21 @@ type knife struct {
 	at     int    // guarded by mu
 	count  int    // guarded by mu; -1: no change has been announced
 	before func() // guarded by mu
+
+	commands []string // guarded by mu; all that went by
+}
+
+// saw counts the commands that went by and hold a text.
+func (k *knife) saw(text string) int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	n := 0
+	for _, c := range k.commands {
+		if strings.Contains(c, text) {
+			n++
+		}
+	}
+	return n
 }
 
 func (k *knife) arm(at int, before func()) {
@@ -124,6 +139,7 @@ func (k *knife) disarm() bool {
 func (k *knife) sees(command string) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.commands = append(k.commands, strings.ReplaceAll(command, "\\", ""))
 	if !k.armed || k.count < 0 && !strings.Contains(command, "applying") {
 		return false
 	}
@@ -180,6 +196,45 @@ func (k *knife) pass(c, to net.Conn) {
 		}
 		if _, err := io.WriteString(to, line); err != nil {
 			return
+		}
+	}
+}
+
+// What still has a connection is not told to be deleted: HAProxy is asked whether it could be, and says no. Deletions
+// that were sent along would be tried after that all the same, and might succeed unnoticed.
+func TestNoDeletionBeforeItsTime(t *testing.T) {
+	t.Parallel()
+	binary := haproxytest.Binary(t)
+	if !haproxytest.AtLeast(t, binary, 3, 4) {
+		return // nothing is waited for there
+	}
+	w := newWorld(t, binary)
+	r := w.router(options{})
+	stays := serveEcho(t)
+	a := []*tsujiv1.Resource{route("a"), endpoints("a", serve(t, "a"))}
+	r.put(append(a, route("ws"), endpoints("ws", serveEcho(t)), route("gone"), endpoints("gone", stays))...)
+	one, two := w.websocket("ws.test"), w.websocket("gone.test")
+	one("hello")
+	two("hello")
+	k := w.knife()
+	r.forget(t)
+	r.put(append(a, route("ws"), endpoints("ws", serve(t, "b")))...)
+	eventually(t, "the janitor asks again and again", func() bool {
+		return k.saw("srv-removable be_http:ns:ws/") > 1 && k.saw("srv-removable be_http:ns:gone/") > 1
+	})
+	for _, command := range []string{"del server be_http:ns:ws/", "del server be_http:ns:gone/", "removable be_http:ns:gone\n", "del backend"} {
+		if n := k.saw(command); n != 0 {
+			t.Errorf("%d times %q", n, command)
+		}
+	}
+	one("still here")
+	two("still here")
+	one("")
+	two("")
+	eventually(t, "all is deleted", func() bool { return r.leaving("servers")+r.leaving("backends") == 0 })
+	for _, command := range []string{"del server be_http:ns:ws/", "del server be_http:ns:gone/", "del backend be_http:ns:gone\n"} {
+		if n := k.saw(command); n != 1 {
+			t.Errorf("%d times %q", n, command)
 		}
 	}
 }
