@@ -102,7 +102,7 @@ type knife struct {
 	armed  bool   // guarded by mu
 	at     int    // guarded by mu
 	count  int    // guarded by mu; -1: no change has been announced
-	before func() // guarded by mu
+	before func() // set while not armed
 
 	commands []string // guarded by mu; all that went by
 }
@@ -137,6 +137,14 @@ func (k *knife) disarm() bool {
 
 // sees looks at a command that goes by, and tells whether to break the connection before it.
 func (k *knife) sees(command string) bool {
+	cut := k.isAt(command)
+	if cut {
+		k.before()
+	}
+	return cut
+}
+
+func (k *knife) isAt(command string) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.commands = append(k.commands, strings.ReplaceAll(command, "\\", ""))
@@ -147,7 +155,6 @@ func (k *knife) sees(command string) bool {
 		return false
 	}
 	k.armed = false
-	k.before()
 	return true
 }
 
@@ -236,5 +243,58 @@ func TestNoDeletionBeforeItsTime(t *testing.T) {
 		if n := k.saw(command); n != 1 {
 			t.Errorf("%d times %q", n, command)
 		}
+	}
+}
+
+// Wherever in the middle of a change a routerd ends, the next one finds that out, and serves what the store has.
+func TestTakenOverInTheMiddle(t *testing.T) {
+	t.Parallel()
+	binary := haproxytest.Binary(t)
+	if !haproxytest.AtLeast(t, binary, 3, 4) {
+		return // this change is a reload there
+	}
+	one, two := endpoints("a", serve(t, "one")), endpoints("a", serve(t, "two"))
+	cert, serial := certificate("b", false)
+	for at, over := 1, false; !over; at += 6 { // before the first command nothing has begun
+		w := newWorld(t, binary)
+		r := w.router(options{idle: true})
+		r.put(route("a"), one, route("c"))
+		r.put(route("a"), two, route("c")) // something leaves
+		base := r.put(route("a"), one, route("c"))
+		k := w.knife()
+		r.forget(t)
+		cut, end := make(chan struct{}), make(chan struct{})
+		k.arm(at, func() { close(cut); <-end }) // it says nothing more until the end
+		changed := w.snapshot(balanced(route("a"), tsujiv1.Balance_BALANCE_SOURCE), two, edge("b"), cert, endpoints("b", serve(t, "b")))
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			r.try(changed)
+		}()
+		select {
+		case <-cut:
+		case <-done:
+			over = true
+		}
+		if !over {
+			next := w.router(options{idle: true})
+			must(t, next.Start(t.Context(), base))
+			if got := w.get("a.test") + w.get("b.test") + w.get("c.test"); got != "one503503" || next.reloads() != 1 {
+				t.Errorf("ended at command %d: %s, %v reloads", at, got, next.reloads())
+			}
+			if refusal := next.try(changed); refusal != nil {
+				t.Fatal(refusal)
+			}
+			if got := w.get("a.test") + w.get("b.test") + w.get("c.test"); got != "twob503" || w.certificate("b.test") != serial {
+				t.Errorf("ended at command %d, and then: %s", at, got)
+			}
+			if n := next.reloads(); n != 1 {
+				t.Errorf("ended at command %d, and then: %v reloads", at, n)
+			}
+			next.process.Kill()
+		}
+		close(end)
+		<-done
+		r.process.Kill()
 	}
 }
