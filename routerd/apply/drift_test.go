@@ -317,3 +317,27 @@ func movedServerStory(t *testing.T, binary string) {
 		}
 	}
 }
+
+// A server that is suspended stays so when something is swept away that somebody has left in HAProxy.
+func TestSweepLeavesSuspended(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, haproxytest.Binary(t))
+	r := w.router(options{})
+	one, two := serve(t, "one"), serve(t, "two")
+	chain, key, _ := issue("more.test")
+	r.put(balanced(route("a"), tsujiv1.Balance_BALANCE_ROUND_ROBIN), endpoints("a", one, two))
+	must(t, r.Suspend(t.Context(), "be_http:ns:a", fmt.Sprintf("pod:%s:a:http:%s:%d", one.GetTargetName(), one.GetAddress(), one.GetPort())))
+	w.ask("new ssl cert certs/more.pem")
+	w.ask("set ssl cert certs/more.pem <<\n" + string(chain) + string(bytes.TrimSpace(key)) + "\n")
+	w.ask("commit ssl cert certs/more.pem")
+	eventually(t, "it is gone", func() bool {
+		r.HurryDrift()
+		return !strings.Contains(w.ask("show ssl cert"), "certs/more.pem")
+	})
+	if got := w.count("a.test", 10); got["two"] != 10 {
+		t.Errorf("%v", got)
+	}
+	if n := testutil.ToFloat64(r.metrics.Repairs.WithLabelValues("server")); n != 0 {
+		t.Errorf("%v servers repaired", n)
+	}
+}
