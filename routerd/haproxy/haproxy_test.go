@@ -491,6 +491,26 @@ func TestReloadOfAMasterThatEnds(t *testing.T) {
 	start(t, p)
 }
 
+// A master that is given up ends in its own time, and is waited for even so: it does not stay as a zombie.
+func TestLeave(t *testing.T) {
+	p, _ := setup(t, haproxytest.Binary(t), nil)
+	start(t, p)
+	m := p.master
+	p.Leave()
+	start(t, p)
+	select {
+	case <-m.done:
+	case <-time.After(time.Minute):
+		t.Fatal("the one that was given up has not ended")
+	}
+	if _, err := os.Stat(fmt.Sprintf("/proc/%d", m.pid)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it is still there: %v", err)
+	}
+	if !p.master.alive() {
+		t.Error("the other one has ended")
+	}
+}
+
 // pause stops a process, and returns when each of its threads stands still.
 func pause(t *testing.T, pid int) {
 	t.Helper()
