@@ -157,7 +157,10 @@ func (c *Compiler) compileRoute(r *route) judgement {
 		Kind: &tsujiv1.Resource_Route{Route: b.route},
 	}
 	if b.route.GetExact() {
-		res.RequiredFeatures = []string{tsujiv1.FeatureExactPath}
+		res.RequiredFeatures = append(res.RequiredFeatures, tsujiv1.FeatureExactPath)
+	}
+	if escaped(b.route.GetRequestHeaders(), b.route.GetResponseHeaders()) {
+		res.RequiredFeatures = append(res.RequiredFeatures, tsujiv1.FeatureHeaderEscape)
 	}
 	item, err := tsujiv1.Encode(res)
 	if err != nil {

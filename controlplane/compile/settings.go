@@ -85,7 +85,11 @@ func (c *Compiler) compileSettings(d *dirty, out *output) {
 			Message: printable(f), Remedy: "mend what it says there",
 		})
 	}
-	out.config.add(&tsujiv1.Resource{Name: tsujiv1.SettingsName, Kind: &tsujiv1.Resource_Settings{Settings: s.out}})
+	res := &tsujiv1.Resource{Name: tsujiv1.SettingsName, Kind: &tsujiv1.Resource_Settings{Settings: s.out}}
+	if escaped(s.out.GetHeaders().GetRequest(), s.out.GetHeaders().GetResponse()) {
+		res.RequiredFeatures = []string{tsujiv1.FeatureHeaderEscape}
+	}
+	out.config.add(res)
 }
 
 // defaultCertificate returns the Secret of the default certificate, if it can be used.
