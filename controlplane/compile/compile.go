@@ -18,6 +18,7 @@ import (
 	"maps"
 	"slices"
 
+	configv1 "github.com/openshift/api/config/v1"
 	operatorv1 "github.com/openshift/api/operator/v1"
 	routev1 "github.com/openshift/api/route/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -80,9 +81,11 @@ type Compiler struct {
 	crypto    *crypto
 	access    access
 
-	policy             policy // what the IngressController says about which Routes are admitted
-	defaultCertificate id     // the Secret that it names; zero: none
-	settingsMaps       [2]id  // the ConfigMaps that it names: error pages and the CA of clients; zero: none
+	policy             policy       // what the IngressController says about which Routes are admitted
+	defaultCertificate id           // the Secret that it names; zero: none
+	settingsMaps       [2]id        // the ConfigMaps that it names: error pages and the CA of clients; zero: none
+	hsts               []hstsPolicy // what the HSTS headers of Routes must say
+	hstsFaults         []string     // what is wrong with that
 	faults             []cluster.Fault
 	hasServiceCA       bool     // whether Routes can be verified with the cluster's own CA
 	notices            []Notice // of this Apply
@@ -199,6 +202,9 @@ func (c *Compiler) ingest(ch cluster.Change, d *dirty) {
 		if c.policy.namespaces != nil {
 			maps.Copy(d.standing, o.routesByNamespace[k.Name])
 		}
+		if selectsByNamespace(c.hsts) {
+			maps.Copy(d.content, o.routesByNamespace[k.Name])
+		}
 	case cluster.IngressController:
 		if k.Name != c.ingressController {
 			return
@@ -212,6 +218,11 @@ func (c *Compiler) ingest(ch cluster.Change, d *dirty) {
 			}
 			c.policy = p
 			maps.Copy(d.standing, o.routes)
+		}
+	case cluster.IngressConfig:
+		if k == ingressConfig {
+			obj, _ := ch.Object.(*configv1.Ingress)
+			c.changeIngressConfig(obj, d)
 		}
 	case cluster.Ingress, cluster.IngressClass:
 		// c.ingresses knows them.

@@ -78,7 +78,7 @@ func (c *Compiler) compileSettings(d *dirty, out *output) {
 	c.moveSecret(c.refs.settings, secret, d)
 	c.moveConfigMap(c.refs.settingsCA, s.ca, d)
 	c.refs.settings, c.refs.settingsCA = secret, s.ca
-	c.faults = nil
+	c.faults = c.ingressConfigFaults()
 	for _, f := range s.faults {
 		c.faults = append(c.faults, cluster.Fault{
 			Place:   cluster.Key{Kind: cluster.IngressController, Namespace: ic.Namespace, Name: c.ingressController}.String(),
