@@ -206,7 +206,7 @@ func (a *Applier) delete(ctx context.Context, t *try, now time.Time, ops ...hapr
 // inherit finds what an earlier routerd had left in the HAProxy that was taken over: names, and what was on its way
 // out. What it is not known to be for is never used again. Servers that were suspended are in service again.
 func (a *Applier) inherit(ctx context.Context) error {
-	a.begunAnew(ctx)
+	a.begunAnew()
 	entries, err := a.worker.ShowMap(ctx, stampMap)
 	if err != nil {
 		return fmt.Errorf("read the names of backends: %w", err)

@@ -78,6 +78,33 @@ func (r *Runtime) Certificate(ctx context.Context, file string) (CertificateInfo
 	return certs[0], nil
 }
 
+// Certificates is Certificate for several names, in their order; nil for one that HAProxy does not have.
+func (r *Runtime) Certificates(ctx context.Context, files ...string) ([]*CertificateInfo, error) {
+	commands := make([]Command, len(files))
+	for i, f := range files {
+		commands[i] = Cmd("show", "ssl", "cert", f)
+	}
+	answers, err := r.Exec(ctx, commands...)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]*CertificateInfo, len(files))
+	for i, a := range answers {
+		if a.severity >= 0 {
+			continue
+		}
+		certs, err := parseCertificates(a.text)
+		if err != nil {
+			return nil, err
+		}
+		if len(certs) != 1 {
+			return nil, fmt.Errorf("show ssl cert %s: %d certificates", files[i], len(certs))
+		}
+		list[i] = &certs[0]
+	}
+	return list, nil
+}
+
 // CA returns what HAProxy holds in memory under the name of a file of CA certificates.
 func (r *Runtime) CA(ctx context.Context, file string) ([]CertificateInfo, error) {
 	text, err := r.ask(ctx, Cmd("show", "ssl", "ca-file", file))

@@ -1,6 +1,7 @@
 package render
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"regexp"
@@ -203,13 +204,31 @@ func (w *writer) httpRules(exact, wildcard string, plain bool) {
 	if !w.s.GetKeepClientTlsHeaders() {
 		w.line("  http-request del-header X-SSL -m beg")
 	}
-	// Where the Host header is a route's host as it stands, one lookup is all. Only backends have a ":" in their
-	// names, and not what says that there is none. Releases that do not refuse a list of hosts would take the first.
-	if w.o.version().AtLeast(3, 0) {
-		w.line("  http-request set-var(txn.route) %s", quoted("base,concat(/"+pathEnd+"),map_beg("+exact+")"))
+	if !plain && w.s.GetHttp2() {
+		// A connection that a client keeps for a host that only shares its certificate may have been made with other
+		// settings than that host's own: the client is told to make another one.
+		w.line("  http-request set-var(txn.host) %s if { fc_http_major 2 }", host)
+		w.line("  http-request deny deny_status 421 if { fc_http_major 2 } { ssl_fc_sni -m found } !{ ssl_fc_sni,lower,strcmp(txn.host) eq 0 }")
 	}
-	const open = " if !{ var(txn.route) -m sub : }"
-	w.line("  http-request set-header Host %%[req.fhdr(host),lower]" + open + " { req.fhdr(host) -m found }")
+	if !plain {
+		w.clientCertificateHeaders()
+	}
+	var changes strings.Builder
+	w.check(headerActions(&changes, "http-request", "req.hdr", w.s.GetHeaders().GetRequest()))
+	// Where the Host header is a route's host as it stands, one lookup is all: "allow" leaves the rules, or a condition
+	// goes around the others if there are more to come. What says that there is no backend begins as none does.
+	// Releases that do not refuse a list of hosts would take the first.
+	open := ""
+	if w.o.version().AtLeast(3, 0) {
+		const known = "{ var(txn.route) -m beg be_ redirect: }"
+		w.line("  http-request set-var(txn.route) %s", quoted("base,concat(/"+pathEnd+"),map_beg("+exact+")"))
+		if changes.Len() == 0 {
+			w.line("  http-request allow if %s", known)
+		} else {
+			open = " if !" + known
+		}
+	}
+	w.line("  http-request set-header Host %%[req.fhdr(host),lower]%s { req.fhdr(host) -m found }", cmp.Or(open, " if"))
 	w.line("  http-request set-var(txn.host) %s%s", host, open)
 	w.line("  http-request set-var(txn.path) path%s", open)
 	w.line("  http-request set-var(txn.route) %s%s", quoted("var(txn.host),"+fmt.Sprintf(lookup, exact)), open)
@@ -221,16 +240,7 @@ func (w *writer) httpRules(exact, wildcard string, plain bool) {
 	if plain { // last, for what it finds is not looked up again
 		w.line("  http-request set-var(txn.route) %s if { var(txn.route) -m str %s }", quoted(above+",field(2,|)"), notPlain)
 	}
-	if !plain && w.s.GetHttp2() {
-		// A connection that a client keeps for a host that only shares its certificate may have been made with other
-		// settings than that host's own: the client is told to make another one.
-		w.line("  http-request set-var(txn.host) %s if { fc_http_major 2 }", host)
-		w.line("  http-request deny deny_status 421 if { fc_http_major 2 } { ssl_fc_sni -m found } !{ ssl_fc_sni,lower,strcmp(txn.host) eq 0 }")
-	}
-	if !plain {
-		w.clientCertificateHeaders()
-	}
-	w.check(headerActions(&w.Builder, "http-request", "req.hdr", w.s.GetHeaders().GetRequest()))
+	w.WriteString(changes.String())
 	w.check(headerActions(&w.Builder, "http-response", "res.hdr", w.s.GetHeaders().GetResponse()))
 	w.uniqueID()
 	w.captures()
@@ -350,7 +360,7 @@ func (w *writer) clientTimeouts() {
 }
 
 func (w *writer) serverTimeouts(t *tsujiv1.Timeouts) {
-	one, err := connectTimeout(t)
+	one, _, err := connecting(t)
 	w.timeout("connect", fmt.Sprintf("%dms", max(1, one.Milliseconds())), err)
 	v, err := millis("server timeout", t.GetServer(), 30*time.Second)
 	w.timeout("server", v, err)
