@@ -126,10 +126,7 @@ func (a *Applier) compareServers(ctx context.Context, p *plan, name string, b re
 		if h.Weight != s.Weight {
 			differs(s.Name, fmt.Sprintf("has weight %d", h.Weight), haproxy.SetServerWeight(name, s.Name, s.Weight))
 		}
-		want := haproxy.Ready
-		if a.held.suspended[server{b.Name, s.Name}] {
-			want = haproxy.Maint
-		}
+		want := a.held.state(server{b.Name, s.Name})
 		switch {
 		case s.Checked() && !h.Checked:
 			differs(s.Name, "is not checked", haproxy.EnableHealth(name, s.Name))

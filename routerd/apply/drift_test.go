@@ -218,3 +218,126 @@ func TestDriftAndChanges(t *testing.T) {
 		t.Errorf("%v repairs", n)
 	}
 }
+
+// Nothing differs where nobody has changed anything: whatever is in names, paths and values, after a start and after
+// changes.
+func TestNoDrift(t *testing.T) { haproxytest.Each(t, noDriftStory) }
+
+func noDriftStory(t *testing.T, binary string) {
+	t.Parallel()
+	w := newWorld(t, binary)
+	r := w.router(options{idle: true})
+	r.ReloadCosts(time.Hour)
+	long := strings.Repeat("a.b-", 60) + "z" // 241 characters
+	var resources []*tsujiv1.Resource
+	add := func(name string, change func(*tsujiv1.Route)) {
+		e := edge(name)
+		e.GetRoute().Host = fmt.Sprintf("h%d.test", len(resources))
+		change(e.GetRoute())
+		cert, _ := certificate(name, false)
+		ends := endpoints("s", serve(t, "s"), serve(t, "s"))
+		ends.GetEndpoints().Service = name
+		ends.Name = tsujiv1.EndpointsName("ns", name, "http")
+		resources = append(resources, e, cert, ends)
+	}
+	add("plain", func(*tsujiv1.Route) {})
+	add("path", func(r *tsujiv1.Route) { r.Path = `/a;b\c"d',e=f|g%20(h)[i]{j}~!$&*+@:<>^` })
+	add("slash", func(r *tsujiv1.Route) { r.Path = "/a//b/" })
+	add("quote", func(r *tsujiv1.Route) { r.Path = `/",value="x",type="str"` })
+	add("wild", func(r *tsujiv1.Route) { r.Wildcard, r.Host = true, "w.wild.test" })
+	add("unknown", func(r *tsujiv1.Route) { r.Backends = nil })
+	add("zero", func(r *tsujiv1.Route) { r.Backends[0].Weight = 0 })
+	add(long, func(r *tsujiv1.Route) {
+		r.Host = "long.test"
+		r.Backends = []*tsujiv1.BackendRef{service("plain", 1)}
+		r.Cookie = &tsujiv1.Cookie{Name: "c_-9", Secure: true, SameSite: "None"}
+		r.Hsts = "max-age=1;includeSubDomains;preload"
+		r.Rewrite = &tsujiv1.PathRewrite{Target: `/x;y\z"`}
+		r.Timeouts = &tsujiv1.RouteTimeouts{Server: durationpb.New(time.Second), Tunnel: durationpb.New(time.Hour)}
+		r.RequestHeaders = []*tsujiv1.HeaderAction{header("X-Set", strings.Repeat(`a "b; c\`, 60))}
+	})
+	clean := func(when string) {
+		t.Helper()
+		for rounds := 0; rounds < 2; {
+			ended, err := r.DriftTurn(t.Context())
+			if err != nil {
+				t.Fatalf("%s: %v", when, err)
+			}
+			if ended {
+				rounds++
+			}
+		}
+		for _, kind := range []string{"entry", "backend", "server", "certificate", "ca", "line", "frontend"} {
+			if n := testutil.ToFloat64(r.metrics.Repairs.WithLabelValues(kind)); n != 0 {
+				t.Errorf("%s: %v repairs of kind %s", when, n, kind)
+			}
+		}
+	}
+	bring := func(list ...*tsujiv1.Resource) {
+		t.Helper()
+		next := w.snapshot(list...)
+		if refusal := r.try(next); refusal != nil {
+			t.Fatal(refusal)
+		}
+	}
+	bring(resources[:3]...)
+	clean("one route")
+	bring(resources...)
+	clean("all of them, by commands where that can be")
+	bring(resources[3:]...)
+	bring(resources...)
+	clean("one went and came back")
+	must(t, r.Ready(t.Context(), false))
+	clean("not ready")
+}
+
+// A server that was moved by hand, and used there, gets no request any more on the connections that it had there.
+func TestMovedServer(t *testing.T) { haproxytest.Each(t, movedServerStory) }
+
+func movedServerStory(t *testing.T, binary string) {
+	t.Parallel()
+	w := newWorld(t, binary)
+	r := w.router(options{})
+	right, wrong := serve(t, "right"), serve(t, "wrong")
+	r.put(route("a"), endpoints("a", right))
+	repairs := func() float64 {
+		return testutil.ToFloat64(r.metrics.Repairs.WithLabelValues("server")) + testutil.ToFloat64(r.metrics.Repairs.WithLabelValues("backend"))
+	}
+	for range 3 {
+		was := repairs()
+		name := w.backends()
+		w.ask(fmt.Sprintf("set server %s/pod:%s:a:http:%s:%d addr 127.0.0.1 port %d", name[len(name)-1], right.GetTargetName(), right.GetAddress(), right.GetPort(), wrong.GetPort()))
+		for range 20 {
+			w.get("a.test")
+		}
+		eventually(t, "it is moved back", func() bool { r.HurryDrift(); return repairs() > was })
+		eventually(t, "what had it before is deleted", func() bool { return r.leaving("backends") == 0 })
+		if got := w.count("a.test", 50); got["right"] != 50 {
+			t.Errorf("then: %v", got)
+		}
+	}
+}
+
+// A server that is suspended stays so when something is swept away that somebody has left in HAProxy.
+func TestSweepLeavesSuspended(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, haproxytest.Binary(t))
+	r := w.router(options{})
+	one, two := serve(t, "one"), serve(t, "two")
+	chain, key, _ := issue("more.test")
+	r.put(balanced(route("a"), tsujiv1.Balance_BALANCE_ROUND_ROBIN), endpoints("a", one, two))
+	must(t, r.Suspend(t.Context(), "be_http:ns:a", fmt.Sprintf("pod:%s:a:http:%s:%d", one.GetTargetName(), one.GetAddress(), one.GetPort())))
+	w.ask("new ssl cert certs/more.pem")
+	w.ask("set ssl cert certs/more.pem <<\n" + string(chain) + string(bytes.TrimSpace(key)) + "\n")
+	w.ask("commit ssl cert certs/more.pem")
+	eventually(t, "it is gone", func() bool {
+		r.HurryDrift()
+		return !strings.Contains(w.ask("show ssl cert"), "certs/more.pem")
+	})
+	if got := w.count("a.test", 10); got["two"] != 10 {
+		t.Errorf("%v", got)
+	}
+	if n := testutil.ToFloat64(r.metrics.Repairs.WithLabelValues("server")); n != 0 {
+		t.Errorf("%v servers repaired", n)
+	}
+}

@@ -235,7 +235,7 @@ func (h held) compare(name string, want *render.Backend, have map[string]haproxy
 		if !ok {
 			return fmt.Errorf("server %s is not there", s.Name)
 		}
-		if err := compareServer(s, state, h.suspended[server{want.Name, s.Name}]); err != nil {
+		if err := compareServer(s, state, h.state(server{want.Name, s.Name})); err != nil {
 			return fmt.Errorf("server %s %w", s.Name, err)
 		}
 	}
@@ -254,11 +254,7 @@ func at(s render.Server, have haproxy.ServerState) bool {
 	return err == nil && have.Address.Unmap() == want.Addr().Unmap() && have.Port == s.Port
 }
 
-func compareServer(s render.Server, have haproxy.ServerState, suspended bool) error {
-	wantState := haproxy.Ready
-	if suspended {
-		wantState = haproxy.Maint
-	}
+func compareServer(s render.Server, have haproxy.ServerState, wantState haproxy.State) error {
 	switch {
 	case !at(s, have):
 		return fmt.Errorf("is at %s port %d, not %s", have.Address, have.Port, s.HostPort())

@@ -32,7 +32,7 @@ type plan struct {
 	routes  []haproxy.Op           // entries that send requests, and names
 	shift   []haproxy.Op           // weights, and servers that go
 	gone    []haproxy.Op           // entries that sent requests
-	unset   []haproxy.Op           // entries of options that go
+	unset   []haproxy.Op           // entries of options that go, and what else is too much
 	lines   []render.CrtListChange // lines of the crt-list that go
 	added   int                    // backends that are added
 

@@ -394,17 +394,17 @@ func commandsStory(t *testing.T, binary string) {
 			continue
 		}
 		must(t, r.Do(ctx, SetMap("maps/stamp.map", "version", value)))
-		got, found, err := r.GetMap(ctx, "maps/stamp.map", "version")
-		if err != nil || !found || got != value {
-			t.Errorf("map: %q became %q, %v, %v", value, got, found, err)
+		got, err := r.GetMapKeys(ctx, []MapKey{{"maps/stamp.map", "version"}})
+		if err != nil || got[0] != (MapValue{value, true}) {
+			t.Errorf("map: %q became %v, %v", value, got, err)
 		}
 		entries, err := r.ShowMap(ctx, "maps/stamp.map")
 		if err != nil || len(entries) != 1 || entries[0].Key != "version" || entries[0].Value != value {
 			t.Errorf("map: %q became %q, %v", value, entries, err)
 		}
 	}
-	if _, found, err := r.GetMap(ctx, "maps/stamp.map", "other"); found || err != nil {
-		t.Errorf("found %v, %v", found, err)
+	if got, err := r.GetMapKeys(ctx, []MapKey{{"maps/stamp.map", "other"}}); err != nil || got[0].Found {
+		t.Errorf("found %v, %v", got, err)
 	}
 }
 

@@ -82,15 +82,6 @@ func (r *Runtime) GetMapKeys(ctx context.Context, keys []MapKey) ([]MapValue, er
 	return values, nil
 }
 
-// GetMap is GetMapKeys for one key.
-func (r *Runtime) GetMap(ctx context.Context, file, key string) (value string, found bool, err error) {
-	values, err := r.GetMapKeys(ctx, []MapKey{{file, key}})
-	if err != nil {
-		return "", false, err
-	}
-	return values[0].Value, values[0].Found, nil
-}
-
 // MapEntry is a line of a map.
 type MapEntry struct {
 	Key, Value string

@@ -114,18 +114,6 @@ func (r *Runtime) CA(ctx context.Context, file string) ([]CertificateInfo, error
 	return parseCertificates(text)
 }
 
-// AbortCertificate gives up what SetCertificate began. That there was nothing is no error.
-func (r *Runtime) AbortCertificate(ctx context.Context, file string) error {
-	_, err := r.Exec(ctx, Cmd("abort", "ssl", "cert", file))
-	return err
-}
-
-// AbortCA gives up what SetCA began. That there was nothing is no error.
-func (r *Runtime) AbortCA(ctx context.Context, file string) error {
-	_, err := r.Exec(ctx, Cmd("abort", "ssl", "ca-file", file))
-	return err
-}
-
 // CertificateInfo identifies a certificate as HAProxy has it in memory.
 type CertificateInfo struct {
 	Serial string // hexadecimal, upper case
