@@ -25,7 +25,7 @@ const (
 //	ours    what routerd renders, for routes without options. OpenShift's defaults are no options: a sticky cookie
 //	        of the route's own, forwarded headers appended.
 //	equal   a plain configuration, written here: one map_str on the host, and otherwise what ours does for every
-//	        request, as fixed text: the same forwarded headers, one cookie name for all.
+//	        request, as fixed text: the same forwarded headers, and a cookie of the same name.
 //	bare    the same without those headers (but X-Forwarded-For) and without a cookie
 //	regex   equal, but routed by one map_reg over all routes, of the two that OpenShift's router asks over HTTP. At
 //	        1,000 only: at 10,000 it takes ms.
@@ -79,7 +79,7 @@ func benchmarkPlanes(b *testing.B, all []*plane, load planeLoad) {
 	for _, p := range planes {
 		c := newPlaneClients(b, p, load)
 		clients = append(clients, c)
-		c.send(planeRequests) // connections to endpoints are made
+		c.send(len(c.hosts) * planeClientsN) // connections to endpoints are made
 	}
 	defer func() {
 		for _, c := range clients {
