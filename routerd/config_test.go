@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/tsuji-dev/tsuji/identity"
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+	"github.com/tsuji-dev/tsuji/snapshot"
 )
 
 // good is a configuration with nothing wrong in it.
@@ -76,6 +78,23 @@ func TestCheckCertificate(t *testing.T) {
 			t.Errorf("%s: %v", uri, err)
 		case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
 			t.Errorf("%s: got %v, want %q", uri, err, want)
+		}
+	}
+}
+
+// What another IngressController's router left in a state directory is known by its Settings.
+func TestIngressControllerOf(t *testing.T) {
+	t.Parallel()
+	item, err := tsujiv1.Encode(&tsujiv1.Resource{Name: tsujiv1.SettingsName, Kind: &tsujiv1.Resource_Settings{Settings: &tsujiv1.Settings{IngressController: "internal"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, put := range map[string][]snapshot.Item{
+		"internal": {item, snapshot.NewItem("route/a/b", []byte("x"))},
+		"":         {snapshot.NewItem(tsujiv1.SettingsName, []byte("\xff"))},
+	} {
+		if got := ingressControllerOf(snapshot.Snapshot{}.Apply(1, snapshot.Delta{Put: put})); got != want {
+			t.Errorf("got %q, want %q", got, want)
 		}
 	}
 }

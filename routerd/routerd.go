@@ -46,7 +46,7 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	exporter, err := stats.New(stats.Config{
-		Socket: filepath.Join(c.StateDir, haproxyDir, haproxy.AdminSocket), Metrics: metrics, ServerThreshold: c.MetricsServerThreshold, Log: c.Log,
+		Socket: filepath.Join(c.StateDir, haproxyDir, haproxy.AdminSocket), File: filepath.Join(c.StateDir, "counters"), Metrics: metrics, ServerThreshold: c.MetricsServerThreshold, Log: c.Log,
 	})
 	if err != nil {
 		return errors.Join(err, record.Close())
@@ -96,7 +96,9 @@ func Run(ctx context.Context, c Config) error {
 	c.Log.Info("routerd started", "version", c.Version, "haproxy", version, "zone", c.Zone, "name", c.Name, "control_plane", c.ControlPlane, "state_dir", c.StateDir)
 
 	if s, ok := record.Snapshot(); ok {
-		if err := applier.Start(alive, s); err != nil {
+		if of := ingressControllerOf(s); of != "" && of != c.IngressController {
+			c.Log.Warn("what is in the store is of another IngressController, and is not served; waiting for the control plane", "store", of, "ingress_controller", c.IngressController)
+		} else if err := applier.Start(alive, s); err != nil {
 			c.Log.Error("what is in the store could not be put into force; waiting for the control plane", "version", s.Version().Short(), "error", err)
 		}
 	}
@@ -117,6 +119,20 @@ func Run(ctx context.Context, c Config) error {
 	}
 	end()
 	return errors.Join(err, serving.Wait(), record.Close())
+}
+
+// ingressControllerOf returns whose routes a snapshot has, by its Settings; empty: they do not say. A state directory may have been another
+// router's before.
+func ingressControllerOf(s snapshot.Snapshot) string {
+	item, ok := s.Get(tsujiv1.SettingsName)
+	if !ok {
+		return ""
+	}
+	r, err := tsujiv1.Decode(item)
+	if err != nil {
+		return ""
+	}
+	return r.GetSettings().GetIngressController()
 }
 
 // newApplier makes the applier and what it stands on: the HAProxy of this directory, and a renderer for its release;

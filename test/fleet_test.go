@@ -159,6 +159,12 @@ func (r *router) start(extra ...string) {
 	r.process = start(r.f.t, filepath.Join(r.f.dir, r.name+".log"), "routerd", append(r.args, extra...)...)
 }
 
+// startIn starts it in surroundings of its own.
+func (r *router) startIn(change func(cmd *exec.Cmd)) {
+	r.f.t.Helper()
+	r.process = startIn(r.f.t, filepath.Join(r.f.dir, r.name+".log"), "routerd", change, r.args...)
+}
+
 // ready waits until the router answers that it serves.
 func (r *router) ready() {
 	r.f.t.Helper()
@@ -234,6 +240,12 @@ type process struct {
 // start runs one of the binaries with its output in a file; it is killed at the end of the test at the latest.
 func start(t testing.TB, log, name string, args ...string) *process {
 	t.Helper()
+	return startIn(t, log, name, func(*exec.Cmd) {}, args...)
+}
+
+// startIn is start with a last word on how it is run.
+func startIn(t testing.TB, log, name string, change func(cmd *exec.Cmd), args ...string) *process {
+	t.Helper()
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		t.Fatal(err)
@@ -242,6 +254,7 @@ func start(t testing.TB, log, name string, args ...string) *process {
 	cmd := exec.Command(filepath.Join(bin, name), args...)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	change(cmd)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -60,6 +60,80 @@ spec:
 	})
 }
 
+// No response is counted twice or lost, whatever is replaced between two readings: HAProxy's worker, routerd, or both, one
+// right after the other.
+func TestCountersGoOn(t *testing.T) {
+	f := newFleet(t)
+	ip, port := backend(t, "pod")
+	f.write("web.yaml", service("web", port, ip)+route("hello", "hello.example.com", "web"))
+	f.startControlPlane()
+	r := f.newRouter("tok04", "router-a")
+	r.start()
+	r.ready()
+	f.converged(f.operator(), "router-a")
+	asked := 0
+	ask := func(n int) {
+		t.Helper()
+		for range n {
+			if err := answers(r.http, "hello.example.com", "/", "pod"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		asked += n
+	}
+	reload := func(value int) {
+		t.Helper()
+		_, before := r.haproxyPIDs()
+		f.write("settings.yaml", fmt.Sprintf(`apiVersion: operator.openshift.io/v1
+kind: IngressController
+metadata: {name: default, namespace: openshift-ingress-operator}
+spec:
+  httpHeaders: {actions: {response: [{name: X-New, action: {type: Set, set: {value: "%d"}}}]}}
+`, value))
+		eventually(t, "another worker serves", func() error {
+			_, now := r.haproxyPIDs()
+			if len(now) != 1 || now[0] == before[0] {
+				return fmt.Errorf("workers %v, before %v", now, before)
+			}
+			return nil
+		})
+		f.converged(f.operator(), "router-a")
+	}
+	restart := func() {
+		t.Helper()
+		r.kill()
+		ask(3) // meanwhile
+		r.start()
+	}
+	counted := func(when string) {
+		t.Helper()
+		want := fmt.Sprintf(`haproxy_backend_http_responses_total{backend="http",namespace="shop",route="hello",code="2xx"} %d`, asked)
+		eventually(t, "all are counted, "+when, func() error {
+			_, body, err := get(r.admin, r.admin, "/metrics")
+			if err == nil && !strings.Contains(body, "\n"+want+"\n") {
+				_, have, _ := strings.Cut(body, want[:strings.LastIndexByte(want, ' ')])
+				err = fmt.Errorf("want %s, have %.10q", want, have)
+			}
+			return err
+		})
+	}
+	ask(7)
+	restart()
+	counted("with another routerd")
+	reload(1)
+	ask(5)
+	counted("with another worker, when that is read")
+	restart()
+	counted("with another routerd, after a reading of the other worker")
+	ask(2)
+	reload(2)
+	restart()
+	counted("with both, and no reading between")
+	restart()
+	restart()
+	counted("with another routerd, twice and no reading between")
+}
+
 // servedVersion is what the router's HAProxy says that it serves.
 func servedVersion(t *testing.T, r *router) string {
 	t.Helper()

@@ -21,6 +21,14 @@ import (
 var version = "unreleased"
 
 func main() {
+	if os.Getpid() == 1 {
+		status, err := asFirst()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "routerd:", err)
+			status = 1
+		}
+		os.Exit(status)
+	}
 	// The first signal stops gracefully; the second, through the channel's default again, ends at once.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)

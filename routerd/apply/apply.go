@@ -165,6 +165,11 @@ func (a *Applier) InForce() (snapshot.Snapshot, bool) {
 	return snapshot.Snapshot{}, false
 }
 
+func (a *Applier) versionInForce() snapshot.Version {
+	s, _ := a.InForce()
+	return s.Version()
+}
+
 // Apply puts next into force, to which d leads from the snapshot in force. It returns nil when next serves
 // and that was verified. Otherwise next is refused, and what was in force still is.
 //
@@ -219,7 +224,8 @@ func (a *Applier) apply(ctx context.Context, next snapshot.Snapshot, d snapshot.
 	}
 	base, serving := a.InForce()
 	if serving && base.Version().Equal(next.Version()) && !a.suspect {
-		a.inForce.Store(&next) // the revision may differ
+		a.inForce.Store(&next) // the revision may differ: HAProxy's stamp has the older one until the next change
+		a.cfg.Renderer.SetStamp(next.Version())
 		return byNothing, nil
 	}
 	if !base.Apply(next.Version().Revision, d).Version().Equal(next.Version()) {

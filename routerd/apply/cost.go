@@ -27,6 +27,9 @@ func (c *costs) online(operations, backends int) time.Duration {
 	return firstFixed + time.Duration(operations)*c.op + time.Duration(backends)*c.backend
 }
 
+// tooLong tells whether a reload is better than to carry out a plan.
+func (c *costs) tooLong(p *plan) bool { return c.online(p.operations(), p.added) > worthwhile*c.reload }
+
 // learn takes in what a change has cost. A small one tells little about a large one.
 func (c *costs) learn(operations, backends int, took time.Duration) {
 	const enough = 8

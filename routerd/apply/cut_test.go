@@ -102,7 +102,22 @@ type knife struct {
 	armed  bool   // guarded by mu
 	at     int    // guarded by mu
 	count  int    // guarded by mu; -1: no change has been announced
-	before func() // guarded by mu
+	before func() // set while not armed
+
+	commands []string // guarded by mu; all that went by
+}
+
+// saw counts the commands that went by and hold a text.
+func (k *knife) saw(text string) int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	n := 0
+	for _, c := range k.commands {
+		if strings.Contains(c, text) {
+			n++
+		}
+	}
+	return n
 }
 
 func (k *knife) arm(at int, before func()) {
@@ -122,8 +137,17 @@ func (k *knife) disarm() bool {
 
 // sees looks at a command that goes by, and tells whether to break the connection before it.
 func (k *knife) sees(command string) bool {
+	cut := k.isAt(command)
+	if cut {
+		k.before()
+	}
+	return cut
+}
+
+func (k *knife) isAt(command string) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.commands = append(k.commands, strings.ReplaceAll(command, "\\", ""))
 	if !k.armed || k.count < 0 && !strings.Contains(command, "applying") {
 		return false
 	}
@@ -131,7 +155,6 @@ func (k *knife) sees(command string) bool {
 		return false
 	}
 	k.armed = false
-	k.before()
 	return true
 }
 
@@ -181,5 +204,97 @@ func (k *knife) pass(c, to net.Conn) {
 		if _, err := io.WriteString(to, line); err != nil {
 			return
 		}
+	}
+}
+
+// What still has a connection is not told to be deleted: HAProxy is asked whether it could be, and says no. Deletions
+// that were sent along would be tried after that all the same, and might succeed unnoticed.
+func TestNoDeletionBeforeItsTime(t *testing.T) {
+	t.Parallel()
+	binary := haproxytest.Binary(t)
+	if !haproxytest.AtLeast(t, binary, 3, 4) {
+		return // nothing is waited for there
+	}
+	w := newWorld(t, binary)
+	r := w.router(options{})
+	stays := serveEcho(t)
+	a := []*tsujiv1.Resource{route("a"), endpoints("a", serve(t, "a"))}
+	r.put(append(a, route("ws"), endpoints("ws", serveEcho(t)), route("gone"), endpoints("gone", stays))...)
+	one, two := w.websocket("ws.test"), w.websocket("gone.test")
+	one("hello")
+	two("hello")
+	k := w.knife()
+	r.forget(t)
+	r.put(append(a, route("ws"), endpoints("ws", serve(t, "b")))...)
+	eventually(t, "the janitor asks again and again", func() bool {
+		return k.saw("srv-removable be_http:ns:ws/") > 1 && k.saw("srv-removable be_http:ns:gone/") > 1
+	})
+	for _, command := range []string{"del server be_http:ns:ws/", "del server be_http:ns:gone/", "removable be_http:ns:gone\n", "del backend"} {
+		if n := k.saw(command); n != 0 {
+			t.Errorf("%d times %q", n, command)
+		}
+	}
+	one("still here")
+	two("still here")
+	one("")
+	two("")
+	eventually(t, "all is deleted", func() bool { return r.leaving("servers")+r.leaving("backends") == 0 })
+	for _, command := range []string{"del server be_http:ns:ws/", "del server be_http:ns:gone/", "del backend be_http:ns:gone\n"} {
+		if n := k.saw(command); n != 1 {
+			t.Errorf("%d times %q", n, command)
+		}
+	}
+}
+
+// Wherever in the middle of a change a routerd ends, the next one finds that out, and serves what the store has.
+func TestTakenOverInTheMiddle(t *testing.T) {
+	t.Parallel()
+	binary := haproxytest.Binary(t)
+	if !haproxytest.AtLeast(t, binary, 3, 4) {
+		return // this change is a reload there
+	}
+	one, two := endpoints("a", serve(t, "one")), endpoints("a", serve(t, "two"))
+	cert, serial := certificate("b", false)
+	for at, over := 1, false; !over; at += 6 { // before the first command nothing has begun
+		w := newWorld(t, binary)
+		r := w.router(options{idle: true})
+		r.put(route("a"), one, route("c"))
+		r.put(route("a"), two, route("c")) // something leaves
+		base := r.put(route("a"), one, route("c"))
+		k := w.knife()
+		r.forget(t)
+		cut, end := make(chan struct{}), make(chan struct{})
+		k.arm(at, func() { close(cut); <-end }) // it says nothing more until the end
+		changed := w.snapshot(balanced(route("a"), tsujiv1.Balance_BALANCE_SOURCE), two, edge("b"), cert, endpoints("b", serve(t, "b")))
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			r.try(changed)
+		}()
+		select {
+		case <-cut:
+		case <-done:
+			over = true
+		}
+		if !over {
+			next := w.router(options{idle: true})
+			must(t, next.Start(t.Context(), base))
+			if got := w.get("a.test") + w.get("b.test") + w.get("c.test"); got != "one503503" || next.reloads() != 1 {
+				t.Errorf("ended at command %d: %s, %v reloads", at, got, next.reloads())
+			}
+			if refusal := next.try(changed); refusal != nil {
+				t.Fatal(refusal)
+			}
+			if got := w.get("a.test") + w.get("b.test") + w.get("c.test"); got != "twob503" || w.certificate("b.test") != serial {
+				t.Errorf("ended at command %d, and then: %s", at, got)
+			}
+			if n := next.reloads(); n != 1 {
+				t.Errorf("ended at command %d, and then: %v reloads", at, n)
+			}
+			next.process.Kill()
+		}
+		close(end)
+		<-done
+		r.process.Kill()
 	}
 }

@@ -4,8 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/tsuji-dev/tsuji/routerd/haproxy"
@@ -13,165 +12,301 @@ import (
 )
 
 const (
-	driftPause = time.Second          // between two slices
-	driftMost  = 100                  // backends in a slice
+	driftPause = time.Second          // between two turns
+	driftMost  = 150                  // backends or certificates at a time
 	driftLeast = 8                    // and no fewer, however slow HAProxy is
-	driftTime  = 5 * time.Millisecond // for a slice
+	driftTime  = 5 * time.Millisecond // for a turn
+	driftTold  = 20                   // differences that are logged one by one
 )
 
-// drift is how far the check has come that HAProxy still has what it should. It goes round all backends, a slice at
-// a time: their servers, and the entries of maps that are theirs. At the end of a round it compares how many entries
-// maps have: what is too many, or belongs to no backend, is found in that way.
+// drift is how far the check has come that HAProxy still has what it should. It goes round all that can be changed by
+// hand: maps, backends with their servers, certificates, CA certificates, the crt-list; and in the end the proxies.
+// What is large is looked at a slice at a time.
 type drift struct {
-	round []string  // routes' backends of this round
-	at    int       // how many of them were looked at
-	slice int       // how many to look at next
+	round []look    // what is left of this round
+	slice int       // how many names of the first look to take next
 	due   time.Time // not before
 
-	sizes  map[string]int // entries that maps should have; nil: not known yet
-	doubts int            // rounds in a row after which a map had another size
+	list   bool            // the round is over but for the proxies, which Run lists
+	closed *haproxy.Closed // that list, when it is there
 }
 
-// isRoutes tells whether a backend of HAProxy is a route's, and none of the program's: "be_http:ns:name".
-func isRoutes(name string) bool {
-	return strings.HasPrefix(name, "be_") && strings.Count(name, ":") >= 2
+// look is names of one kind, some of which are looked at at a time.
+type look struct {
+	names   []string
+	most    int // of them at a time
+	compare func(context.Context, []string) (*plan, []difference, error)
 }
 
-// ours are the maps that nobody but routerd changes.
-func ours(sizes map[string]int) map[string]int {
-	maps.DeleteFunc(sizes, func(file string, _ int) bool { return file == suspectsMap || !strings.HasPrefix(file, "maps/") })
-	return sizes
+// difference is something that HAProxy does not have as it should.
+type difference struct{ kind, what string }
+
+// Kinds of differences.
+const (
+	driftEntry       = "entry"       // of a map
+	driftBackend     = "backend"     // that is not there, not published, or not known; or whose servers only another has right
+	driftServer      = "server"      // its address, weight, state, or that it is there
+	driftCertificate = "certificate" // with its key
+	driftCA          = "ca"          // CA certificates
+	driftLine        = "line"        // of the crt-list
+	driftFrontend    = "frontend"    // that does not listen
+)
+
+// driftKinds are all that there are.
+var driftKinds = []string{driftEntry, driftBackend, driftServer, driftCertificate, driftCA, driftLine, driftFrontend}
+
+// newRound says what there is to look at.
+func (a *Applier) newRound() []look {
+	r := a.cfg.Renderer
+	round := []look{
+		{append(r.Maps(), readyMap, stampMap), 1, a.compareMap},
+		{r.Backends(), driftMost, a.compareBackends},
+		{r.Certificates(), driftMost, a.compareCertificates},
+		{r.CAs(), 1, a.compareCA},
+		{[]string{certificateFiles, caFiles}, 1, a.compareFiles},
+		{[]string{"names"}, 1, a.compareNames},
+	}
+	if _, ok := r.CrtList(); ok {
+		round = append(round, look{[]string{crtList}, 1, a.compareCrtList})
+	}
+	return slices.DeleteFunc(round, func(l look) bool { return len(l.names) == 0 })
 }
 
-// checkDrift looks at a slice of what HAProxy has, and repairs what is not as it should be. What cannot be repaired is
+// checkDrift looks at some of what HAProxy has, and repairs what is not as it should be. What cannot be repaired is
 // left to Run, which reloads.
 func (a *Applier) checkDrift(ctx context.Context, now time.Time) error {
-	if now.Before(a.drift.due) {
+	if now.Before(a.drift.due) || a.drift.list {
 		return nil
 	}
 	a.drift.due = now.Add(driftPause)
 	if err := a.connectInForce(ctx); err != nil {
 		return err
 	}
-	if a.drift.sizes == nil {
-		sizes, err := a.worker.MapSizes(ctx)
-		if err != nil {
-			return err //nolint:wrapcheck // says what was asked
-		}
-		a.drift.sizes = ours(sizes)
+	if a.drift.closed != nil {
+		return a.checkClosed(ctx)
 	}
-	if a.drift.at >= len(a.drift.round) {
-		a.drift.round, a.drift.at = a.cfg.Renderer.Backends(), 0
+	if len(a.drift.round) == 0 {
+		a.drift.round, a.drift.slice = a.newRound(), driftLeast
 	}
-	n := min(max(a.drift.slice, driftLeast), len(a.drift.round)-a.drift.at)
-	slice := a.drift.round[a.drift.at : a.drift.at+n]
-	a.drift.at += n
-	begun := time.Now()
-	p, found, err := a.compareSlice(ctx, slice)
-	switch took := time.Since(begun); {
-	case took > driftTime:
-		a.drift.slice = max(a.drift.slice/2, driftLeast)
-	case took < driftTime/2:
-		a.drift.slice = min(a.drift.slice*2+driftLeast, driftMost)
-	}
-	if err != nil {
-		return err
-	}
-	if len(found) > 0 {
-		if err := a.repair(ctx, p, found); err != nil {
+	for begun := time.Now(); len(a.drift.round) > 0 && time.Since(begun) < driftTime/4; {
+		if err := a.lookOn(ctx); err != nil {
 			return err
 		}
 	}
-	if a.drift.at < len(a.drift.round) {
-		return nil
-	}
-	return a.compareWhole(ctx)
+	a.drift.list = len(a.drift.round) == 0
+	return nil
 }
 
-// difference is something that HAProxy does not have as it should.
-type difference struct{ kind, what string }
-
-// repair carries out a plan against differences.
-func (a *Applier) repair(ctx context.Context, p *plan, found []difference) error {
-	for _, f := range found {
-		a.cfg.Log.Warn("HAProxy has something else than it should; repairing", "kind", f.kind, "what", f.what)
+// lookOn looks at the next slice of the round.
+func (a *Applier) lookOn(ctx context.Context) error {
+	l := &a.drift.round[0]
+	n := min(a.drift.slice, l.most, len(l.names))
+	names, compare := l.names[:n], l.compare
+	if l.names = l.names[n:]; len(l.names) == 0 {
+		a.drift.round = a.drift.round[1:]
 	}
-	s, _ := a.InForce()
-	p.sizes = map[string]int{stampMap: p.sizes[stampMap]} // what is repaired in the others was counted already
-	if err := a.carryOut(ctx, p, s.Version()); err != nil {
+	begun := time.Now()
+	p, found, err := compare(ctx, names)
+	switch took := time.Since(begun); {
+	case len(l.names) == 0:
+		a.drift.slice = driftLeast // what comes next is of another kind
+	case took > driftTime:
+		a.drift.slice = max(n/2, driftLeast)
+	case took < driftTime/2:
+		a.drift.slice = min(n*2, driftMost)
+	}
+	if err != nil {
+		a.tell(found)
+		return err
+	}
+	return a.repair(ctx, p, found)
+}
+
+// tell logs and counts differences.
+func (a *Applier) tell(found []difference) {
+	for i, f := range found {
+		a.cfg.Metrics.Repairs.WithLabelValues(f.kind).Inc()
+		if i < driftTold {
+			a.cfg.Log.Warn("HAProxy has something else than it should; repairing", "kind", f.kind, "what", f.what)
+		}
+	}
+	if n := len(found) - driftTold; n > 0 {
+		a.cfg.Log.Warn("HAProxy has more that is not as it should be; repairing", "differences", n)
+	}
+}
+
+// repair carries out a plan against differences. Where that is not possible there is a reload.
+func (a *Applier) repair(ctx context.Context, p *plan, found []difference) error {
+	if len(found) == 0 {
+		return nil
+	}
+	a.tell(found)
+	if a.costs.tooLong(p) {
+		a.suspect = true
+		return fmt.Errorf("a reload repairs these %d differences faster", len(found))
+	}
+	if err := a.carryOut(ctx, p, a.versionInForce()); err != nil {
 		a.suspect = true
 		return fmt.Errorf("repair: %w", err)
-	}
-	for _, f := range found {
-		a.cfg.Metrics.Repairs.WithLabelValues(f.kind).Inc()
 	}
 	return nil
 }
 
-// compareSlice compares some backends' servers and entries with what HAProxy has, and plans the repair.
-func (a *Applier) compareSlice(ctx context.Context, names []string) (*plan, []difference, error) {
-	r := a.cfg.Renderer
-	var wanted []render.Backend
-	var actual []string
-	var entries []render.Entry
-	for _, name := range names {
-		b, ok := r.Backend(name)
-		if !ok {
-			continue // it has gone since the round began
-		}
-		wanted = append(wanted, b)
-		actual = append(actual, a.held.name(name))
-		entries = append(entries, r.Routing(name)...)
-		entries = append(entries, r.RouteOptions(name)...)
-	}
-	states, err := a.backendsState(ctx, actual)
-	if err != nil {
-		return nil, nil, err
-	}
-	keys := make([]haproxy.MapKey, len(entries))
-	for i, e := range entries {
-		keys[i] = haproxy.MapKey{File: e.File, Key: e.Key}
-	}
-	values, err := a.worker.GetMapKeys(ctx, keys)
-	if err != nil {
-		return nil, nil, err //nolint:wrapcheck // says what was asked
-	}
-	var found []difference
-	var c render.Change
-	for i, b := range wanted {
-		if states[i] == nil {
-			found = append(found, difference{"backend", actual[i] + " is not there"})
-			c.Backends = append(c.Backends, render.BackendChange{Name: b.Name, New: &b})
-		} else if moved(b, states[i]) {
-			found = append(found, difference{"backend", actual[i] + " has a server at another address"})
-			c.Backends = append(c.Backends, render.BackendChange{Name: b.Name, Old: &render.Backend{Name: b.Name, Servers: b.Servers}, New: &b})
-		}
-	}
-	for i, e := range entries {
-		want := e.Value
-		if render.IsRouting(e.File) {
-			want = render.Rename(want, a.held.name)
-		}
-		if values[i].Value != want {
-			found = append(found, difference{"entry", fmt.Sprintf("%s has %.100q for %.200q", e.File, values[i].Value, e.Key)})
-			c.Entries = append(c.Entries, render.EntryChange{File: e.File, Key: e.Key, Old: values[i].Value, New: e.Value})
-		}
-	}
-	if len(c.Backends) > 0 && !a.capabilities().DynamicBackends {
-		a.suspect = true
-		return nil, nil, fmt.Errorf("%s: %s", found[0].kind, found[0].what)
-	}
+// planRepair plans a change that brings back what should be; what is not possible a reload does.
+func (a *Applier) planRepair(c render.Change) (*plan, error) {
 	p, err := newPlan(a.planner(), c)
 	if err != nil {
 		a.suspect = true
-		return nil, nil, fmt.Errorf("plan a repair: %w", err)
+		return nil, fmt.Errorf("plan a repair: %w", err)
 	}
-	for i, b := range wanted {
-		if states[i] != nil && !moved(b, states[i]) {
-			found = append(found, a.planServerRepair(p, actual[i], b, states[i])...)
+	return p, nil
+}
+
+// What compareFiles looks at.
+const (
+	certificateFiles = "certificates"
+	caFiles          = "CA certificates"
+)
+
+// compareFiles finds certificates that nobody should have, which the janitor deletes; and forgets those that were on
+// their way out and have gone by another hand than the janitor's.
+func (a *Applier) compareFiles(ctx context.Context, which []string) (*plan, []difference, error) {
+	ca, kind := which[0] == caFiles, driftCertificate
+	if ca {
+		kind = driftCA
+	}
+	paths, err := a.worker.CertificateFiles(ctx, ca)
+	if err != nil {
+		return nil, nil, err //nolint:wrapcheck // says what was asked
+	}
+	there := make(map[string]bool, len(paths))
+	var found []difference
+	for _, path := range paths {
+		there[path] = true
+		if isDerived(path) && !a.cfg.Renderer.Has(path) && a.held.files[path] == nil {
+			found = append(found, difference{kind, path + " is no route's"})
+			a.unswept = true
+		}
+	}
+	for path, f := range a.held.files {
+		if f.ca == ca && !there[path] {
+			delete(a.held.files, path)
+		}
+	}
+	p, err := a.planRepair(render.Change{})
+	return p, found, err
+}
+
+// compareNames finds backends that nobody should have, which the janitor deletes; and forgets servers that were on
+// their way out and have gone by another hand than the janitor's.
+func (a *Applier) compareNames(ctx context.Context, _ []string) (*plan, []difference, error) {
+	if err := a.forgetServers(ctx); err != nil {
+		return nil, nil, err
+	}
+	p, err := a.planRepair(render.Change{})
+	if err != nil || !a.capabilities().DynamicBackends {
+		return p, nil, err
+	}
+	names, err := a.worker.Backends(ctx)
+	if err != nil {
+		return nil, nil, err //nolint:wrapcheck // says what was asked
+	}
+	wanted := a.actualNames()
+	var found []difference
+	for _, name := range names {
+		if isRoutes(name) && !wanted[name] && a.held.backends[name] == nil {
+			found = append(found, difference{driftBackend, name + " is no route's"})
+			a.unswept = true
 		}
 	}
 	return p, found, nil
+}
+
+// actualNames are what HAProxy calls the routes' backends.
+func (a *Applier) actualNames() map[string]bool {
+	list := a.cfg.Renderer.Backends()
+	names := make(map[string]bool, len(list))
+	for _, b := range list {
+		names[a.held.name(b)] = true
+	}
+	return names
+}
+
+// forgetServers forgets servers that were on their way out of backends that stay, and are gone.
+func (a *Applier) forgetServers(ctx context.Context) error {
+	names := sortedKeys(a.held.servers)
+	states, err := a.backendsState(ctx, names)
+	if err != nil {
+		return err
+	}
+	for i, backend := range names {
+		for name := range a.held.servers[backend] {
+			if _, ok := states[i][name]; !ok {
+				a.held.forget(server{backend, name})
+			}
+		}
+	}
+	return nil
+}
+
+// listClosed lists the proxies that do not take requests, if the check has come to that. It is done without the turn,
+// since HAProxy takes long for that with many backends, if a bit at a time: what it finds is looked at again with it.
+func (a *Applier) listClosed(ctx context.Context) {
+	var closed haproxy.Closed
+	w, err := a.cfg.HAProxy.Connect(ctx)
+	if err == nil {
+		closed, err = w.Closed(ctx, w.Version().Capabilities().DynamicBackends)
+		w.Close()
+	}
+	if a.take(ctx) != nil {
+		return
+	}
+	defer func() { <-a.turn }()
+	switch {
+	case err != nil:
+		a.cfg.Log.Warn("it is not known whether all proxies take requests", "error", err)
+	case a.drift.list: // else HAProxy has begun anew
+		a.drift.closed = &closed
+	}
+	a.drift.list = false
+}
+
+// closedMost is how many proxies are opened again one by one.
+const closedMost = 16
+
+// checkClosed opens again what was found closed, and is.
+func (a *Applier) checkClosed(ctx context.Context) error {
+	c := a.drift.closed
+	a.drift.closed = nil
+	wanted := a.actualNames()
+	c.Unpublished = slices.DeleteFunc(c.Unpublished, func(name string) bool { return isRoutes(name) && !wanted[name] })
+	names := slices.Concat(c.Paused, c.Stopped, c.Unpublished)
+	switch {
+	case len(names) == 0:
+		return nil
+	case len(names) > closedMost || len(c.Stopped) > 0:
+		a.tell([]difference{{driftFrontend, fmt.Sprintf("%d proxies do not take requests, %.200q first", len(names), names[0])}})
+		a.suspect = true
+		return errors.New("only a reload makes all proxies take requests")
+	}
+	now, err := a.worker.Closed(ctx, a.worker.Version().Capabilities().DynamicBackends, names...)
+	if err != nil {
+		return err //nolint:wrapcheck // says what was asked
+	}
+	p, err := a.planRepair(render.Change{})
+	if err != nil {
+		return err
+	}
+	var found []difference
+	for _, name := range now.Paused {
+		found = append(found, difference{driftFrontend, name + " does not listen"})
+		p.servers = append(p.servers, haproxy.EnableFrontend(name))
+	}
+	for _, name := range now.Unpublished {
+		found = append(found, difference{driftBackend, name + " is not published"})
+		p.servers = append(p.servers, haproxy.PublishBackend(name))
+	}
+	return a.repair(ctx, p, found)
 }
 
 // backendsState returns the servers of backends; nil for one that is not there.
@@ -192,89 +327,4 @@ func (a *Applier) backendsState(ctx context.Context, names []string) ([]map[stri
 		}
 	}
 	return states, nil
-}
-
-// moved tells whether a server is at another address, which only another backend puts right.
-func moved(b render.Backend, have map[string]haproxy.ServerState) bool {
-	for _, s := range b.Servers {
-		if h, ok := have[s.Name]; ok && !at(s, h) {
-			return true
-		}
-	}
-	return false
-}
-
-// planServerRepair plans what makes a backend's servers as they should be.
-func (a *Applier) planServerRepair(p *plan, name string, b render.Backend, have map[string]haproxy.ServerState) []difference {
-	var found []difference
-	differs := func(server, what string, ops ...haproxy.Op) {
-		found = append(found, difference{"server", fmt.Sprintf("%s/%s %s", name, server, what)})
-		p.servers = append(p.servers, ops...)
-		p.backends[name] = &b
-	}
-	for _, s := range b.Servers {
-		suspended := a.held.suspended[server{b.Name, s.Name}]
-		h, ok := have[s.Name]
-		if !ok {
-			differs(s.Name, "is not there", addServer(name, s, !suspended)...)
-			continue
-		}
-		if h.Weight != s.Weight {
-			differs(s.Name, fmt.Sprintf("has weight %d", h.Weight), haproxy.SetServerWeight(name, s.Name, s.Weight))
-		}
-		want := haproxy.Ready
-		if suspended {
-			want = haproxy.Maint
-		}
-		if h.State() != want {
-			differs(s.Name, fmt.Sprintf("is in state %s", h.State()), haproxy.SetServerState(name, s.Name, want))
-		}
-	}
-	wanted := byName(b.Servers)
-	for _, other := range sortedKeys(have) {
-		l := a.held.servers[name][other]
-		if _, ok := wanted[other]; ok || l != nil && have[other].State() == haproxy.Maint {
-			continue
-		}
-		differs(other, "should not take requests", haproxy.SetServerState(name, other, haproxy.Maint))
-		if l == nil {
-			p.leavingServers[server{name, other}] = &leavingServer{try: a.planner().firstTry()}
-		}
-	}
-	return found
-}
-
-// compareWhole compares, after a round, how many entries maps have, and which backends there are.
-func (a *Applier) compareWhole(ctx context.Context) error {
-	sizes, err := a.worker.MapSizes(ctx)
-	if err != nil {
-		return err //nolint:wrapcheck // says what was asked
-	}
-	if maps.Equal(ours(sizes), a.drift.sizes) {
-		a.drift.doubts = 0
-	} else if a.drift.doubts++; a.drift.doubts > 1 { // what a slice can repair another round has repaired
-		a.suspect = true
-		a.cfg.Metrics.Repairs.WithLabelValues("map").Inc()
-		maps.DeleteFunc(sizes, func(file string, n int) bool { return a.drift.sizes[file] == n })
-		return fmt.Errorf("these maps have another number of entries than they should: %v", sizes)
-	}
-	if !a.capabilities().DynamicBackends {
-		return nil
-	}
-	names, err := a.worker.Backends(ctx)
-	if err != nil {
-		return err //nolint:wrapcheck // says what was asked
-	}
-	wanted := make(map[string]bool, len(names))
-	for _, b := range a.cfg.Renderer.Backends() {
-		wanted[a.held.name(b)] = true
-	}
-	for _, name := range names {
-		if isRoutes(name) && !wanted[name] && a.held.backends[name] == nil {
-			a.cfg.Log.Warn("HAProxy has a backend that no route has; deleting it", "backend", name)
-			a.cfg.Metrics.Repairs.WithLabelValues("backend").Inc()
-			a.unswept = true
-		}
-	}
-	return nil
 }

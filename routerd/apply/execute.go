@@ -8,7 +8,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -50,9 +49,9 @@ func (a *Applier) plan(c render.Change) (*plan, error) {
 	case err != nil:
 		return nil, &notOnline{becauseProgram, err}
 	}
-	if online, reload := a.costs.online(p.operations(), p.added), a.costs.reload; online > worthwhile*reload {
+	if a.costs.tooLong(p) {
 		return nil, &notOnline{becauseCheaper, fmt.Errorf("%d operations and %d new backends would take %s, a reload %s",
-			p.operations(), p.added, online.Round(time.Millisecond), reload.Round(time.Millisecond))}
+			p.operations(), p.added, a.costs.online(p.operations(), p.added).Round(time.Millisecond), a.costs.reload.Round(time.Millisecond))}
 	}
 	return p, nil
 }
@@ -90,7 +89,7 @@ func (a *Applier) carryOut(ctx context.Context, p *plan, v snapshot.Version) err
 	if err := w.Do(ctx, haproxy.SetMap(stampMap, versionKey, v.String())); err != nil {
 		return fmt.Errorf("set the stamp: %w", err)
 	}
-	if err := a.verifyStamp(ctx, v.String()); err != nil {
+	if err := a.verifyStamp(ctx, v); err != nil {
 		return err
 	}
 	if i, err := w.Info(ctx); err != nil || i.Stopping {
@@ -98,11 +97,6 @@ func (a *Applier) carryOut(ctx context.Context, p *plan, v snapshot.Version) err
 	}
 	a.suspect = false
 	took := time.Since(begun)
-	for file, n := range p.sizes {
-		if a.drift.sizes != nil {
-			a.drift.sizes[file] += n
-		}
-	}
 	a.costs.learn(p.operations(), p.added, took)
 	a.cfg.Metrics.online(p.operations(), took)
 	a.touched = time.Now()
@@ -159,24 +153,20 @@ func (a *Applier) connectInForce(ctx context.Context) error {
 	if a.worker == known {
 		return nil
 	}
-	s, _ := a.InForce()
-	if err := a.verifyStamp(ctx, s.Version().String()); err != nil {
+	if err := a.verifyStamp(ctx, a.versionInForce()); err != nil {
 		return err
 	}
 	if a.worker.PID() != a.pid { // it began with the files, and nobody has told it anything since
-		a.begunAnew(ctx)
+		a.begunAnew()
 	}
 	return nil
 }
 
 // begunAnew notes that the worker began with files of the snapshot in force.
-func (a *Applier) begunAnew(ctx context.Context) {
+func (a *Applier) begunAnew() {
 	a.pid = a.worker.PID()
 	a.held = newHeld()
 	a.drift = drift{due: time.Now().Add(driftPause)}
-	if sizes, err := a.worker.MapSizes(ctx); err == nil { // else the check asks
-		a.drift.sizes = ours(sizes)
-	}
 	a.countHeld()
 }
 
@@ -245,7 +235,7 @@ func (h held) compare(name string, want *render.Backend, have map[string]haproxy
 		if !ok {
 			return fmt.Errorf("server %s is not there", s.Name)
 		}
-		if err := compareServer(s, state, h.suspended[server{want.Name, s.Name}]); err != nil {
+		if err := compareServer(s, state, h.state(server{want.Name, s.Name})); err != nil {
 			return fmt.Errorf("server %s %w", s.Name, err)
 		}
 	}
@@ -260,15 +250,11 @@ func (h held) compare(name string, want *render.Backend, have map[string]haproxy
 
 // at tells whether a server of HAProxy is where it should be.
 func at(s render.Server, have haproxy.ServerState) bool {
-	address, err := netip.ParseAddr(s.Address)
-	return err == nil && have.Address.Unmap() == address.Unmap() && have.Port == s.Port
+	want, err := s.AddrPort()
+	return err == nil && have.Address.Unmap() == want.Addr().Unmap() && have.Port == s.Port
 }
 
-func compareServer(s render.Server, have haproxy.ServerState, suspended bool) error {
-	wantState := haproxy.Ready
-	if suspended {
-		wantState = haproxy.Maint
-	}
+func compareServer(s render.Server, have haproxy.ServerState, wantState haproxy.State) error {
 	switch {
 	case !at(s, have):
 		return fmt.Errorf("is at %s port %d, not %s", have.Address, have.Port, s.HostPort())

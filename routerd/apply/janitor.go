@@ -206,7 +206,7 @@ func (a *Applier) delete(ctx context.Context, t *try, now time.Time, ops ...hapr
 // inherit finds what an earlier routerd had left in the HAProxy that was taken over: names, and what was on its way
 // out. What it is not known to be for is never used again. Servers that were suspended are in service again.
 func (a *Applier) inherit(ctx context.Context) error {
-	a.begunAnew(ctx)
+	a.begunAnew()
 	entries, err := a.worker.ShowMap(ctx, stampMap)
 	if err != nil {
 		return fmt.Errorf("read the names of backends: %w", err)
@@ -241,12 +241,12 @@ func (a *Applier) sweep(ctx context.Context, now time.Time) error {
 		return err //nolint:wrapcheck // says what was asked
 	}
 	in := a.planner()
-	wanted := map[string]map[string]bool{} // by HAProxy's name: servers
+	wanted := map[string]map[string]haproxy.State{} // by HAProxy's name: servers, and the state that each should have
 	for _, name := range a.cfg.Renderer.Backends() {
 		b, _ := a.cfg.Renderer.Backend(name)
-		servers := make(map[string]bool, len(b.Servers))
+		servers := make(map[string]haproxy.State, len(b.Servers))
 		for _, s := range b.Servers {
-			servers[s.Name] = true
+			servers[s.Name] = a.held.state(server{b.Name, s.Name})
 		}
 		wanted[a.held.name(name)] = servers
 	}
@@ -260,9 +260,9 @@ func (a *Applier) sweep(ctx context.Context, now time.Time) error {
 		here := server{s.Backend, s.Name}
 		switch {
 		case !isRoutes(s.Backend) || a.held.servers[s.Backend][s.Name] != nil:
-		case wanted[s.Backend][s.Name]:
-			if s.State() != haproxy.Ready {
-				ops = append(ops, haproxy.SetServerState(s.Backend, s.Name, haproxy.Ready))
+		case wanted[s.Backend][s.Name] != "":
+			if want := wanted[s.Backend][s.Name]; s.State() != want {
+				ops = append(ops, haproxy.SetServerState(s.Backend, s.Name, want))
 			}
 		case wanted[s.Backend] == nil && !in.can.DynamicBackends:
 		case wanted[s.Backend] == nil && a.held.backends[s.Backend].whole != nil: // it left in this life

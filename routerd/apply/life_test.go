@@ -51,6 +51,32 @@ func killedStory(t *testing.T, binary string) {
 	eventually(t, "both restarts are counted", func() bool { return testutil.ToFloat64(r.metrics.Restarts) >= 2 })
 }
 
+// The same content under another revision changes nothing, and a HAProxy that ends after that comes back at once, as does
+// one that is taken over.
+func TestSameContentAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, haproxytest.Binary(t))
+	r := w.router(options{})
+	resources := []*tsujiv1.Resource{route("a"), endpoints("a", serve(t, "one"))}
+	r.put(resources...)
+	r.put(resources...)
+	must(t, unix.Kill(r.pids().Worker, unix.SIGKILL))
+	eventually(t, "HAProxy is back", func() bool { return testutil.ToFloat64(r.metrics.Applies.WithLabelValues("start", "ok")) == 2 })
+	if n := testutil.ToFloat64(r.metrics.Restarts); n != 1 {
+		t.Errorf("%v attempts to mend it", n)
+	}
+	again := w.snapshot(resources...)
+	if refusal := r.try(again); refusal != nil {
+		t.Fatal(refusal)
+	}
+	r.die()
+	next := w.router(options{})
+	must(t, next.Start(t.Context(), again))
+	if n := testutil.ToFloat64(next.metrics.Adoptions); n != 1 || next.reloads() != 0 {
+		t.Errorf("%v taken over, %v reloads", n, next.reloads())
+	}
+}
+
 // A router that died finds HAProxy as it left it, and takes it over: as it is if that serves what the
 // store says, with a reload if not.
 func TestAdopt(t *testing.T) { haproxytest.Each(t, adoptStory) }

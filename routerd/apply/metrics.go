@@ -53,13 +53,16 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		}),
 		Repairs: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "tsuji", Subsystem: "apply", Name: "repairs_total",
-			Help: "Differences between HAProxy and what it should run that were found and repaired, by kind: entry, server, backend, map.",
+			Help: "Differences between HAProxy and what it should run that were found, and repaired, by kind: entry (of a map), backend, server, certificate, ca, line (of the crt-list), frontend.",
 		}, []string{"kind"}),
 		Operations: counter("operations_total", "Commands that changes at run time were made of, those that read back included."),
 		Seconds:    counter("operations_seconds_total", "Time that changes at run time took."),
 	}
 	for _, why := range reasons {
 		m.Reloads.WithLabelValues(string(why)) // that there was none is a fact as well
+	}
+	for _, kind := range driftKinds {
+		m.Repairs.WithLabelValues(kind)
 	}
 	if r != nil {
 		r.MustRegister(m.Applies, m.Duration, m.Fallbacks, m.Reloads, m.Restarts, m.Adoptions, m.Leaving, m.Suspended, m.Repairs, m.Operations, m.Seconds)

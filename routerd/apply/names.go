@@ -93,6 +93,14 @@ func (h held) leaving(backend string) []string {
 	return names
 }
 
+// state returns the state that a server of a route's backend should have.
+func (h held) state(s server) haproxy.State {
+	if h.suspended[s] {
+		return haproxy.Maint
+	}
+	return haproxy.Ready
+}
+
 func (h held) leave(s server, l *leavingServer) {
 	if h.servers[s.backend] == nil {
 		h.servers[s.backend] = map[string]*leavingServer{}

@@ -32,7 +32,7 @@ type plan struct {
 	routes  []haproxy.Op           // entries that send requests, and names
 	shift   []haproxy.Op           // weights, and servers that go
 	gone    []haproxy.Op           // entries that sent requests
-	unset   []haproxy.Op           // entries of options that go
+	unset   []haproxy.Op           // entries of options that go, and what else is too much
 	lines   []render.CrtListChange // lines of the crt-list that go
 	added   int                    // backends that are added
 
@@ -40,7 +40,6 @@ type plan struct {
 	backends map[string]*render.Backend // what backends then have besides what leaves
 	prints   map[string][]string        // fingerprints of certificates and CA certificates, by path
 	cas      map[string]bool            // which of those paths are CA certificates'
-	sizes    map[string]int             // by how many entries maps grow
 
 	names           map[string]string // of routes' backends, as in held; empty: there is none, or it is its own
 	leavingBackends map[string]*leavingBackend
@@ -57,7 +56,7 @@ type impossible struct{ error }
 
 func newPlan(in planner, c render.Change) (*plan, error) {
 	p := &plan{
-		entries: map[haproxy.MapKey]string{}, backends: map[string]*render.Backend{}, prints: map[string][]string{}, cas: map[string]bool{}, sizes: map[string]int{},
+		entries: map[haproxy.MapKey]string{}, backends: map[string]*render.Backend{}, prints: map[string][]string{}, cas: map[string]bool{},
 		names: map[string]string{}, leavingBackends: map[string]*leavingBackend{}, leavingServers: map[server]*leavingServer{}, leavingFiles: map[string]*leavingFile{},
 	}
 	if err := p.planFiles(in, c); err != nil {
@@ -138,7 +137,7 @@ func (p *plan) planBackend(in planner, b render.BackendChange, moved map[string]
 	}
 	if b.New == nil {
 		p.leaveBackend(in, current, b.Old)
-		p.rename(b.Name, current, "")
+		p.rename(in, b.Name, "")
 		p.forgetSuspended(in, b.Name, nil)
 		return nil
 	}
@@ -178,7 +177,7 @@ func (p *plan) planBackend(in planner, b render.BackendChange, moved map[string]
 	if b.Old != nil {
 		p.leaveBackend(in, current, b.Old)
 	}
-	p.rename(b.Name, current, name)
+	p.rename(in, b.Name, name)
 	moved[b.Name] = true
 	return nil
 }
@@ -272,16 +271,13 @@ func (in planner) firstTry() try {
 	return try{in.now, in.now.Add(janitorPause)}
 }
 
-// rename notes that a route's backend has another name in HAProxy; empty: there was or will be none.
-func (p *plan) rename(backend, from, to string) {
-	own := func(name string) string {
-		if name == backend {
-			return ""
-		}
-		return name
+// rename notes that a route's backend has another name in HAProxy; empty: there will be none.
+func (p *plan) rename(in planner, backend, to string) {
+	if to == backend {
+		to = ""
 	}
-	p.names[backend] = own(to)
-	p.change(render.EntryChange{File: stampMap, Key: nameKey + backend, Old: own(from), New: own(to)}, &p.routes, &p.gone)
+	p.names[backend] = to
+	p.change(render.EntryChange{File: stampMap, Key: nameKey + backend, Old: in.held.actual[backend], New: to}, &p.routes, &p.gone)
 }
 
 func (p *plan) forgetSuspended(in planner, backend string, wanted map[string]render.Server) {
@@ -324,10 +320,8 @@ func (p *plan) change(e render.EntryChange, into, out *[]haproxy.Op) {
 		return
 	case e.Old == "":
 		*into = append(*into, haproxy.AddMap(e.File, e.Key, e.New))
-		p.sizes[e.File]++
 	case e.New == "":
 		*out = append(*out, haproxy.DelMap(e.File, e.Key))
-		p.sizes[e.File]--
 	default:
 		*into = append(*into, haproxy.SetMap(e.File, e.Key, e.New))
 	}

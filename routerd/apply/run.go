@@ -54,7 +54,11 @@ func (a *Applier) Run(ctx context.Context) error {
 			a.tidy(ctx, now)
 		}
 		due, exited := a.nextWork(look, retry)
+		list := a.drift.list && !a.stopping && !a.broken()
 		<-a.turn
+		if list {
+			a.listClosed(ctx)
+		}
 		timer := time.NewTimer(time.Until(due))
 		select {
 		case <-ctx.Done():
@@ -139,13 +143,13 @@ func (a *Applier) look(ctx context.Context) {
 	if a.worker == known {
 		return
 	}
-	if err := a.verifyStamp(ctx, s.Version().String()); err != nil {
+	if err := a.verifyStamp(ctx, s.Version()); err != nil {
 		a.cfg.Log.Warn("HAProxy was reloaded behind our back", "error", err)
 		a.suspect = true
 		return
 	}
 	if a.worker.PID() != a.pid {
-		a.begunAnew(ctx)
+		a.begunAnew()
 	}
 }
 

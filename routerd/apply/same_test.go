@@ -58,6 +58,11 @@ func TestSameAsStarted(t *testing.T) {
 				return !r.can.DynamicBackends || r.leaving("servers")+r.leaving("backends")+r.leaving("certificates") == 0
 			})
 			c.compare(r)
+			for _, kind := range []string{"entry", "backend", "server", "certificate", "ca", "line", "frontend"} {
+				if n := testutil.ToFloat64(r.metrics.Repairs.WithLabelValues(kind)); n != 0 {
+					t.Errorf("%v repairs of kind %s", n, kind)
+				}
+			}
 			for _, why := range []string{"failure", "mend", "release"} {
 				if why == "release" && !r.can.DynamicBackends {
 					continue

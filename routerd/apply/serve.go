@@ -75,7 +75,7 @@ func (a *Applier) adopt(ctx context.Context) error {
 func (a *Applier) agrees(ctx context.Context, v snapshot.Version) bool {
 	err := a.connect(ctx)
 	if err == nil {
-		err = a.verifyStamp(ctx, v.String())
+		err = a.verifyStamp(ctx, v)
 	}
 	if err != nil {
 		a.cfg.Log.Info("HAProxy runs something else", "want", v.Short(), "error", err)
@@ -103,7 +103,7 @@ func (a *Applier) serve(ctx context.Context, v snapshot.Version, why reason) (me
 		return m, err
 	}
 	a.suspect, a.unswept = false, false
-	a.begunAnew(ctx)
+	a.begunAnew()
 	a.costs.reload = time.Since(begun)
 	a.sweepFiles()
 	return m, nil
@@ -117,7 +117,7 @@ func (a *Applier) load(ctx context.Context, v snapshot.Version, m *method, why r
 	first := !a.up
 	err := a.run(ctx, m, why)
 	if err == nil {
-		err = a.verifyStamp(ctx, v.String())
+		err = a.verifyStamp(ctx, v)
 	}
 	if err != nil && first { // nothing is bound before a snapshot is in force
 		a.disconnect()
@@ -223,15 +223,23 @@ func (a *Applier) disconnect() {
 }
 
 // verifyStamp checks what the worker that connect found says of itself.
-func (a *Applier) verifyStamp(ctx context.Context, version string) error {
-	for _, want := range [][2]string{{versionKey, version}, {programKey, a.program}} {
-		got, _, err := a.worker.GetMap(ctx, stampMap, want[0])
-		if err != nil {
-			return fmt.Errorf("read the stamp: %w", err)
-		}
-		if got != want[1] {
-			return fmt.Errorf("the stamp's %s is %.200q, not %q", want[0], got, want[1])
-		}
+func (a *Applier) verifyStamp(ctx context.Context, want snapshot.Version) error {
+	values, err := a.worker.GetMapKeys(ctx, []haproxy.MapKey{{File: stampMap, Key: versionKey}, {File: stampMap, Key: programKey}})
+	if err != nil {
+		return fmt.Errorf("read the stamp: %w", err)
+	}
+	if got := values[0].Value; !isVersion(got, want) {
+		return fmt.Errorf("the stamp's version is %.200q, not %q", got, want)
+	}
+	if got := values[1].Value; got != a.program {
+		return fmt.Errorf("the stamp's program is %.200q, not %q", got, a.program)
 	}
 	return nil
+}
+
+// isVersion tells whether a stamp is that of a version. It may have another revision, under which the same content came
+// before; and "applying V" is none.
+func isVersion(stamp string, v snapshot.Version) bool {
+	got, err := snapshot.ParseVersion(stamp)
+	return err == nil && got.Equal(v)
 }

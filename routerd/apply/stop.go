@@ -27,18 +27,22 @@ func (a *Applier) setReady(ctx context.Context, ready bool) error {
 	if a.stale.IsZero() {
 		a.stale = time.Now()
 	}
-	value := "0"
-	if ready {
-		value = "1"
-	}
 	err := a.connect(ctx)
 	if err == nil {
-		err = a.worker.Do(ctx, haproxy.SetMap(readyMap, readyKey, value))
+		err = a.worker.Do(ctx, haproxy.SetMap(readyMap, readyKey, readyValue(ready)))
 	}
 	if err != nil {
 		return fmt.Errorf("set readiness: %w", err)
 	}
 	return nil
+}
+
+// readyValue is what the map says.
+func readyValue(ready bool) string {
+	if ready {
+		return "1"
+	}
+	return "0"
 }
 
 // Stop ends HAProxy gracefully: readiness fails for the shutdown delay, in which changes are still applied;

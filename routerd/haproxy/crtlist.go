@@ -16,8 +16,9 @@ type CrtListLine struct {
 
 // CrtListEntry is a line of a crt-list as HAProxy has it.
 type CrtListEntry struct {
-	CrtListLine     // other options are left out; several filters stand with blanks between them
-	Line        int // its number, for DelCrtList
+	CrtListLine        // several filters stand with blanks between them
+	Options     string // what stands in brackets, ALPN included
+	Line        int    // its number, for DelCrtList
 }
 
 // AddCrtList adds a line to a crt-list, for every bind line that uses the list. HAProxy must have the certificate, with
@@ -86,15 +87,16 @@ func parseCrtList(text string) ([]CrtListEntry, error) {
 		if err != nil || number < 0 {
 			return nil, fmt.Errorf("show ssl crt-list: no number in %.100q", line)
 		}
-		e := CrtListEntry{CrtListLine{Certificate: name[:colon]}, number}
+		e := CrtListEntry{CrtListLine: CrtListLine{Certificate: name[:colon]}, Line: number}
 		if options, ok := strings.CutPrefix(rest, "["); ok {
 			if options, rest, ok = strings.Cut(options, "]"); !ok {
 				return nil, fmt.Errorf("show ssl crt-list: options without end in %.100q", line)
 			}
-			words := strings.Fields(options)
+			e.Options = strings.TrimSpace(strings.ReplaceAll(options, "\x00", "")) // 3.4.7 ends ALPN so
+			words := strings.Fields(e.Options)
 			for i, w := range words[:max(len(words)-1, 0)] {
 				if w == "alpn" {
-					e.ALPN = strings.TrimRight(words[i+1], "\x00") // 3.4.7 ends it so
+					e.ALPN = words[i+1]
 				}
 			}
 		}

@@ -23,6 +23,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -79,8 +80,9 @@ type Process struct {
 	dir    *os.File // the directory; the way to the sockets, however long its path is
 
 	mu     sync.Mutex
-	master *master // guarded by mu; nil: none was started or adopted yet
-	output *output // guarded by mu; nil: as above
+	master *master   // guarded by mu; nil: none was started or adopted yet
+	output *output   // guarded by mu; nil: as above
+	left   []*master // guarded by mu; those that were given up, and are waited for nevertheless: they are our children
 }
 
 // New makes a Process that nothing runs for yet. Close frees what it holds.
@@ -123,6 +125,9 @@ func (p *Process) Dir() string { return p.cfg.Dir }
 func (p *Process) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	for _, m := range p.left {
+		m.detach()
+	}
 	if p.master != nil {
 		p.master.detach()
 	}
@@ -399,7 +404,7 @@ func (p *Process) Leave() {
 		return
 	}
 	_ = p.master.signal(unix.SIGUSR1) // if it fails the process has ended
-	p.master.detach()
+	p.left = append(slices.DeleteFunc(p.left, func(m *master) bool { return !m.alive() }), p.master)
 	p.master = nil
 }
 

@@ -394,17 +394,17 @@ func commandsStory(t *testing.T, binary string) {
 			continue
 		}
 		must(t, r.Do(ctx, SetMap("maps/stamp.map", "version", value)))
-		got, found, err := r.GetMap(ctx, "maps/stamp.map", "version")
-		if err != nil || !found || got != value {
-			t.Errorf("map: %q became %q, %v, %v", value, got, found, err)
+		got, err := r.GetMapKeys(ctx, []MapKey{{"maps/stamp.map", "version"}})
+		if err != nil || got[0] != (MapValue{value, true}) {
+			t.Errorf("map: %q became %v, %v", value, got, err)
 		}
 		entries, err := r.ShowMap(ctx, "maps/stamp.map")
-		if err != nil || len(entries) != 1 || entries[0] != (MapEntry{"version", value}) {
+		if err != nil || len(entries) != 1 || entries[0].Key != "version" || entries[0].Value != value {
 			t.Errorf("map: %q became %q, %v", value, entries, err)
 		}
 	}
-	if _, found, err := r.GetMap(ctx, "maps/stamp.map", "other"); found || err != nil {
-		t.Errorf("found %v, %v", found, err)
+	if got, err := r.GetMapKeys(ctx, []MapKey{{"maps/stamp.map", "other"}}); err != nil || got[0].Found {
+		t.Errorf("found %v, %v", got, err)
 	}
 }
 
@@ -489,6 +489,26 @@ func TestReloadOfAMasterThatEnds(t *testing.T) {
 	must(t, <-answered)
 	must(t, l.Close())
 	start(t, p)
+}
+
+// A master that is given up ends in its own time, and is waited for even so: it does not stay as a zombie.
+func TestLeave(t *testing.T) {
+	p, _ := setup(t, haproxytest.Binary(t), nil)
+	start(t, p)
+	m := p.master
+	p.Leave()
+	start(t, p)
+	select {
+	case <-m.done:
+	case <-time.After(time.Minute):
+		t.Fatal("the one that was given up has not ended")
+	}
+	if _, err := os.Stat(fmt.Sprintf("/proc/%d", m.pid)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it is still there: %v", err)
+	}
+	if !p.master.alive() {
+		t.Error("the other one has ended")
+	}
 }
 
 // pause stops a process, and returns when each of its threads stands still.

@@ -24,6 +24,14 @@ func DelMap(file, key string) Op {
 	return Op{keyed("del", file, key), silent}
 }
 
+// DelMapEntry deletes one entry of a map, by its reference, whatever others have its key.
+func DelMapEntry(file, ref string) Op {
+	if !strings.HasPrefix(ref, "0x") {
+		return Op{Command{err: fmt.Errorf("del map %s: %.40q is no reference to an entry", file, ref)}, silent}
+	}
+	return Op{Cmd("del", "map", file, "#"+ref), silent}
+}
+
 // keyed makes a command for entries with a key. HAProxy would take "#" for the beginning of a reference to an entry.
 func keyed(verb, file, key string, value ...string) Command {
 	if strings.HasPrefix(key, "#") {
@@ -32,7 +40,7 @@ func keyed(verb, file, key string, value ...string) Command {
 	return Cmd(append([]string{verb, "map", file, key}, value...)...)
 }
 
-// ShowMap returns the entries of a map.
+// ShowMap returns the entries of a map, those of one key in the order in which they came.
 func (r *Runtime) ShowMap(ctx context.Context, file string) ([]MapEntry, error) {
 	text, err := r.ask(ctx, Cmd("show", "map", file))
 	if err != nil {
@@ -74,17 +82,11 @@ func (r *Runtime) GetMapKeys(ctx context.Context, keys []MapKey) ([]MapValue, er
 	return values, nil
 }
 
-// GetMap is GetMapKeys for one key.
-func (r *Runtime) GetMap(ctx context.Context, file, key string) (value string, found bool, err error) {
-	values, err := r.GetMapKeys(ctx, []MapKey{{file, key}})
-	if err != nil {
-		return "", false, err
-	}
-	return values[0].Value, values[0].Found, nil
-}
-
 // MapEntry is a line of a map.
-type MapEntry struct{ Key, Value string }
+type MapEntry struct {
+	Key, Value string
+	Ref        string // of this entry among those of its key, for DelMapEntry
+}
 
 // parseMap reads the answer of "show map": a reference, the key, and what follows.
 func parseMap(text string) ([]MapEntry, error) {
@@ -99,7 +101,7 @@ func parseMap(text string) ([]MapEntry, error) {
 			return nil, fmt.Errorf("show map: %.100q", line)
 		}
 		key, value, _ := strings.Cut(rest, " ")
-		entries = append(entries, MapEntry{key, value})
+		entries = append(entries, MapEntry{key, value, ref})
 	}
 	return entries, nil
 }

@@ -54,6 +54,20 @@ func SetServerAddr(backend, server string, addr netip.AddrPort) Op {
 	}
 }
 
+// SetServerHealth says that a server answers. Where its health is checked that holds until the next check.
+func SetServerHealth(backend, server string) Op {
+	return Op{Cmd("set", "server", backend+"/"+server, "health", "up"), silent}
+}
+
+// SetServerTLS says whether new connections to a server are TLS, for which it must have been configured.
+func SetServerTLS(backend, server string, on bool) Op {
+	value := "off"
+	if on {
+		value = "on"
+	}
+	return Op{Cmd("set", "server", backend+"/"+server, "ssl", value), saying("server ssl setting updated")}
+}
+
 // EnableHealth starts the health check of a server that has one configured.
 func EnableHealth(backend, server string) Op {
 	return Op{Cmd("enable", "health", backend+"/"+server), silent}
@@ -118,6 +132,7 @@ type ServerState struct {
 	Running bool // it gets traffic, as far as checks and decisions go
 	Weight  int  // as it is now
 	Checked bool // a health check is configured for it and runs
+	TLS     bool // connections to it are TLS
 }
 
 // State returns the state that was decided.
@@ -132,6 +147,12 @@ func (s ServerState) State() State {
 	}
 }
 
+// Values of srv_op_state of a server that gets traffic; HAProxy: SRV_ST_STARTING, SRV_ST_RUNNING.
+const (
+	opStarting = 1
+	opRunning  = 2
+)
+
 // checkEnabled is the bit of srv_check_state that says that a check is enabled; HAProxy: CHK_ST_ENABLED.
 const checkEnabled = 0x04
 
@@ -145,7 +166,7 @@ func parseServersState(text string) ([]ServerState, error) {
 	for i, name := range strings.Fields(lines[1][2:]) {
 		column[name] = i
 	}
-	for _, want := range []string{"be_name", "srv_name", "srv_addr", "srv_op_state", "srv_admin_state", "srv_uweight", "srv_check_state", "srv_port"} {
+	for _, want := range []string{"be_name", "srv_name", "srv_addr", "srv_op_state", "srv_admin_state", "srv_uweight", "srv_check_state", "srv_port", "srv_use_ssl"} {
 		if _, ok := column[want]; !ok {
 			return nil, fmt.Errorf("show servers state: there is no column %s", want)
 		}
@@ -168,8 +189,8 @@ func parseServersState(text string) ([]ServerState, error) {
 			nums[i] = n
 		}
 		s := ServerState{
-			Backend: f[column["be_name"]], Name: f[column["srv_name"]], Running: nums[0] != 0, Admin: AdminState(nums[1]),
-			Weight: int(nums[2]), Checked: nums[3]&checkEnabled != 0, Port: uint32(nums[4]),
+			Backend: f[column["be_name"]], Name: f[column["srv_name"]], Running: nums[0] == opStarting || nums[0] == opRunning, Admin: AdminState(nums[1]),
+			Weight: int(nums[2]), Checked: nums[3]&checkEnabled != 0, Port: uint32(nums[4]), TLS: f[column["srv_use_ssl"]] == "1",
 		}
 		s.Address, _ = netip.ParseAddr(f[column["srv_addr"]]) // "-": it has none
 		states = append(states, s)

@@ -48,7 +48,8 @@ func certificatesStory(t *testing.T, binary string) {
 	whole, second := pair()
 	must(t, r.Do(ctx, SetCertificate("certs/a.pem", whole)))
 	have(first)
-	must(t, r.AbortCertificate(ctx, "certs/a.pem"))
+	_, err = r.Exec(ctx, Cmd("abort", "ssl", "cert", "certs/a.pem"))
+	must(t, err)
 	if r.Do(ctx, CommitCertificate("certs/a.pem")) == nil {
 		t.Error("what was given up is committed")
 	}
@@ -68,7 +69,8 @@ func certificatesStory(t *testing.T, binary string) {
 	}
 	haveCA(ca)
 	must(t, r.Do(ctx, SetCA("ca/a.pem", string(other.CertPEM()))))
-	must(t, r.AbortCA(ctx, "ca/a.pem"))
+	_, err = r.Exec(ctx, Cmd("abort", "ssl", "ca-file", "ca/a.pem"))
+	must(t, err)
 	haveCA(ca)
 	must(t, r.Do(ctx, SetCA("ca/a.pem", string(other.CertPEM())), CommitCA("ca/a.pem")))
 	haveCA(other)

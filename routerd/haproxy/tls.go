@@ -78,6 +78,33 @@ func (r *Runtime) Certificate(ctx context.Context, file string) (CertificateInfo
 	return certs[0], nil
 }
 
+// Certificates is Certificate for several names, in their order; nil for one that HAProxy does not have.
+func (r *Runtime) Certificates(ctx context.Context, files ...string) ([]*CertificateInfo, error) {
+	commands := make([]Command, len(files))
+	for i, f := range files {
+		commands[i] = Cmd("show", "ssl", "cert", f)
+	}
+	answers, err := r.Exec(ctx, commands...)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]*CertificateInfo, len(files))
+	for i, a := range answers {
+		if a.severity >= 0 {
+			continue
+		}
+		certs, err := parseCertificates(a.text)
+		if err != nil {
+			return nil, err
+		}
+		if len(certs) != 1 {
+			return nil, fmt.Errorf("show ssl cert %s: %d certificates", files[i], len(certs))
+		}
+		list[i] = &certs[0]
+	}
+	return list, nil
+}
+
 // CA returns what HAProxy holds in memory under the name of a file of CA certificates.
 func (r *Runtime) CA(ctx context.Context, file string) ([]CertificateInfo, error) {
 	text, err := r.ask(ctx, Cmd("show", "ssl", "ca-file", file))
@@ -85,18 +112,6 @@ func (r *Runtime) CA(ctx context.Context, file string) ([]CertificateInfo, error
 		return nil, err
 	}
 	return parseCertificates(text)
-}
-
-// AbortCertificate gives up what SetCertificate began. That there was nothing is no error.
-func (r *Runtime) AbortCertificate(ctx context.Context, file string) error {
-	_, err := r.Exec(ctx, Cmd("abort", "ssl", "cert", file))
-	return err
-}
-
-// AbortCA gives up what SetCA began. That there was nothing is no error.
-func (r *Runtime) AbortCA(ctx context.Context, file string) error {
-	_, err := r.Exec(ctx, Cmd("abort", "ssl", "ca-file", file))
-	return err
 }
 
 // CertificateInfo identifies a certificate as HAProxy has it in memory.

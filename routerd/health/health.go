@@ -1,8 +1,8 @@
 // Package health takes endpoints out of service that do not answer, with no standing checks.
 //
 // HAProxy says which backends had to try again to connect; that a request fails on one endpoint and goes on to another
-// is HAProxy's own doing. The servers of such a backend to which connections failed are probed: an attempt to
-// connect, twice. A server that is dead is suspended, and probed until it answers again. While nothing is wrong
+// is HAProxy's own doing. The servers of such a backend to which connections failed are probed: two attempts to
+// connect, of which one must succeed. A server that is dead is suspended, and probed until it answers again. While nothing is wrong
 // there is one question to HAProxy twice a second, whatever the number of routes.
 //
 // It guarantees that a server is not suspended while no other server of its backend that takes new traffic is
@@ -22,6 +22,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -33,9 +34,10 @@ import (
 
 const (
 	period        = 500 * time.Millisecond // of the question to HAProxy
-	probeTimeout  = time.Second
-	mostProbes    = 64              // at once
-	askTimeout    = 5 * time.Second // for what HAProxy or the applier is asked
+	probeTimeout  = time.Second            // of an attempt
+	secondTry     = 250 * time.Millisecond // from an attempt of a probe to the next
+	mostProbes    = 64                     // at once
+	askTimeout    = 5 * time.Second        // for what HAProxy or the applier is asked
 	failureRepeat = 10 * time.Second
 	mostCounted   = 10_000 // backends whose counters are remembered
 )
@@ -68,7 +70,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Namespace: "tsuji", Subsystem: "health", Name: "dead_servers", Help: "Servers that do not answer probes: those that are suspended, and those that are not because no other is alive.",
 		}),
 		Probes: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Namespace: "tsuji", Subsystem: "health", Name: "probes_total", Help: "Attempts to connect to a suspicious or dead server, by result (ok, failed).",
+			Namespace: "tsuji", Subsystem: "health", Name: "probes_total", Help: "Probes of suspicious and dead servers, by result (ok, failed).",
 		}, []string{"result"}),
 	}
 	if r != nil {
@@ -131,7 +133,7 @@ func (h *Watcher) Run(ctx context.Context) error {
 		h.complain("suspend or restore an endpoint", h.settle(ctx))
 		for _, p := range h.judge.probes(time.Now()) {
 			probes.Go(func() {
-				a := answer{p, h.connects(ctx, p.address)}
+				a := answer{p, h.connects(ctx, p)}
 				select {
 				case answers <- a:
 				case <-ctx.Done():
@@ -146,16 +148,34 @@ func (h *Watcher) Run(ctx context.Context) error {
 	}
 }
 
-// connects tries to connect to a server.
-func (h *Watcher) connects(ctx context.Context, address string) bool {
-	conn, err := (&net.Dialer{Timeout: probeTimeout, KeepAlive: -1}).DialContext(ctx, "tcp", address)
-	if err == nil {
-		conn.Close()
+// connects makes a probe. Its attempts overlap: who hears nothing from the first need not wait until it is over.
+func (h *Watcher) connects(ctx context.Context, p probe) bool {
+	trying, done := context.WithCancel(ctx)
+	defer done()
+	var ok atomic.Bool
+	var attempts sync.WaitGroup
+	for i := range p.tries {
+		attempts.Go(func() {
+			wait := time.NewTimer(time.Duration(i) * secondTry)
+			defer wait.Stop()
+			select {
+			case <-trying.Done():
+				return
+			case <-wait.C:
+			}
+			conn, err := (&net.Dialer{Timeout: probeTimeout, KeepAlive: -1}).DialContext(trying, "tcp", p.address)
+			if err == nil {
+				conn.Close()
+				ok.Store(true)
+				done()
+			}
+		})
 	}
+	attempts.Wait()
 	if ctx.Err() == nil {
-		h.cfg.Metrics.Probes.WithLabelValues(map[bool]string{true: "ok", false: "failed"}[err == nil]).Inc()
+		h.cfg.Metrics.Probes.WithLabelValues(map[bool]string{true: "ok", false: "failed"}[ok.Load()]).Inc()
 	}
-	return err == nil
+	return ok.Load()
 }
 
 // complain logs an error, not too often.

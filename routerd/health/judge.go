@@ -11,12 +11,11 @@ import (
 )
 
 const (
-	triesToDie  = 2                      // probes in a row that fail before a server is taken for dead
-	secondTry   = 250 * time.Millisecond // from a failed probe to the next, while it is not decided
-	firstWait   = time.Second            // from a failed probe to the next, of a dead server
-	longestWait = 4 * time.Second        // which it becomes step by step
-	memory      = time.Minute            // how long a server is watched that answers again
-	triesToLive = 3                      // probes in a row that must succeed if it died again within that time
+	triesToDie  = 2               // attempts of a probe, all of which must fail for a server to be taken for dead
+	firstWait   = time.Second     // from a failed probe to the next
+	longestWait = 4 * time.Second // which it becomes step by step
+	memory      = time.Minute     // how long a server is watched that answers again
+	triesToLive = 3               // probes in a row that must succeed if it died again within that time
 )
 
 // judge decides which servers are probed and which are suspended. It is a function of what it is told, the time
@@ -39,17 +38,17 @@ type watch struct {
 	due     time.Time // of the next probe; zero: there is none
 	wait    time.Duration
 	probing bool
-	failed  int       // probes in a row
 	passed  int       // probes in a row
 	dead    bool      // until it is taken for alive again
 	revived time.Time // when that was last; zero: never
 	since   time.Time // when it was last suspicious
 }
 
-// probe is an attempt to connect to a server.
+// probe is one or several attempts to connect to a server, of which one must succeed.
 type probe struct {
 	apply.Server
 	address string
+	tries   int
 }
 
 func newJudge(most int) *judge { return &judge{most: most, backends: map[string]*backend{}} }
@@ -111,7 +110,11 @@ func (j *judge) probes(now time.Time) []probe {
 	for name, b := range j.backends {
 		for server, w := range b.watched {
 			if !w.probing && !w.due.IsZero() && !w.due.After(now) {
-				list = append(list, candidate{probe{apply.Server{Backend: name, Name: server}, w.address}, w})
+				tries := 1 // what is dead already may stay so a little longer
+				if !w.dead {
+					tries = triesToDie
+				}
+				list = append(list, candidate{probe{apply.Server{Backend: name, Name: server}, w.address, tries}, w})
 			}
 		}
 	}
@@ -141,7 +144,6 @@ func (j *judge) result(now time.Time, p probe, ok bool) {
 	w := b.watched[p.Name]
 	w.probing, w.due = false, time.Time{}
 	if ok {
-		w.failed = 0
 		w.passed++
 		need := 1
 		if !w.revived.IsZero() && now.Sub(w.revived) < memory {
@@ -157,15 +159,10 @@ func (j *judge) result(now time.Time, p probe, ok bool) {
 		return
 	}
 	w.passed = 0
-	w.failed++
-	switch {
-	case w.dead:
+	if w.dead {
 		w.wait = min(w.wait+w.wait/2, longestWait)
-	case w.failed >= triesToDie:
+	} else {
 		w.dead, w.wait = true, firstWait
-	default:
-		w.due = now.Add(secondTry)
-		return
 	}
 	w.due = now.Add(w.wait)
 }

@@ -140,8 +140,8 @@ func run(j *judge, now, end time.Time, answers func(probe, time.Time) bool) time
 	}
 }
 
-// A server that dies is suspended after two probes, and restored by the first that succeeds; if it died again within
-// a minute, by three. Dead, it is probed every second at first, later every four.
+// A server that dies is suspended after a probe of two attempts, and restored by the first that succeeds; if it died again
+// within a minute, by three. Dead, it is probed every second at first, later every four, by one attempt.
 func TestLifeOfAServer(t *testing.T) {
 	t.Parallel()
 	j := newJudge(10)
@@ -149,22 +149,25 @@ func TestLifeOfAServer(t *testing.T) {
 	const name = "be_http:ns:a"
 	var probes []time.Duration
 	up := func(from time.Duration) func(probe, time.Time) bool {
-		return func(_ probe, now time.Time) bool {
+		return func(p probe, now time.Time) bool {
+			if want := min(triesToDie, max(1, triesToDie-len(probes))); p.tries != want {
+				t.Errorf("probe %d has %d attempts, want %d", len(probes), p.tries, want)
+			}
 			probes = append(probes, now.Sub(begin))
 			return now.Sub(begin) >= from
 		}
 	}
 	j.suspect(begin, name, servers, []string{servers[0].Name})
-	run(j, begin, begin.Add(time.Second), up(30*time.Second))
-	if w := j.wanted(); len(w) != 1 || w[0].Name != servers[0].Name || fmt.Sprint(probes) != "[0s 250ms]" {
+	run(j, begin, begin.Add(time.Second-1), up(30*time.Second))
+	if w := j.wanted(); len(w) != 1 || w[0].Name != servers[0].Name || fmt.Sprint(probes) != "[0s]" {
 		t.Fatalf("after %v: %v", probes, w)
 	}
 	run(j, begin.Add(time.Second), begin.Add(time.Minute), up(30*time.Second))
 	if w := j.wanted(); len(w) != 0 {
 		t.Fatalf("it answers, but %v", w)
 	}
-	for i, p := range probes[2:] {
-		if d := p - probes[i+1]; d < firstWait || d > longestWait {
+	for i, p := range probes[1:] {
+		if d := p - probes[i]; d < firstWait || d > longestWait {
 			t.Errorf("probes at %v", probes)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 	"github.com/tsuji-dev/tsuji/test/haproxytest"
+	"github.com/tsuji-dev/tsuji/test/podtest"
 )
 
 // theRoute returns route ns/a with pods as its endpoints.
@@ -29,10 +30,13 @@ func theRoute(t tsujiv1.Termination, pods ...*pod) (route, endpoints *tsujiv1.Re
 	return route, &tsujiv1.Resource{Name: name, Kind: &tsujiv1.Resource_Endpoints{Endpoints: list}}
 }
 
-func settings(header uint32) *tsujiv1.Resource {
-	return &tsujiv1.Resource{Name: tsujiv1.SettingsName, Kind: &tsujiv1.Resource_Settings{Settings: &tsujiv1.Settings{
-		Tuning: &tsujiv1.Tuning{HeaderBufferBytes: header},
-	}}}
+// settings returns Settings with a buffer of so many bytes and a time to connect; zero: the default.
+func settings(header uint32, connect time.Duration) *tsujiv1.Resource {
+	s := &tsujiv1.Settings{Tuning: &tsujiv1.Tuning{HeaderBufferBytes: header}}
+	if connect > 0 {
+		s.Timeouts = &tsujiv1.Timeouts{Connect: durationpb.New(connect)}
+	}
+	return &tsujiv1.Resource{Name: tsujiv1.SettingsName, Kind: &tsujiv1.Resource_Settings{Settings: s}}
 }
 
 // serverTLS is what a pod needs to speak TLS.
@@ -46,124 +50,157 @@ func serverTLS(t *testing.T) *tls.Config {
 // supported tells whether the release says which backends have trouble.
 func supported(t *testing.T, binary string) bool { return haproxytest.AtLeast(t, binary, 3, 0) }
 
+// A Route's terminations, and what its pods need for them.
+func terminations(t *testing.T) map[tsujiv1.Termination]*tls.Config {
+	return map[tsujiv1.Termination]*tls.Config{
+		tsujiv1.Termination_TERMINATION_INSECURE: nil, tsujiv1.Termination_TERMINATION_PASSTHROUGH: serverTLS(t),
+	}
+}
+
+// backendOf returns the name of route ns/a's backend.
+func backendOf(t tsujiv1.Termination) string {
+	return map[tsujiv1.Termination]string{
+		tsujiv1.Termination_TERMINATION_INSECURE: "be_http:ns:a", tsujiv1.Termination_TERMINATION_PASSTHROUGH: "be_tcp:ns:a",
+		tsujiv1.Termination_TERMINATION_REENCRYPT: "be_secure:ns:a",
+	}[t]
+}
+
+// three starts three pods of the route.
+func three(t *testing.T, termination tsujiv1.Termination, config *tls.Config) (pods [3]*pod) {
+	for i, name := range []string{"one", "two", "three"} {
+		pods[i] = newPod(t, name, backendOf(termination), config)
+	}
+	return pods
+}
+
+// used waits until each pod has answered some more requests.
+func used(t *testing.T, what string, n int64, pods ...*pod) time.Duration {
+	t.Helper()
+	before := make([]int64, len(pods))
+	for i, p := range pods {
+		before[i] = p.Requests.Load()
+	}
+	return podtest.Eventually(t, what, func() bool {
+		for i, p := range pods {
+			if p.Requests.Load() < before[i]+n {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 // One of three endpoints dies under load: no request fails, and within 5 seconds none tries it any more. It comes
 // back, and is used again. Whether it refuses connections or is not heard of any more, and whether the router
-// reads requests or passes connections through.
+// reads requests or passes connections through; also when connecting may take very long.
 func TestDeadEndpoint(t *testing.T) {
 	haproxytest.Each(t, func(t *testing.T, binary string) {
 		if !supported(t, binary) {
 			t.Skip("this release does not say which backends have trouble")
 		}
-		for mode, config := range map[string]*tls.Config{"http": nil, "passthrough": serverTLS(t)} {
-			for how, die := range map[string]func(*pod){"refuses": (*pod).refuse, "vanishes": (*pod).vanish} {
-				t.Run(mode+"/"+how, func(t *testing.T) { t.Parallel(); deadEndpointStory(t, binary, config, die) })
+		for termination, config := range terminations(t) {
+			for how, die := range map[string]func(*pod){"refuses": func(p *pod) { p.Refuse() }, "vanishes": func(p *pod) { p.Vanish() }} {
+				t.Run(backendOf(termination)+"/"+how, func(t *testing.T) {
+					t.Parallel()
+					deadEndpointStory(t, binary, termination, config, 0, die)
+				})
+			}
+			t.Run(backendOf(termination)+"/vanishes, a minute to connect", func(t *testing.T) {
+				t.Parallel()
+				deadEndpointStory(t, binary, termination, config, time.Minute, func(p *pod) { p.Vanish() })
+			})
+		}
+	})
+}
+
+func deadEndpointStory(t *testing.T, binary string, termination tsujiv1.Termination, config *tls.Config, connect time.Duration, die func(*pod)) {
+	r := newRouter(t, binary)
+	pods := three(t, termination, config)
+	one, two := pods[0], pods[1]
+	route, endpoints := theRoute(termination, pods[:]...)
+	r.put(route, endpoints, settings(0, connect))
+	l := r.load(t, termination, 6)
+	used(t, "all are used", 20, pods[:]...)
+	l.MustServe(t, "all are alive")
+
+	promise := podtest.Begin(t)
+	die(one)
+	podtest.Eventually(t, "the dead endpoint is suspended", func() bool { return r.suspended(one) })
+	t.Logf("suspended after %v", promise.Within(5*time.Second, "to leave the dead endpoint"))
+	r.settled(one) // requests that met it before are on their way for the time of a try
+	l.MustServe(t, "while it was found")
+	before := r.stats(one)
+	used(t, "many more requests", 100, two)
+	if now := r.stats(one); now.Econ != before.Econ || now.Retried != before.Retried || now.Status != "MAINT" {
+		t.Errorf("it is still tried: %+v became %+v", before, now)
+	}
+	l.MustServe(t, "without it")
+
+	r.put(route, endpoints, settings(40_000, connect)) // a reload, which forgets
+	d := podtest.Eventually(t, "it is suspended again after a reload", func() bool { return r.suspended(one) && r.stats(one).Status == "MAINT" })
+	t.Logf("suspended again after %v", d)
+	r.settled(one)
+	l.MustServe(t, "reload")
+
+	promise = podtest.Begin(t)
+	one.Return()
+	used(t, "it is back", 6, one)
+	t.Logf("back after %v", promise.Within(6*time.Second, "to take it back"))
+	if !r.suspended() {
+		t.Errorf("it is back, but suspended are %v", r.Suspended())
+	}
+	l.Stop()
+	l.MustServe(t, "back")
+}
+
+// All endpoints die: requests fail, and all stay in service, so that the first that comes back answers at once. Then
+// the others leave, and come back when they answer. So it is also where no request had been answered by
+// another endpoint, so that all tries of each have failed.
+func TestAllDead(t *testing.T) {
+	haproxytest.Each(t, func(t *testing.T, binary string) {
+		if !supported(t, binary) {
+			t.Skip("this release does not say which backends have trouble")
+		}
+		for termination, config := range terminations(t) {
+			for how, die := range map[string]func(*pod){"refuse": func(p *pod) { p.Refuse() }, "vanish": func(p *pod) { p.Vanish() }} {
+				t.Run(backendOf(termination)+"/"+how, func(t *testing.T) {
+					t.Parallel()
+					allDeadStory(t, binary, termination, config, die)
+				})
 			}
 		}
 	})
 }
 
-func deadEndpointStory(t *testing.T, binary string, config *tls.Config, die func(*pod)) {
+func allDeadStory(t *testing.T, binary string, termination tsujiv1.Termination, config *tls.Config, die func(*pod)) {
 	r := newRouter(t, binary)
-	termination, backend, url := tsujiv1.Termination_TERMINATION_INSECURE, "be_http:ns:a", "http://a.test/"
-	if config != nil {
-		termination, backend, url = tsujiv1.Termination_TERMINATION_PASSTHROUGH, "be_tcp:ns:a", "https://a.test/"
-	}
-	one, two, three := newPod(t, "one", backend, config), newPod(t, "two", backend, config), newPod(t, "three", backend, config)
-	route, endpoints := theRoute(termination, one, two, three)
+	pods := three(t, termination, config)
+	one, two, three := pods[0], pods[1], pods[2]
+	route, endpoints := theRoute(termination, pods[:]...)
 	r.put(route, endpoints)
-	l := r.load(url, 6)
-	eventually(t, "all are used", func() bool { return one.requests.Load() > 20 && two.requests.Load() > 20 && three.requests.Load() > 20 })
-	none := func(when string) {
-		t.Helper()
-		n, failed, slowest, served := l.answers()
-		if len(failed) > 0 || n == 0 {
-			t.Errorf("%s: %d of %d requests failed, the first: %q", when, len(failed), n, append(failed, "")[0])
-		}
-		t.Logf("%s: %d requests, the slowest %v, %v", when, n, slowest, served)
+	for _, p := range pods { // before there is any request
+		die(p)
 	}
-	none("all are alive")
-
-	die(one)
-	d := eventually(t, "the dead endpoint is suspended", func() bool { return r.suspended(one) })
-	if d > 5*time.Second {
-		t.Errorf("suspended after %v", d)
-	}
-	t.Logf("suspended after %v", d)
-	// Requests that met it before are still on their way: the time of a try.
-	time.Sleep(1500 * time.Millisecond)
-	none("while it was found")
-	before := r.stats(one)
-	requests := two.requests.Load()
-	eventually(t, "many more requests", func() bool { return two.requests.Load() > requests+100 })
-	if now := r.stats(one); now.Econ != before.Econ || now.Retried != before.Retried || now.Status != "MAINT" {
-		t.Errorf("it is still tried: %+v became %+v", before, now)
-	}
-	if n, failed, slowest, _ := l.answers(); len(failed) > 0 || slowest > time.Second {
-		t.Errorf("without it: %d of %d failed, the slowest took %v", len(failed), n, slowest)
-	}
-
-	r.put(route, endpoints, settings(40_000)) // a reload, which forgets
-	d = eventually(t, "it is suspended again after a reload", func() bool { return r.suspended(one) && r.stats(one).Status == "MAINT" })
-	t.Logf("suspended again after %v", d)
-	time.Sleep(1500 * time.Millisecond)
-	none("reload")
-
-	requests = one.requests.Load()
-	one.comeBack()
-	d = eventually(t, "it is back", func() bool { return one.requests.Load() > requests+5 })
-	if !r.suspended() || d > 6*time.Second {
-		t.Errorf("back after %v; suspended are %v", d, r.Suspended())
-	}
-	t.Logf("back after %v", d)
-	l.stop()
-	none("back")
-}
-
-// All endpoints die: requests fail, and all stay in service, so that the first that comes back answers at once. Then
-// the others leave, and come back when they answer.
-func TestAllDead(t *testing.T) {
-	haproxytest.Each(t, func(t *testing.T, binary string) {
-		t.Parallel()
-		if !supported(t, binary) {
-			t.Skip("this release does not say which backends have trouble")
-		}
-		r := newRouter(t, binary)
-		const backend = "be_http:ns:a"
-		one, two, three := newPod(t, "one", backend, nil), newPod(t, "two", backend, nil), newPod(t, "three", backend, nil)
-		route, endpoints := theRoute(tsujiv1.Termination_TERMINATION_INSECURE, one, two, three)
-		r.put(route, endpoints)
-		l := r.load("http://a.test/", 6)
-		eventually(t, "all are used", func() bool { return one.requests.Load() > 20 && two.requests.Load() > 20 && three.requests.Load() > 20 })
-		for _, p := range []*pod{one, two, three} {
-			p.refuse()
-		}
-		eventually(t, "all are known to be dead, and none is suspended", func() bool {
-			return testutil.ToFloat64(r.metrics.Dead) == 3 && r.suspended()
-		})
-		l.answers()
-		eventually(t, "requests fail", func() bool { _, failed, _, _ := l.answers(); return len(failed) > 0 })
-		var before [3]int64
-		for i, p := range []*pod{one, two, three} {
-			before[i] = p.requests.Load()
-		}
-		two.comeBack()
-		d := eventually(t, "the first is used", func() bool { return two.requests.Load() > before[1]+10 })
-		t.Logf("used after %v", d)
-		if d > 3*time.Second {
-			t.Errorf("the first that came back was used after %v", d)
-		}
-		eventually(t, "the others are suspended", func() bool { return r.suspended(sorted(one, three)...) })
-		l.answers()
-		one.comeBack()
-		three.comeBack()
-		eventually(t, "all are in service", func() bool {
-			return r.suspended() && one.requests.Load() > before[0]+10 && three.requests.Load() > before[2]+10
-		})
-		l.stop()
-		if n, failed, slowest, served := l.answers(); len(failed) > 0 {
-			t.Errorf("%d of %d failed, %q; the slowest took %v; %v", len(failed), n, failed[0], slowest, served)
-		}
+	l := r.load(t, termination, 6)
+	podtest.Eventually(t, "all are known to be dead, and none is suspended", func() bool {
+		return testutil.ToFloat64(r.metrics.Dead) == 3 && r.suspended()
 	})
+	podtest.Eventually(t, "requests fail", func() bool { return len(l.Answers().Failed) > 0 })
+	promise := podtest.Begin(t)
+	two.Return()
+	used(t, "the first is used", 10, two)
+	t.Logf("used after %v", promise.Within(4*time.Second, "to use the first that came back"))
+	podtest.Eventually(t, "the others are suspended", func() bool { return r.suspended(sorted(one, three)...) })
+	r.settled(one, three)
+	l.Answers()
+	one.Return()
+	three.Return()
+	used(t, "all are used", 10, one, three)
+	if !r.suspended() {
+		t.Errorf("all are back, but suspended are %v", r.Suspended())
+	}
+	l.Stop()
+	l.MustServe(t, "all are back")
 }
 
 // sorted puts two pods in the order of their servers' names.
@@ -181,37 +218,35 @@ func TestInterval(t *testing.T) {
 		r := newRouter(t, binary)
 		// Over TLS, since Linux accepts no connection that is checked without a word.
 		config := serverTLS(t)
-		one, two := newPod(t, "one", "be_secure:ns:a", config), newPod(t, "two", "be_secure:ns:a", config)
+		one, two := newPod(t, "one", backendOf(tsujiv1.Termination_TERMINATION_REENCRYPT), config), newPod(t, "two", backendOf(tsujiv1.Termination_TERMINATION_REENCRYPT), config)
 		route, endpoints := theRoute(tsujiv1.Termination_TERMINATION_REENCRYPT, one, two)
 		const interval = 400 * time.Millisecond
 		route.GetRoute().HealthCheckInterval = durationpb.New(interval)
 		r.put(route, endpoints)
-		var times []time.Time
-		for len(times) < 6 {
+		promise := podtest.Begin(t)
+		const checks = 6
+		for range checks + 1 { // the first comes at a time of its own
 			select {
-			case at := <-one.accepted:
-				times = append(times, at)
-			case <-time.After(10 * time.Second):
-				t.Fatalf("checked %d times", len(times))
+			case <-one.Accepted:
+			case <-time.After(time.Minute):
+				t.Fatal("it is not checked")
 			}
 		}
-		times = times[1:] // the first comes at a time of its own
-		if mean := times[len(times)-1].Sub(times[0]) / time.Duration(len(times)-1); mean < interval*9/10 || mean > interval*5/4 {
-			t.Errorf("checked every %v", mean)
+		if took := promise.Within(checks*interval*5/4+interval, "to check it"); took < checks*interval*9/10 {
+			t.Errorf("%d checks in %v, want one every %v", checks, took, interval)
 		}
-		if one.requests.Load() != 0 {
+		if one.Requests.Load() != 0 {
 			t.Error("a check is a request")
 		}
-		l := r.load("https://a.test/", 4)
-		eventually(t, "both are used", func() bool { return one.requests.Load() > 10 && two.requests.Load() > 10 })
-		if _, failed, _, _ := l.answers(); len(failed) > 0 {
-			t.Errorf("failed: %q", failed)
-		}
-		one.refuse()
-		eventually(t, "HAProxy has found it", func() bool { return r.stats(one).Status == "DOWN" })
-		l.stop()
-		if _, failed, _, _ := l.answers(); len(failed) > 0 || !r.suspended() || testutil.ToFloat64(r.metrics.Suspected) != 0 {
-			t.Errorf("failed: %q; suspended are %v, suspected %v", failed, r.Suspended(), testutil.ToFloat64(r.metrics.Suspected))
+		l := r.load(t, tsujiv1.Termination_TERMINATION_REENCRYPT, 4)
+		used(t, "both are used", 10, one, two)
+		l.MustServe(t, "both are alive")
+		one.Refuse()
+		podtest.Eventually(t, "HAProxy has found it", func() bool { return r.stats(one).Status == "DOWN" })
+		l.Stop()
+		l.MustServe(t, "one is dead")
+		if !r.suspended() || testutil.ToFloat64(r.metrics.Suspected) != 0 {
+			t.Errorf("suspended are %v, suspected %v", r.Suspended(), testutil.ToFloat64(r.metrics.Suspected))
 		}
 	})
 }

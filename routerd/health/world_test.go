@@ -9,24 +9,17 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"io"
-	"log"
 	"log/slog"
 	"math/big"
 	mrand "math/rand/v2"
 	"net"
-	"net/http"
-	"net/http/cookiejar"
-	"net/netip"
 	"os"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
-	"golang.org/x/sys/unix"
 
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 	"github.com/tsuji-dev/tsuji/routerd/apply"
@@ -35,6 +28,7 @@ import (
 	"github.com/tsuji-dev/tsuji/routerd/render"
 	"github.com/tsuji-dev/tsuji/snapshot"
 	"github.com/tsuji-dev/tsuji/test/haproxytest"
+	"github.com/tsuji-dev/tsuji/test/podtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -146,228 +140,45 @@ func (r *router) suspended(pods ...*pod) bool {
 	return true
 }
 
-// pod is an endpoint of route ns/a, which answers with its name, and closes each connection.
-type pod struct {
-	t        testing.TB
-	name     string
-	backend  string
-	address  netip.AddrPort
-	tls      *tls.Config // nil: plain HTTP
-	requests atomic.Int64
-	open     atomic.Int64   // connections
-	accepted chan time.Time // of connections, while there is room
+// settled waits until no request is under way to servers that are out of service.
+func (r *router) settled(pods ...*pod) {
+	r.t.Helper()
+	for _, p := range pods {
+		podtest.Eventually(r.t, "nothing is under way to "+p.Name, func() bool {
+			s := r.stats(p)
+			return s.Status == "MAINT" && s.Sessions == 0
+		})
+	}
+}
 
-	listener *net.TCPListener // nil: it refuses connections
-	web      *http.Server
-	done     chan struct{}
+// pod is an endpoint of route ns/a.
+type pod struct {
+	*podtest.Pod
+	backend string
 }
 
 func newPod(t testing.TB, name, backend string, config *tls.Config) *pod {
 	t.Helper()
-	p := &pod{
-		t: t, name: name, backend: backend, tls: config, address: netip.MustParseAddrPort(freePort(t)),
-		accepted: make(chan time.Time, 1000),
-	}
-	p.listen()
-	t.Cleanup(p.close)
-	return p
+	return &pod{podtest.New(t, name, freePort(t), config), backend}
 }
 
 func (p *pod) server() string {
-	return fmt.Sprintf("pod:%s:a:http:%s:%d", p.name, p.address.Addr(), p.address.Port())
+	return fmt.Sprintf("pod:%s:a:http:%s:%d", p.Name, p.Address.Addr(), p.Address.Port())
 }
 
 func (p *pod) endpoint() *tsujiv1.Endpoint {
 	return &tsujiv1.Endpoint{
-		Address: p.address.Addr().String(), Port: uint32(p.address.Port()), PortName: "http", Ready: true, Serving: true,
-		TargetKind: "Pod", TargetName: p.name,
+		Address: p.Address.Addr().String(), Port: uint32(p.Address.Port()), PortName: "http", Ready: true, Serving: true,
+		TargetKind: "Pod", TargetName: p.Name,
 	}
 }
 
-func (p *pod) listen() {
-	p.t.Helper()
-	var c net.ListenConfig
-	c.SetMultipathTCP(false) // which has no filters
-	l, err := c.Listen(p.t.Context(), "tcp", p.address.String())
-	must(p.t, err)
-	var ok bool
-	if p.listener, ok = l.(*net.TCPListener); !ok {
-		p.t.Fatalf("%T", l)
+// load asks for a.test all the time.
+func (r *router) load(t testing.TB, termination tsujiv1.Termination, clients int) *podtest.Load {
+	if termination == tsujiv1.Termination_TERMINATION_INSECURE {
+		return podtest.NewLoad(t, "http://a.test/", r.http, clients)
 	}
-	p.done = make(chan struct{})
-	p.web = &http.Server{
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			p.requests.Add(1)
-			fmt.Fprint(w, p.name)
-		}),
-		ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0),
-		ConnState: func(_ net.Conn, s http.ConnState) {
-			switch s {
-			case http.StateNew:
-				p.open.Add(1)
-				select {
-				case p.accepted <- time.Now():
-				default:
-				}
-			case http.StateClosed:
-				p.open.Add(-1)
-			default:
-			}
-		},
-	}
-	p.web.SetKeepAlivesEnabled(false)
-	serving := l
-	if p.tls != nil {
-		serving = tls.NewListener(l, p.tls)
-	}
-	go func() {
-		defer close(p.done)
-		_ = p.web.Serve(serving)
-	}()
-}
-
-// control does something with the listening socket.
-func (p *pod) control(f func(fd int) error) {
-	p.t.Helper()
-	raw, err := p.listener.SyscallConn()
-	must(p.t, err)
-	var inner error
-	must(p.t, raw.Control(func(fd uintptr) { inner = f(int(fd)) }))
-	must(p.t, inner)
-}
-
-// vanish lets nothing reach the address any more, as when its node is gone: who connects hears nothing. Connections
-// that were made before are answered.
-func (p *pod) vanish() {
-	p.t.Helper()
-	nothing := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0}}
-	p.control(func(fd int) error {
-		return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &nothing[0]})
-	})
-}
-
-// refuse refuses connections, as when the process has ended. Those that were made before are answered.
-func (p *pod) refuse() {
-	p.t.Helper()
-	p.vanish()
-	eventually(p.t, "no connection waits", func() bool {
-		waiting := uint32(1)
-		p.control(func(fd int) error {
-			info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-			if err == nil {
-				waiting = info.Unacked // of a listener: those that were not accepted
-			}
-			return err
-		})
-		return waiting == 0 && p.open.Load() == 0
-	})
-	must(p.t, p.listener.Close()) // Shutdown would drop a request that has just been read
-	<-p.done
-	p.listener = nil
-}
-
-// comeBack ends vanish or refuse.
-func (p *pod) comeBack() {
-	p.t.Helper()
-	if p.listener == nil {
-		p.listen()
-		return
-	}
-	p.control(func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0) })
-}
-
-func (p *pod) close() {
-	if p.listener != nil {
-		p.web.Close()
-		<-p.done
-	}
-}
-
-// load is a steady load on a.test: clients without a cookie, and with one.
-type load struct {
-	stop    func()
-	mu      sync.Mutex
-	failed  []string      // guarded by mu
-	count   int           // guarded by mu
-	slowest time.Duration // guarded by mu
-	served  map[string]int
-}
-
-// answers returns what was answered since it was called last.
-func (l *load) answers() (count int, failed []string, slowest time.Duration, served map[string]int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	count, failed, slowest, served = l.count, l.failed, l.slowest, l.served
-	l.count, l.failed, l.slowest, l.served = 0, nil, 0, map[string]int{}
-	return count, failed, slowest, served
-}
-
-func (r *router) load(url string, clients int) *load {
-	l := &load{served: map[string]int{}}
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	for n := range clients {
-		client := r.client()
-		if n%2 == 0 {
-			client.Jar, _ = cookiejar.New(nil) // fails never
-		}
-		running.Go(func() {
-			for ctx.Err() == nil {
-				begun := time.Now()
-				body, err := get(ctx, client, url)
-				if ctx.Err() != nil {
-					return
-				}
-				l.mu.Lock()
-				l.count++
-				l.slowest = max(l.slowest, time.Since(begun))
-				if err != nil {
-					l.failed = append(l.failed, err.Error())
-				}
-				l.served[body]++
-				l.mu.Unlock()
-				select {
-				case <-time.After(5 * time.Millisecond):
-				case <-ctx.Done():
-				}
-			}
-		})
-	}
-	l.stop = sync.OnceFunc(func() { cancel(); running.Wait() })
-	r.t.Cleanup(l.stop)
-	return l
-}
-
-// client connects to the router, whatever the host is, for each request.
-func (r *router) client() *http.Client {
-	dial := func(address string) func(context.Context, string, string) (net.Conn, error) {
-		return func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "tcp", address)
-		}
-	}
-	return &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
-		DisableKeepAlives: true, DialContext: dial(r.http),
-		DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&tls.Dialer{Config: &tls.Config{ServerName: "a.test", InsecureSkipVerify: true}}).DialContext(ctx, "tcp", r.https)
-		},
-	}}
-}
-
-func get(ctx context.Context, c *http.Client, url string) (string, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return "", err
-	}
-	res, err := c.Do(req)
-	if err != nil {
-		return "", err
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
-	if err == nil && res.StatusCode != http.StatusOK {
-		err = fmt.Errorf("status %d", res.StatusCode)
-	}
-	return string(body), err
+	return podtest.NewLoad(t, "https://a.test/", r.https, clients)
 }
 
 func must(t testing.TB, err error) {
@@ -375,19 +186,6 @@ func must(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-// eventually waits until f is true, and returns how long that took.
-func eventually(t testing.TB, what string, f func() bool) time.Duration {
-	t.Helper()
-	begun := time.Now()
-	for !f() {
-		if time.Since(begun) > 20*time.Second {
-			t.Fatalf("never: %s", what)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	return time.Since(begun)
 }
 
 // freePort finds a port below those that the system hands out to clients, so that nobody takes it by chance.

@@ -206,10 +206,8 @@ func TestAllowListsAgreeWithPrefixes(t *testing.T) {
 		rr := renderer(t, render.Options{HTTP: []string{":80"}, Stats: []string{":1936"}})
 		apply(t, rr, routeOf(r))
 		keys := mapModel{}
-		for _, e := range rr.RouteOptions("be_http:ns:a") {
-			if e.File == "maps/allow.map" {
-				keys[e.Key] = e.Value
-			}
+		for k, v := range rr.Entries("maps/allow.map") {
+			keys[k] = v
 		}
 		ask := []netip.Addr{address.Draw(rt, "asked")}
 		for _, p := range prefixes { // the first and the last, and those beside

@@ -360,7 +360,7 @@ func (w *writer) clientTimeouts() {
 }
 
 func (w *writer) serverTimeouts(t *tsujiv1.Timeouts) {
-	one, err := connectTimeout(t)
+	one, _, err := connecting(t)
 	w.timeout("connect", fmt.Sprintf("%dms", max(1, one.Milliseconds())), err)
 	v, err := millis("server timeout", t.GetServer(), 30*time.Second)
 	w.timeout("server", v, err)

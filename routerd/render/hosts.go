@@ -222,6 +222,20 @@ func (h *host) certificate(there func(name string) bool) (name string, ok bool) 
 	return "", false
 }
 
+// in returns the host's entries in one of the maps that requests of its kind are looked up in.
+func (h *host) in(path string, k hostKey) []entry {
+	switch path {
+	case mapHTTP, mapHTTPWildcard:
+		return h.http
+	case mapHTTPS, mapHTTPSWildcard:
+		return h.https
+	}
+	if h.passthrough == "" {
+		return nil
+	}
+	return []entry{{k.name, h.passthrough}}
+}
+
 // lists are the host's entries in the maps that requests are looked up in, by file and key. The host may be nil.
 func (h *host) lists(k hostKey) []Entry {
 	if h == nil {

@@ -229,14 +229,11 @@ func inverse(c render.Change) render.Change {
 
 // consistent tells whether what is asked of a renderer by name agrees with its files.
 func consistent(r *render.Renderer, files disk) error {
-	routing, options := map[string]string{}, map[string]string{}
+	routing := map[string]string{}
 	for path, content := range files {
 		for line := range strings.Lines(content) {
 			if render.IsRouting(path) && strings.Contains(line, "be_") {
 				routing[path+" "+strings.TrimSuffix(line, "\n")] = "file"
-			}
-			if strings.HasPrefix(path, "maps/") && strings.HasPrefix(line, "be_") {
-				options[path+" "+strings.TrimSuffix(line, "\n")] = "file"
 			}
 		}
 	}
@@ -255,16 +252,30 @@ func consistent(r *render.Renderer, files disk) error {
 				return fmt.Errorf("%s: %q is %q with another name", name, e.Value, got)
 			}
 		}
-		for _, e := range r.RouteOptions(name) {
-			key := e.File + " " + e.Key + " " + e.Value
-			if options[key] != "file" {
-				return fmt.Errorf("%s: option %v is not in the files", name, e)
-			}
-			delete(options, key)
+	}
+	whole := map[string][]string{}
+	for _, file := range r.Maps() {
+		for k, v := range r.Entries(file) {
+			whole[file] = append(whole[file], k+" "+v+"\n")
 		}
 	}
-	if len(options) > 0 {
-		return fmt.Errorf("options of no route: %v", options)
+	lines, _ := r.CrtList()
+	for _, l := range lines {
+		whole["crt-list.txt"] = append(whole["crt-list.txt"], l.Certificate+" "+l.Filter+"\n")
+		if !slices.Contains(r.Certificates(), l.Certificate) {
+			return fmt.Errorf("certificate %s is not among %v", l.Certificate, r.Certificates())
+		}
+	}
+	for _, file := range append(r.Maps(), "crt-list.txt") {
+		want := slices.Sorted(strings.Lines(files[file]))
+		if slices.Sort(whole[file]); !slices.Equal(want, whole[file]) {
+			return fmt.Errorf("%s has %q, and Entries %q", file, want, whole[file])
+		}
+	}
+	for _, path := range append(r.Certificates(), r.CAs()...) {
+		if content := string(r.InUse(path)); content == "" || content != files[path] {
+			return fmt.Errorf("%s in use is not its file", path)
+		}
 	}
 	if config := files["haproxy.cfg"]; !strings.HasSuffix(config, sections) {
 		return fmt.Errorf("haproxy.cfg does not end in its backends:\n%s\nbut:\n%s", sections, config)

@@ -54,8 +54,3 @@ func (r *Renderer) Routing(backend string) []Entry {
 	}
 	return list
 }
-
-// RouteOptions returns the backend's entries in the maps of options, by file and key.
-func (r *Renderer) RouteOptions(backend string) []Entry {
-	return slices.Clone(r.backends[backend].data())
-}

@@ -305,25 +305,17 @@ func (r *Renderer) sortedHosts(wildcard bool) []hostKey {
 
 func (r *Renderer) mapFile(path string) []byte {
 	var b bytes.Buffer
-	wildcard := path == mapHTTPWildcard || path == mapHTTPSWildcard || path == mapTCPWildcard
-	for _, k := range r.sortedHosts(wildcard) {
-		h := r.hosts[k]
-		var list []entry
-		switch path {
-		case mapHTTP, mapHTTPWildcard:
-			list = h.http
-		case mapHTTPS, mapHTTPSWildcard:
-			list = h.https
-		default:
-			if h.passthrough != "" {
-				list = []entry{{k.name, h.passthrough}}
-			}
-		}
-		for _, e := range list {
+	for _, k := range r.sortedHosts(isWildcardMap(path)) {
+		for _, e := range r.hosts[k].in(path, k) {
 			b.WriteString(e.key + " " + e.value + "\n")
 		}
 	}
 	return b.Bytes()
+}
+
+// isWildcardMap tells whether a map that routes are looked up in is for wildcards.
+func isWildcardMap(path string) bool {
+	return path == mapHTTPWildcard || path == mapHTTPSWildcard || path == mapTCPWildcard
 }
 
 // hasPair tells whether there is a certificate of this name, with its key.

@@ -247,7 +247,9 @@ func (w *writer) ownProfiles() {
 func (w *writer) serverProfile(mode string) {
 	w.line("  mode %s", mode)
 	w.serverTimeouts(w.s.GetTimeouts())
-	w.line("  retries %d\n  option redispatch 1", retries)
+	if _, retries, err := connecting(w.s.GetTimeouts()); err == nil { // else it is told of the timeout
+		w.line("  retries %d\n  option redispatch 1", retries)
+	}
 	if w.s.GetAccessLog() != nil {
 		w.line("  log global")
 	}
@@ -303,21 +305,29 @@ func (w *writer) ownBackends() {
 	w.line("\nbackend %s from %s", backendCAs, profileOwn) // last: config goes on with what it names
 }
 
-// Connecting is tried this often besides the first time, the last time on another endpoint.
-const retries = 3
+// Connecting is tried fewTries times at least, each time on another endpoint if there is one. A try takes longestTry at
+// most, and more tries are made instead: so routerd/health hears in time that an endpoint is dead, however long the
+// Settings let clients wait. It takes shortestTry at least, and there are mostTries.
+const (
+	fewTries    = 4
+	mostTries   = 100
+	shortestTry = time.Second
+	longestTry  = 2 * time.Second
+)
 
-// connectTimeout returns how long one try may take, so that all of them together take as long as the Settings
-// give: a client is not made to wait for the last of them for longer. It is a second at least.
-func connectTimeout(s *tsujiv1.Timeouts) (time.Duration, error) {
+// connecting returns how long one try to connect may take and how many follow the first, so that all of them together
+// take as long as the Settings give: a client is not made to wait for the last of them for longer.
+func connecting(s *tsujiv1.Timeouts) (one time.Duration, retries int, err error) {
 	all := 5 * time.Second
 	if d := s.GetConnect(); d != nil {
 		if err := d.CheckValid(); err != nil {
-			return 0, fmt.Errorf("connect timeout: %w", err)
+			return 0, 0, fmt.Errorf("connect timeout: %w", err)
 		}
 		all = d.AsDuration()
 	}
 	if all <= 0 {
-		return 0, errors.New("connect timeout: want more than 0")
+		return 0, 0, errors.New("connect timeout: want more than 0")
 	}
-	return max(all/(retries+1), min(all, time.Second)), nil
+	one = min(max(all/fewTries, shortestTry), longestTry, all)
+	return one, int(max(fewTries, min((all+one-1)/one, mostTries))) - 1, nil
 }

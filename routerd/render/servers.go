@@ -54,6 +54,12 @@ func (s Server) HostPort() string {
 	return s.Address + ":" + port
 }
 
+// AddrPort returns address and port.
+func (s Server) AddrPort() (netip.AddrPort, error) {
+	a, err := netip.ParseAddr(s.Address)
+	return netip.AddrPortFrom(a, uint16(s.Port)), err
+}
+
 func (s Server) arguments() string {
 	var b strings.Builder
 	b.WriteString(s.HostPort())

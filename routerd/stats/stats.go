@@ -7,7 +7,7 @@
 //
 // Do not assume that the figures are as of now, nor that they are exact across a reload: what a worker counts after
 // the last reading is lost, as it is with OpenShift's router. Record, before a reload, keeps that small. Of workers that
-// only finish what they have nothing is shown.
+// only finish what they have nothing is shown. With a file for them, counters go on when another process takes HAProxy over.
 //
 // No connection to HAProxy is kept from one reading to the next. So a reading concerns the worker that serves, and none is
 // kept alive by being looked at.
@@ -34,6 +34,9 @@ import (
 type Config struct {
 	// Socket is the path of the worker's admin socket. Required.
 	Socket string
+	// File is where counters are kept, so that they go on when another process reads the same HAProxy. Empty: they begin
+	// with what HAProxy's worker has.
+	File string
 	// Metrics are answered too, after HAProxy's: the program's own. Nil: there are none.
 	Metrics prometheus.Gatherer
 	// ServerThreshold is the number of servers above which there are no metrics of servers. Zero: 500, as
@@ -58,6 +61,7 @@ type Exporter struct {
 
 	mu     sync.Mutex
 	table  *table    // guarded by mu
+	kept   kept      // guarded by mu; of an earlier process, until the first reading
 	packer packer    // guarded by mu
 	text   packed    // guarded by mu; of the last reading, empty if it failed
 	due    time.Time // guarded by mu; when to read again
@@ -87,6 +91,12 @@ func New(c Config) (*Exporter, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	e := &Exporter{cfg: c, table: newTable()}
+	if c.File != "" {
+		var err error
+		if e.kept, err = loadKept(c.File); err != nil {
+			c.Log.Warn("counters begin with what HAProxy has: those that were kept cannot be read", "file", c.File, "error", err)
+		}
+	}
 	e.register()
 	return e, nil
 }
@@ -129,7 +139,19 @@ func (e *Exporter) worker() (int, error) {
 func (e *Exporter) Record(ctx context.Context) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.refresh(ctx)
+	if e.refresh(ctx) {
+		e.keep(true)
+	}
+}
+
+// keep writes the counters to their file, if there is one, whole if the worker is to be replaced next. mu is held.
+func (e *Exporter) keep(whole bool) {
+	if e.cfg.File == "" {
+		return
+	}
+	if err := e.table.keep(identify(e.table.worker), whole).save(e.cfg.File); err != nil {
+		e.cfg.Log.Warn("counters cannot be kept for the next process", "file", e.cfg.File, "error", err)
+	}
 }
 
 // ServeHTTP answers with the metrics, in Prometheus' text format.
@@ -137,7 +159,9 @@ func (e *Exporter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e.mu.Lock()
 	if !time.Now().Before(e.due) {
 		// What is read is for others too: that this one goes away must not spoil it.
-		e.refresh(context.WithoutCancel(r.Context()))
+		if e.refresh(context.WithoutCancel(r.Context())) && e.table.moved {
+			e.keep(false)
+		}
 	}
 	text := e.text
 	e.mu.Unlock()
@@ -174,8 +198,9 @@ func acceptsGzip(headers []string) bool {
 	return false
 }
 
-// refresh reads HAProxy and makes the text of it. After a failure there is none, and the next who asks tries again. mu is held.
-func (e *Exporter) refresh(ctx context.Context) {
+// refresh reads HAProxy and makes the text of it. After a failure there is none, and the next who asks tries again. It tells
+// whether HAProxy was read. mu is held.
+func (e *Exporter) refresh(ctx context.Context) bool {
 	e.scrapes.Inc()
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.Timeout)
 	defer cancel()
@@ -187,14 +212,17 @@ func (e *Exporter) refresh(ctx context.Context) {
 		e.cfg.Log.Warn("HAProxy's statistics could not be read", "error", err)
 		e.up.Set(0)
 		e.text, e.due = packed{}, time.Time{}
-		return
+		return false
 	}
 	e.up.Set(1)
+	e.table.takeUp(e.kept, identify(pid))
+	e.kept = kept{}
 	e.table.commit(pid)
 	e.text = e.packer.pack(e.table.write)
 	pause := e.cfg.Interval + e.cfg.Interval*time.Duration(rows)/1000
 	e.interval.Set(pause.Seconds())
 	e.due = time.Now().Add(pause)
+	return true
 }
 
 // read reads frontends and backends, and servers if they are few. It returns the worker and the number of rows. mu is held.

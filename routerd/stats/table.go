@@ -12,7 +12,7 @@ import (
 //
 // Of each counter a series shows carried + the sum of its objects. Whenever an object is gone, or is another one of
 // the same name (another worker's, or its counter has gone down), what it had counted last is carried. So
-// a series does not go down while it has an object; when it has none it is forgotten.
+// a series does not go down while it has an object; when it has none it is forgotten. What is carried can be kept in a file.
 type table struct {
 	objects map[string]*object // by kind, proxy and server
 	series  [kindCount]map[string]*series
@@ -20,6 +20,7 @@ type table struct {
 	key     []byte               // scratch
 	turn    uint64               // of reading; what has another turn was not read in it
 	worker  int                  // whose counters the objects hold
+	moved   bool                 // something was carried since keep was called last
 }
 
 // object is a frontend, backend or server in HAProxy.
@@ -95,6 +96,7 @@ func (t *table) commit(worker int) {
 		gone := o.turn != t.turn
 		if gone || other || o.reset() {
 			o.series.carry(o)
+			t.moved = true
 		}
 		if gone {
 			delete(t.objects, key)

@@ -1,0 +1,181 @@
+package apply
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tsuji-dev/tsuji/routerd/haproxy"
+	"github.com/tsuji-dev/tsuji/routerd/render"
+)
+
+// isRoutes tells whether a backend of HAProxy is a route's, and none of the program's: "be_http:ns:name".
+func isRoutes(name string) bool {
+	return strings.HasPrefix(name, "be_") && strings.Count(name, ":") >= 2
+}
+
+// compareBackends compares backends and their servers with what HAProxy has.
+func (a *Applier) compareBackends(ctx context.Context, names []string) (*plan, []difference, error) {
+	var wanted []render.Backend
+	var actual []string
+	for _, name := range names {
+		if b, ok := a.cfg.Renderer.Backend(name); ok { // else it has gone since the round began
+			wanted = append(wanted, b)
+			actual = append(actual, a.held.name(name))
+		}
+	}
+	states, err := a.backendsState(ctx, actual)
+	if err != nil {
+		return nil, nil, err
+	}
+	var found []difference
+	var c render.Change
+	for i, b := range wanted {
+		switch {
+		case states[i] == nil:
+			found = append(found, difference{driftBackend, actual[i] + " is not there"})
+			delete(a.held.servers, actual[i]) // it had none any more
+			err = a.replace(ctx, &c, nil, b)
+		case moved(b, states[i]) && a.capabilities().DynamicBackends: // it may have connections to the other address
+			found = append(found, difference{driftBackend, actual[i] + " has a server at another address"})
+			err = a.replace(ctx, &c, &b, b)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+	p, err := a.planRepair(c)
+	if err != nil {
+		return nil, found, err
+	}
+	for i, b := range wanted {
+		if _, replaced := p.names[b.Name]; replaced {
+			continue
+		}
+		of, err := a.compareServers(ctx, p, actual[i], b, states[i])
+		found = append(found, of...)
+		if err != nil {
+			return nil, found, err
+		}
+	}
+	return p, found, nil
+}
+
+// replace adds to a change that another backend takes the place of one, or of none. The entries that lead to it are
+// taken as HAProxy has them.
+func (a *Applier) replace(ctx context.Context, c *render.Change, old *render.Backend, b render.Backend) error {
+	if old != nil {
+		old = &render.Backend{Name: old.Name, Servers: old.Servers} // of no kind: it cannot be changed where it is
+	}
+	c.Backends = append(c.Backends, render.BackendChange{Name: b.Name, Old: old, New: &b})
+	entries := a.cfg.Renderer.Routing(b.Name)
+	keys := make([]haproxy.MapKey, len(entries))
+	for i, e := range entries {
+		keys[i] = haproxy.MapKey{File: e.File, Key: e.Key}
+	}
+	values, err := a.worker.GetMapKeys(ctx, keys)
+	if err != nil {
+		return err //nolint:wrapcheck // says what was asked
+	}
+	for i, e := range entries {
+		change := render.EntryChange{File: e.File, Key: e.Key, Old: values[i].Value, New: e.Value}
+		if !slices.Contains(c.Entries, change) { // two backends may share it
+			c.Entries = append(c.Entries, change)
+		}
+	}
+	return nil
+}
+
+// moved tells whether a server is at another address.
+func moved(b render.Backend, have map[string]haproxy.ServerState) bool {
+	for _, s := range b.Servers {
+		if h, ok := have[s.Name]; ok && !at(s, h) {
+			return true
+		}
+	}
+	return false
+}
+
+// compareServers compares a backend's servers with those that it has, and plans the repair.
+func (a *Applier) compareServers(ctx context.Context, p *plan, name string, b render.Backend, have map[string]haproxy.ServerState) ([]difference, error) {
+	var found []difference
+	differs := func(server, what string, ops ...haproxy.Op) {
+		found = append(found, difference{driftServer, fmt.Sprintf("%s/%s %s", name, server, what)})
+		p.servers = append(p.servers, ops...)
+		p.backends[name] = &b
+	}
+	there := map[string]render.Server{}
+	for _, s := range b.Servers {
+		h, ok := have[s.Name]
+		if !ok {
+			differs(s.Name, "is not there")
+			continue
+		}
+		there[s.Name] = s
+		if !at(s, h) {
+			differs(s.Name, fmt.Sprintf("is at %s port %d", h.Address, h.Port))
+			if err := a.moveBack(ctx, name, s); err != nil {
+				return found, err
+			}
+		}
+		if tls := slices.Contains(s.Params, "ssl"); h.TLS != tls {
+			differs(s.Name, fmt.Sprintf("has TLS %t", h.TLS), haproxy.SetServerTLS(name, s.Name, tls))
+		}
+		if h.Weight != s.Weight {
+			differs(s.Name, fmt.Sprintf("has weight %d", h.Weight), haproxy.SetServerWeight(name, s.Name, s.Weight))
+		}
+		want := a.held.state(server{b.Name, s.Name})
+		switch {
+		case s.Checked() && !h.Checked:
+			differs(s.Name, "is not checked", haproxy.EnableHealth(name, s.Name))
+		case !s.Checked() && h.State() == haproxy.Ready && !h.Running:
+			differs(s.Name, "is down", haproxy.SetServerHealth(name, s.Name))
+		}
+		if h.State() != want {
+			differs(s.Name, fmt.Sprintf("is in state %s", h.State()), haproxy.SetServerState(name, s.Name, want))
+		}
+	}
+	for _, s := range b.Servers {
+		if _, ok := there[s.Name]; !ok && a.held.servers[name][s.Name] != nil {
+			a.held.forget(server{name, s.Name})
+		}
+	}
+	if len(there) < len(b.Servers) {
+		in := a.planner()
+		if err := in.fits(name, there, &b); err != nil {
+			a.suspect = true
+			return found, fmt.Errorf("plan a repair of backend %s: %w", name, err)
+		}
+		p.planServers(in, name, there, &b)
+	}
+	wanted := byName(b.Servers)
+	for _, other := range sortedKeys(have) {
+		l := a.held.servers[name][other]
+		if _, ok := wanted[other]; ok || l != nil && have[other].State() == haproxy.Maint {
+			continue
+		}
+		differs(other, "should not take requests", haproxy.SetServerState(name, other, haproxy.Maint))
+		if l == nil {
+			p.leavingServers[server{name, other}] = &leavingServer{try: a.planner().firstTry()}
+		}
+	}
+	return found, nil
+}
+
+// moveBack gives a server its address again, and waits until it has it: HAProxy only queues the move.
+func (a *Applier) moveBack(ctx context.Context, backend string, s render.Server) error {
+	to, err := s.AddrPort()
+	if err == nil {
+		err = a.worker.Do(ctx, haproxy.SetServerAddr(backend, s.Name, to))
+	}
+	for begun := time.Now(); err == nil && time.Since(begun) < time.Second; {
+		states, stateErr := a.worker.BackendsState(ctx, backend)
+		if err = stateErr; err == nil && at(s, states[0][s.Name]) {
+			return nil
+		}
+	}
+	a.suspect = true
+	return fmt.Errorf("server %s of %s has not got its address back: %w", s.Name, backend, err)
+}
