@@ -1,6 +1,6 @@
 # Everything is built from source into bin/ and .tools/; nothing is installed. It takes Go, make, git
 # and apt. HAPROXY=/path/to/haproxy uses that one instead of the one that `make tools` fetches; so do
-# KUBE_APISERVER, ETCD and KUBECTL for those that it builds.
+# KUBE_APISERVER, ETCD, KUBECTL and GRPCURL for those that it builds.
 
 SHELL       := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -19,8 +19,8 @@ export HAPROXY
 KUBE_APISERVER ?= $(TOOLS)/kube-apiserver
 ETCD           ?= $(TOOLS)/etcd
 KUBECTL        ?= $(TOOLS)/kubectl
-export KUBE_APISERVER ETCD KUBECTL
-export GRPCURL := $(TOOLS)/grpcurl
+GRPCURL        ?= $(TOOLS)/grpcurl
+export KUBE_APISERVER ETCD KUBECTL GRPCURL
 
 .PHONY: help
 help: ## list the targets
