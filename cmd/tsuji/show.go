@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -22,6 +23,7 @@ func showCommand(w world) *cobra.Command {
 	var c connection
 	var o format
 	var q tsujiv1.GetSnapshotRequest
+	var name string
 	cmd := &cobra.Command{
 		Use:   "show [VERSION]",
 		Short: "Show the resources of a version, decoded",
@@ -29,17 +31,25 @@ func showCommand(w world) *cobra.Command {
 document; with -o table, each on a line; with -o json, all as one message.
 
 VERSION is one that tsuji snapshots lists, or any beginning of it that only one version has; without it,
-the current version is shown.`,
+the current version is shown.
+
+--name is the whole name of one resource, or the beginning of several with "/" or "*" at its end. If there is none
+the exit code is 1.`,
 		Example: `  tsuji show --name=route/demo/hello
-  tsuji show -o table --name=cert/`,
+  tsuji show -o table --name=cert/
+  tsuji show -o table --name='route/demo/hello*'`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				q.Version = args[0]
 			}
+			q.NamePrefix = strings.TrimSuffix(name, "*")
 			return c.use(cmd.Context(), cmd.Flags(), func(ctx context.Context, conn *grpc.ClientConn) error {
 				s, err := wholeSnapshot(ctx, tsujiv1.NewSnapshotServiceClient(conn), &q)
 				if err != nil {
+					return err
+				}
+				if err := keepNamed(s, name); err != nil {
 					return err
 				}
 				if o == asYAML {
@@ -50,7 +60,7 @@ the current version is shown.`,
 		},
 	}
 	cmd.Flags().StringVar(&q.IngressController, "ingress-controller", "default", "the IngressController whose version it is")
-	cmd.Flags().StringVar(&q.NamePrefix, "name", "", "only resources whose name begins so: route/, route/demo/hello")
+	cmd.Flags().StringVar(&name, "name", "", `only the resource of this name (route/demo/hello), or with "/" or "*" at its end all whose names begin so (route/demo/)`)
 	c.flags(cmd.Flags())
 	o.flags(cmd.Flags(), asYAML)
 	return cmd
@@ -70,6 +80,25 @@ func wholeSnapshot(ctx context.Context, client tsujiv1.SnapshotServiceClient, q 
 			return all, nil
 		}
 	}
+}
+
+// keepNamed leaves what --name asks for of the resources whose names begin so. That there are none is an error.
+func keepNamed(s *tsujiv1.GetSnapshotResponse, name string) error {
+	if name == "" {
+		return nil
+	}
+	remedy := "tsuji show -o table lists all names"
+	if !strings.HasSuffix(name, "/") && !strings.HasSuffix(name, "*") {
+		begins := len(s.GetResources())
+		s.Resources = slices.DeleteFunc(s.GetResources(), func(r *tsujiv1.Resource) bool { return r.GetName() != name })
+		if begins > 0 {
+			remedy = fmt.Sprintf("--name='%s*' shows those whose names begin so (%d)", name, begins)
+		}
+	}
+	if len(s.GetResources()) > 0 {
+		return nil
+	}
+	return fmt.Errorf("--name=%s: version %s has no such resource: %s", name, short(s.GetSnapshot().GetVersion()), remedy)
 }
 
 // documents writes each resource as a YAML document, with PEM as text and not in base64.
