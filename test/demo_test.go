@@ -38,7 +38,7 @@ func TestDemo(t *testing.T) {
 			t.Fatalf("the demo ended:\n%s", b)
 		default:
 		}
-		return p.logged("Ctrl-C ends everything")
+		return p.logged("Ctrl-C ends everything but what you started again by hand")
 	})
 
 	ca, err := os.ReadFile(filepath.Join(state, "tls", "ca.crt"))

@@ -70,7 +70,7 @@ func (d *demo) whatToTry(source string, c credentialsOf, version string) string 
 	for _, ch := range d.children {
 		line("  %-12s  pid %-7d  %-*s  %s", ch.name, ch.cmd.Process.Pid, len(d.children[0].logFile), ch.logFile, ch.again)
 	}
-	line("\nexamples/demo/README.md is a walk through all of it. Ctrl-C ends everything.")
+	line("\nexamples/demo/README.md is a walk through all of it. Ctrl-C ends everything but what you started again by hand.")
 	return b.String()
 }
 
