@@ -11,8 +11,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
-	"strings"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -61,6 +59,11 @@ func (c Config) Validate() error {
 	if c.TrustDomain == "" {
 		errs = append(errs, errors.New("--trust-domain: must not be empty"))
 	}
+	for _, l := range []struct{ flag, address string }{{"--listen", c.Listen}, {"--admin", c.Admin}} {
+		if err := checkListen(l.flag, l.address); err != nil {
+			errs = append(errs, err)
+		}
+	}
 	if c.Insecure {
 		for flag, address := range map[string]string{"--listen": c.Listen, "--admin": c.Admin} {
 			if !admin.IsLoopback(address) {
@@ -98,6 +101,7 @@ func Run(ctx context.Context, c Config) error {
 		if err != nil {
 			return err
 		}
+		c.checkCertificate(keeper.Certificate())
 		options = append(options, grpc.Creds(access.Credentials(keeper.ServerTLS(), c.Log)))
 	}
 	server := grpc.NewServer(options...)
@@ -106,11 +110,11 @@ func Run(ctx context.Context, c Config) error {
 	healthv1.RegisterHealthServer(server, healthServer)
 	reflection.Register(server)
 
-	listener, err := listen(ctx, c.Listen)
+	listener, err := listen(ctx, "--listen", c.Listen)
 	if err != nil {
 		return err
 	}
-	adminListener, err := listen(ctx, c.Admin)
+	adminListener, err := listen(ctx, "--admin", c.Admin)
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
@@ -162,27 +166,4 @@ func serve(server *grpc.Server, l net.Listener) error {
 		return fmt.Errorf("serve gRPC on %s: %w", l.Addr(), err)
 	}
 	return nil
-}
-
-// listen opens HOST:PORT, or unix:PATH for its owner only, in the place of a socket that a predecessor left.
-func listen(ctx context.Context, address string) (net.Listener, error) {
-	path, ok := strings.CutPrefix(address, "unix:")
-	if !ok {
-		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
-		if err != nil {
-			return nil, fmt.Errorf("listen on %s: %w", address, err)
-		}
-		return l, nil
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("listen on %s: remove the old socket: %w", address, err)
-	}
-	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
-	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", address, err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("listen on %s: %w", address, err), l.Close())
-	}
-	return l, nil
 }

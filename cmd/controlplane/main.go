@@ -52,24 +52,18 @@ them to routerd over gRPC (delta xDS). Every flag can also come from an environm
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c.Log = logger(verbose)
-			if err := c.Validate(); err != nil {
-				return err
-			}
 			var err error
 			if c.Reader, err = cluster.ParseReader(reader); err != nil {
-				return fmt.Errorf("--external-certificate-reader: %w", err)
+				err = fmt.Errorf("--external-certificate-reader: %w", err)
 			}
-			path, isDir := strings.CutPrefix(source, "dir:")
-			switch {
-			case isDir && path != "":
+			if err := errors.Join(checkSource(source, c.Insecure), c.Validate(), err); err != nil {
+				return err
+			}
+			if path, isDir := strings.CutPrefix(source, "dir:"); isDir {
 				c.Loopback = true
 				c.Source, err = cluster.NewDir(cluster.DirConfig{Path: path, Log: c.Log, Now: time.Now})
-			case source == "kube" && c.Insecure:
-				return errors.New("--insecure is for a directory as the source only, not for --source=kube")
-			case source == "kube":
+			} else {
 				c.Source, err = kube(kubeconfig, namespace, c)
-			default:
-				return fmt.Errorf("--source=%s: want kube, or dir:PATH, a directory of manifests, as in --source=dir:examples/demo", source)
 			}
 			if err != nil {
 				return err
@@ -97,6 +91,19 @@ them to routerd over gRPC (delta xDS). Every flag can also come from an environm
 	f.BoolVar(&c.Insecure, "insecure", false, "no TLS and no identities; only with loopback addresses and a directory source")
 	f.BoolVarP(&verbose, "verbose", "v", false, "log debug messages too")
 	return cmd
+}
+
+// checkSource tells what is wrong with --source.
+func checkSource(source string, insecure bool) error {
+	path, isDir := strings.CutPrefix(source, "dir:")
+	switch {
+	case isDir && path != "", source == "kube" && !insecure:
+		return nil
+	case source == "kube":
+		return errors.New("--insecure is for a directory as the source only, not for --source=kube")
+	default:
+		return fmt.Errorf("--source=%s: want kube, or dir:PATH, a directory of manifests, as in --source=dir:examples/demo", source)
+	}
 }
 
 // kube returns the Kubernetes API as a source.
