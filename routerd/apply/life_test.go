@@ -1,7 +1,9 @@
 package apply_test
 
 import (
+	"bytes"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -13,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+	"github.com/tsuji-dev/tsuji/routerd/apply"
 	"github.com/tsuji-dev/tsuji/routerd/haproxy"
 	"github.com/tsuji-dev/tsuji/routerd/render"
 	"github.com/tsuji-dev/tsuji/test/haproxytest"
@@ -342,5 +345,18 @@ func stopDrainsStory(t *testing.T, binary string) {
 	must(t, <-stopped)
 	if n := testutil.ToFloat64(r.metrics.Restarts); n != 0 {
 		t.Errorf("it was started again %v times", n)
+	}
+}
+
+// A router that never served anything says that there is nothing to drain, and ends at once.
+func TestStopOfNothing(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer // only Stop writes to it
+	r := newWorld(t, haproxytest.Binary(t)).router(options{idle: true, delay: time.Hour, drain: time.Hour, apply: func(c *apply.Config) {
+		c.Log = slog.New(slog.NewTextHandler(&log, nil))
+	}})
+	must(t, r.Stop(t.Context()))
+	if got := log.String(); !strings.Contains(got, "no HAProxy runs") || strings.Contains(got, "draining") {
+		t.Errorf("it says: %s", got)
 	}
 }

@@ -60,6 +60,9 @@ func (a *Applier) Stop(ctx context.Context) error {
 	return nil
 }
 
+// Stopping tells whether Stop was called: HAProxy may stop answering at any time.
+func (a *Applier) Stopping() bool { return a.stops.Load() > 0 }
+
 func (a *Applier) stop(ctx context.Context) error {
 	// A context that has ended already still stops HAProxy in order, if hastily.
 	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyTimeout)
@@ -74,6 +77,9 @@ func (a *Applier) stop(ctx context.Context) error {
 	a.give()
 	if !up {
 		exited = nil
+		a.cfg.Log.Info("stopping: no HAProxy runs, so there is nothing to drain")
+	} else {
+		a.cfg.Log.Info("stopping: draining", "delay", a.cfg.ShutdownDelay, "timeout", a.cfg.DrainTimeout)
 	}
 	if up && !a.pause(ctx, exited, a.cfg.ShutdownDelay) {
 		a.cfg.Log.Info("HAProxy stops listening; connections may finish", "within", a.cfg.DrainTimeout)

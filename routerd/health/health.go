@@ -183,9 +183,15 @@ func (h *Watcher) connects(ctx context.Context, p probe) bool {
 	return ok.Load()
 }
 
-// complain logs an error, not too often.
+// complain logs an error, not too often, and none of a HAProxy that is being stopped.
 func (h *Watcher) complain(what string, err error) {
-	if err == nil || errors.Is(err, context.Canceled) || time.Now().Before(h.complains) {
+	switch {
+	case err == nil || errors.Is(err, context.Canceled):
+		return
+	case h.cfg.Applier.Stopping():
+		h.cfg.Log.Debug("could not "+what+", as the router is stopping", "error", err)
+		return
+	case time.Now().Before(h.complains):
 		return
 	}
 	h.complains = time.Now().Add(failureRepeat)

@@ -45,13 +45,18 @@ type router struct {
 
 func newRouter(t testing.TB, binary string) *router {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "tj")
-	must(t, err)
-	t.Cleanup(func() { os.RemoveAll(dir) })
 	logger := slog.New(slog.DiscardHandler)
 	if testing.Verbose() {
 		logger = slog.New(slog.NewTextHandler(logWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
+	return newRouterThatLogs(t, binary, logger)
+}
+
+func newRouterThatLogs(t testing.TB, binary string, logger *slog.Logger) *router {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "tj")
+	must(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
 	process, err := haproxy.New(haproxy.Config{Binary: binary, Dir: dir, Log: logger, StartTimeout: 30 * time.Second, TieToParent: true})
 	must(t, err)
 	r := &router{t: t, process: process, http: freePort(t), https: freePort(t), metrics: health.NewMetrics(nil)}
