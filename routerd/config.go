@@ -13,6 +13,8 @@ import (
 
 	"github.com/tsuji-dev/tsuji/admin"
 	"github.com/tsuji-dev/tsuji/identity"
+	"github.com/tsuji-dev/tsuji/routerd/haproxy"
+	"github.com/tsuji-dev/tsuji/routerd/render"
 )
 
 // Config is what Run needs. Names of flags stand in the errors of Validate.
@@ -109,10 +111,44 @@ func checkServer(address string) error {
 	return nil
 }
 
-// checkAddresses refuses an address that is given twice: HAProxy would bind it twice, and the kernel hand each
-// connection to either.
+// listen returns the addresses that HAProxy binds.
+func (c *Config) listen() []haproxy.Address {
+	var all []haproxy.Address
+	for _, f := range []struct {
+		flag      string
+		addresses []string
+	}{{"--http", c.HTTP}, {"--https", c.HTTPS}, {"--stats", c.Stats}} {
+		for _, a := range f.addresses {
+			all = append(all, haproxy.Address{Flag: f.flag, Address: a})
+		}
+	}
+	return all
+}
+
+// checkAddresses refuses an address that is none, and one that is given twice: HAProxy would bind it twice, and the
+// kernel hand each connection to either.
 func (c *Config) checkAddresses() []error {
 	var errs []error
+	for _, l := range c.listen() {
+		err := render.CheckAddress(l.Address)
+		if _, bad := strconv.ParseUint(l.Address, 10, 16); bad == nil {
+			err = fmt.Errorf("want [ADDRESS]:PORT, as in %s=:%s", l.Flag, l.Address)
+		} else if err != nil {
+			err = fmt.Errorf("want [ADDRESS]:PORT or unix:PATH: %w", err)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s=%s: %w", l.Flag, l.Address, err))
+		}
+	}
+	if len(c.HTTP)+len(c.HTTPS) == 0 {
+		errs = append(errs, errors.New("--http, --https: want at least one address, as in --http=:80"))
+	}
+	if len(c.Stats) == 0 {
+		errs = append(errs, errors.New("--stats: want at least one address, as in --stats=:1936"))
+	}
+	if _, _, err := net.SplitHostPort(c.Admin); err != nil {
+		errs = append(errs, fmt.Errorf("--admin=%s: want HOST:PORT, as in --admin=127.0.0.1:9402: %w", c.Admin, err))
+	}
 	flags := map[string]string{}
 	for _, f := range []struct {
 		flag      string

@@ -2,9 +2,14 @@ package routerd
 
 import (
 	"crypto/x509"
+	"log/slog"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tsuji-dev/tsuji/identity"
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
@@ -36,6 +41,11 @@ func TestValidate(t *testing.T) {
 		`--control-plane "cp:0": want HOST:PORT`:                               func(c *Config) { c.ControlPlane[1] = "cp:0" },
 		`--control-plane ":9400": want HOST:PORT`:                              func(c *Config) { c.ControlPlane[1] = ":9400" },
 		`--control-plane "unix:": want unix:PATH`:                              func(c *Config) { c.ControlPlane[1] = "unix:" },
+		"--http=80: want [ADDRESS]:PORT, as in --http=:80":                     func(c *Config) { c.HTTP = []string{"80"} },
+		"--stats=localhost:1936: want [ADDRESS]:PORT or unix:PATH":             func(c *Config) { c.Stats = []string{"localhost:1936"} },
+		"--admin=9402: want HOST:PORT, as in --admin=127.0.0.1:9402":           func(c *Config) { c.Admin = "9402" },
+		"--http, --https: want at least one address":                           func(c *Config) { c.HTTP, c.HTTPS = nil, nil },
+		"--stats: want at least one address":                                   func(c *Config) { c.Stats = nil },
 		"--https: :80 is given for --http already":                             func(c *Config) { c.HTTPS = []string{":443", ":80"} },
 		"--stats: :1936 is given for --stats already":                          func(c *Config) { c.Stats = []string{":1936", ":1936"} },
 		"--insecure is for loopback addresses only, not [::2]:9400":            func(c *Config) { c.Insecure, c.ControlPlane[1] = true, "[::2]:9400" },
@@ -95,6 +105,26 @@ func TestIngressControllerOf(t *testing.T) {
 	} {
 		if got := ingressControllerOf(snapshot.Snapshot{}.Apply(1, snapshot.Delta{Put: put})); got != want {
 			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+// A HAProxy that is not there, or too old, is told by the name of the flag.
+func TestBadHAProxy(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	old := filepath.Join(dir, "old")
+	if err := os.WriteFile(old, []byte("#!/bin/sh\necho 'HAProxy version 2.4.1 2021/06/17'\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for program, want := range map[string]string{
+		"no-such-haproxy": "--haproxy=no-such-haproxy: want the path of HAProxy's program",
+		old:               "--haproxy=" + old + ": HAProxy 2.4: want 2.6 or later",
+	} {
+		c := good()
+		c.HAProxy, c.StateDir, c.Log = program, dir, slog.New(slog.DiscardHandler)
+		if _, _, _, err := newApplier(t.Context(), c, prometheus.NewRegistry(), nil, nil); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
 		}
 	}
 }

@@ -114,7 +114,6 @@ func Run(ctx context.Context, c Config) error {
 	})
 	err = following.Wait()
 	if ctx.Err() != nil {
-		c.Log.Info("stopping: draining", "delay", c.ShutdownDelay, "timeout", c.DrainTimeout)
 		err = errors.Join(err, applier.Stop(alive))
 	}
 	end()
@@ -139,13 +138,19 @@ func ingressControllerOf(s snapshot.Snapshot) string {
 // and the watcher of its endpoints. The exporter keeps what HAProxy counts, the router's metrics tell of its reloads.
 func newApplier(ctx context.Context, c Config, metrics prometheus.Registerer, exporter *stats.Exporter, router *stats.Router) (*apply.Applier, *health.Watcher, string, error) {
 	dir := filepath.Join(c.StateDir, haproxyDir)
-	process, err := haproxy.New(haproxy.Config{Binary: c.HAProxy, Dir: dir, Log: c.Log, TieToParent: c.HAProxyTied})
+	process, err := haproxy.New(haproxy.Config{Binary: c.HAProxy, Dir: dir, Log: c.Log, TieToParent: c.HAProxyTied, Listen: c.listen()})
+	if errors.Is(err, haproxy.ErrNoProgram) {
+		return nil, nil, "", fmt.Errorf("--haproxy=%s: want the path of HAProxy's program, or its name if it is in PATH: %w", c.HAProxy, err)
+	}
 	if err != nil {
 		return nil, nil, "", err
 	}
 	version, err := process.Version(ctx)
+	if err == nil {
+		err = render.Version{Major: version.Major, Minor: version.Minor}.Supported()
+	}
 	if err != nil {
-		return nil, nil, "", err
+		return nil, nil, "", fmt.Errorf("--haproxy=%s: %w", c.HAProxy, err)
 	}
 	certificate, err := defaultCertificate(c.StateDir, time.Now())
 	if err != nil {

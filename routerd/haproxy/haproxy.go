@@ -55,6 +55,9 @@ type Config struct {
 	// StartTimeout is how long HAProxy may take to read its configuration and answer. Zero: two minutes,
 	// which is enough for tens of thousands of certificates.
 	StartTimeout time.Duration
+	// Listen are the addresses that haproxy.cfg binds, to be named when one is taken, or shared with another
+	// process. Empty: nothing is said of them.
+	Listen []Address
 }
 
 // Validate reports every fault of the configuration.
@@ -85,6 +88,9 @@ type Process struct {
 	left   []*master // guarded by mu; those that were given up, and are waited for nevertheless: they are our children
 }
 
+// ErrNoProgram says that HAProxy's program is not there, or cannot be run.
+var ErrNoProgram = errors.New("find HAProxy")
+
 // New makes a Process that nothing runs for yet. Close frees what it holds.
 func New(cfg Config) (*Process, error) {
 	if err := cfg.Validate(); err != nil {
@@ -98,7 +104,7 @@ func New(cfg Config) (*Process, error) {
 	}
 	path, err := exec.LookPath(cfg.Binary)
 	if err != nil {
-		return nil, fmt.Errorf("find HAProxy: %w", err)
+		return nil, fmt.Errorf("%w: %w", ErrNoProgram, err)
 	}
 	if path, err = filepath.Abs(path); err != nil {
 		return nil, fmt.Errorf("find HAProxy: %w", err)
@@ -138,13 +144,15 @@ func (p *Process) Close() error {
 }
 
 // Start starts HAProxy and waits until its worker answers on the admin socket. It returns the connection to
-// that worker. When HAProxy refuses its configuration the error is a *CheckError.
+// that worker. When HAProxy refuses its configuration the error is a *CheckError, unless an address is at fault, which
+// is named. An address that another process has bound as well is logged, after a second at the most.
 func (p *Process) Start(ctx context.Context) (*Runtime, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.master != nil && p.master.alive() {
 		return nil, fmt.Errorf("start HAProxy: it runs already, as process %d", p.master.pid)
 	}
+	p.warnShared(ctx)
 	if err := p.start(); err != nil { //nolint:contextcheck // what logs HAProxy's output lives as long as HAProxy
 		return nil, fmt.Errorf("start HAProxy: %w", err)
 	}
@@ -161,6 +169,9 @@ func (p *Process) Start(ctx context.Context) (*Runtime, error) {
 		p.master.kill(killGrace)
 		tail := p.output.drain()
 		if alerts := parseAlerts(tail); len(alerts) > 0 {
+			if err := p.refused(); err != nil {
+				return nil, fmt.Errorf("start HAProxy: %w", err)
+			}
 			return nil, fmt.Errorf("start HAProxy: %w", &CheckError{Alerts: alerts, Output: tail})
 		}
 		return nil, fmt.Errorf("start HAProxy: %w", err)

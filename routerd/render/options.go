@@ -50,6 +50,14 @@ func (v Version) AtLeast(major, minor int) bool {
 // String returns "3.4".
 func (v Version) String() string { return fmt.Sprintf("%d.%d", v.Major, v.Minor) }
 
+// Supported tells what is wrong with a release.
+func (v Version) Supported() error {
+	if !v.AtLeast(oldest.Major, oldest.Minor) {
+		return fmt.Errorf("HAProxy %v: want %v or later", v, oldest)
+	}
+	return nil
+}
+
 // oldest is the oldest release that the program is written for.
 var oldest = Version{2, 6}
 
@@ -72,8 +80,8 @@ func (o Options) Validate() error {
 	if len(o.Stats) == 0 {
 		errs = append(errs, errors.New("no Stats address"))
 	}
-	if v := o.version(); !v.AtLeast(oldest.Major, oldest.Minor) {
-		errs = append(errs, fmt.Errorf("HAProxy %v: want %v or later", v, oldest))
+	if err := o.version().Supported(); err != nil {
+		errs = append(errs, err)
 	}
 	if o.Jail && (o.User <= 0 || o.Group <= 0) {
 		errs = append(errs, fmt.Errorf("jail: want an unprivileged user and group, have %d and %d", o.User, o.Group))
@@ -97,6 +105,12 @@ func (o Options) version() Version {
 		return Version{3, 4}
 	}
 	return o.Version
+}
+
+// CheckAddress tells what is wrong with an address to listen on.
+func CheckAddress(a string) error {
+	_, err := bindAddress(a)
+	return err
 }
 
 // bindAddress returns what a bind line says for an address of the command line.
