@@ -160,7 +160,8 @@ func planeRoute(i int, options bool) *tsujiv1.Resource {
 	return resource
 }
 
-// plainHead is what the plain configurations have before their backends, with our defaults for timeouts and buffers.
+// plainHead is what the plain configurations have before their backends, with our defaults for timeouts, buffers, and
+// clients that hang up.
 const plainHead = `global
   nbthread 1
   stats socket unix@run/admin.sock mode 600 level admin
@@ -189,6 +190,7 @@ defaults http
   retries 3
   option redispatch 1
   retry-on conn-failure
+  no option abortonclose
   balance random
   option forwardfor
 `
@@ -199,9 +201,8 @@ const plainEqual = `  http-request add-header X-Forwarded-Host %[req.hdr(host)]
   http-request add-header X-Forwarded-Proto http if !{ ssl_fc }
   http-request add-header X-Forwarded-Proto https if { ssl_fc }
   http-request add-header X-Forwarded-Proto-Version h2 if { ssl_fc_alpn -i h2 }
-  http-request add-header Forwarded 'for="[%[src]]";host=%[req.hdr(host)];proto=%[req.hdr(X-Forwarded-Proto)]' if { src -m sub : }
-  http-request add-header Forwarded 'for=%[src];host=%[req.hdr(host)];proto=%[req.hdr(X-Forwarded-Proto)]' if !{ src -m sub : }
-  cookie SERVER insert indirect nocache httponly
+  http-request add-header Forwarded 'for="[%[src]]";host=%[req.hdr(host)];proto=%[ssl_fc,iif(https,http)]' if { src -m sub : }
+  http-request add-header Forwarded 'for=%[src];host=%[req.hdr(host)];proto=%[ssl_fc,iif(https,http)]' if !{ src -m sub : }
 `
 
 // startPlain starts one of the plain configurations: bare, equal or regex.
@@ -219,6 +220,9 @@ func startPlain(b *testing.B, name string, n int, pods []string) *plane {
 	}
 	for i := range n {
 		fmt.Fprintf(&config, "\nbackend plain:%05d from http\n", i)
+		if name != "bare" {
+			fmt.Fprintf(&config, "  cookie %032x insert indirect nocache httponly\n", i)
+		}
 		for k, address := range pods {
 			fmt.Fprintf(&config, "  server pod:%d %s", k, address)
 			if name != "bare" {

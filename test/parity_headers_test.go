@@ -1,6 +1,7 @@
 package test
 
 import (
+	"fmt"
 	"net"
 	"net/http"
 	"strings"
@@ -14,12 +15,14 @@ func parityHeaders() []parityRow {
 			p.web(1)
 			host := p.route("web", `httpHeaders: {actions: {
   request: [{name: X-Set, action: {type: Set, set: {value: "it's \"a\" 100%% \\ # ; {x}"}}}, {name: X-From, action: {type: Set, set: {value: "<%[req.hdr(X-Old),lower]> %[req.hdr(X-Old),base64]"}}},
-    {name: X-Old, action: {type: Delete}}, {name: X-After, action: {type: Set, set: {value: "[%[req.hdr(X-Old)]]"}}}, {name: x-twice, action: {type: Set, set: {value: one}}}, {name: X-Forwarded-Proto, action: {type: Delete}}],
+    {name: X-Old, action: {type: Delete}}, {name: X-After, action: {type: Set, set: {value: "[%[req.hdr(X-Old)]]"}}}, {name: x-twice, action: {type: Set, set: {value: one}}}, {name: X-Forwarded-Proto, action: {type: Delete}},
+    {name: X-Escaped, action: {type: Set, set: {value: '"%{-E,+E,+Q}[req.hdr(X-Raw),lower]" %[req.hdr(X-Raw)]'}}}, {name: X-Flags, action: {type: Set, set: {value: "%{+Q,-X,E}[req.hdr(X-Raw)]%{+E,-E}[req.hdr(X-Raw)]"}}}],
   response: [{name: X-Answer, action: {type: Set, set: {value: "%[res.hdr(X-Given),lower]"}}}, {name: X-Given, action: {type: Delete}}, {name: X-Frame-Options, action: {type: Set, set: {value: DENY}}}]}}`)
 			return func(t *testing.T) {
-				a := p.w.get(t, "http://"+host+"/", "X-Old: ABC", "X-Twice: 1", "X-Twice: 2", "Echo-Set: X-Given: LOUD", "Echo-Set: X-Frame-Options: SAMEORIGIN")
+				a := p.w.get(t, "http://"+host+"/", "X-Old: ABC", `X-Raw: A"b\]`, "X-Twice: 1", "X-Twice: 2", "Echo-Set: X-Given: LOUD", "Echo-Set: X-Frame-Options: SAMEORIGIN")
 				for name, want := range map[string]string{
 					"X-Set": `it's "a" 100% \ # ; {x}`, "X-From": "<abc> QUJD", "X-Old": "", "X-After": "[]", "X-Twice": "one", "X-Forwarded-Proto": "",
+					"X-Escaped": `"a\"b\\\]" A"b\]`, "X-Flags": `A"b\]A"b\]`,
 				} {
 					if have := strings.Join(a.seen.Header.Values(name), "|"); have != want {
 						t.Errorf("the endpoint saw %s %q, want %q", name, have, want)
@@ -37,6 +40,10 @@ func parityHeaders() []parityRow {
 			action := func(direction, name, action string) string {
 				return "httpHeaders: {actions: {" + direction + ": [{name: " + name + ", action: " + action + "}]}}"
 			}
+			var many []string
+			for i := range 21 {
+				many = append(many, fmt.Sprintf("{name: X-%d, action: {type: Delete}}", i))
+			}
 			set := func(value string) string { return "{type: Set, set: {value: " + value + "}}" }
 			wrong := map[string][2]string{
 				"hsts": {action("response", "strict-transport-security", set("a")), "may not be changed"}, "proxy": {action("request", "Proxy", set("a")), "may not be changed"},
@@ -45,7 +52,10 @@ func parityHeaders() []parityRow {
 				"alias": {action("request", "a", set(`"%ci"`)), "write %% for a percent sign"}, "fetch": {action("request", "a", set(`"%[env(HOME)]"`)), "use req.hdr(NAME)"},
 				"other": {action("request", "a", set(`"%[res.hdr(a)]"`)), "use req.hdr(NAME)"}, "converter": {action("request", "a", set(`"%[req.hdr(a),upper]"`)), "converter"},
 				"empty": {action("request", "a", set(`""`)), "Required"}, "pass": {action("request", "a", set("b")) + ", tls: {termination: passthrough}", "passthrough termination does not support header actions"},
-				"long": {action("request", "a", set(strings.Repeat("v", 16385))), "no longer than 16384 bytes"},
+				"flag":   {action("request", "a", set(`"%{+Z}[req.hdr(a)]"`)), "other flags than Q, X and E"},
+				"double": {"httpHeaders: {actions: {response: [{name: X-A, action: {type: Delete}}, {name: x-a, action: " + set("b") + "}]}}", "Duplicate value"},
+				"many":   {"httpHeaders: {actions: {request: [" + strings.Join(many, ", ") + "]}}", "must have at most 20 items"},
+				"long":   {action("request", "a", set(strings.Repeat("v", 16385))), "no longer than 16384 bytes"},
 			}
 			for name, w := range wrong {
 				p.route(name, w[0])
@@ -123,7 +133,7 @@ func parityHeaders() []parityRow {
 			tls := "tls: {termination: edge, insecureEdgeTerminationPolicy: Allow}"
 			good := map[string]string{
 				"plain": "max-age=31536000", "all": "max-age=1;includeSubDomains;preload", "before": "preload ; includeSubDomains; max-age = 5", "case": "MAX-AGE=1; includesubdomains",
-				"quoted": `max-age="7" ; preload`, "zero": "max-age=0",
+				"quoted": `max-age="7" ; preload`, "zero": "max-age=0", "digits": "max-age=" + strings.Repeat("9", 40),
 			}
 			wrong := map[string]string{"number": "max-age=abc", "comma": "max-age=1, preload", "none": "preload", "negative": "max-age=-1", "more": "max-age=1; x=1", "quote": `max-age="1`, "empty": ""}
 			for _, values := range []map[string]string{good, wrong} {

@@ -126,6 +126,7 @@ func parityHosts() []parityRow {
 			slashes := p.route("slashes", "path: /foo/", "rewrite-target", "/bar/")
 			whole := p.route("whole", "wildcardPolicy: None", "rewrite-target", "/base")
 			same := p.route("same", "path: /", "rewrite-target", "/")
+			encoded := p.route("encoded", "path: /foo", "rewrite-target", "/a%20b%2f")
 			signs := p.route("signs", "path: /foo", "rewrite-target", "/a$1&~(b)*+,;=:@!")
 			return func(t *testing.T) {
 				for url, want := range map[string]string{
@@ -133,7 +134,8 @@ func parityHosts() []parityRow {
 					other + "/foo": "/bar", other + "/foo/": "/bar/", other + "/foo/bar": "/bar/bar", other + "/foo/%2Ffoo": "/bar/%2Ffoo",
 					slash + "/foo/": "/", slash + "/foo/x": "/x", slashes + "/foo/x": "/bar/x",
 					whole + "/": "/base/", whole + "/x": "/base/x", same + "/x/y": "/x/y",
-					signs + "/foo/x": "/a$1&~(b)*+,;=:@!/x",
+					encoded + "/foo/x": "/a%20b%2f/x",
+					signs + "/foo/x":   "/a$1&~(b)*+,;=:@!/x",
 				} {
 					p.w.wantsPath(t, "http://"+url, want)
 				}

@@ -54,6 +54,9 @@ func compileFiles(ctx context.Context, w world, paths []string, ingressControlle
 func kinds() string {
 	var names []string
 	for _, k := range cluster.Kinds() {
+		if k == cluster.IngressConfig { // not what it is called in a manifest
+			k = "Ingress (of config.openshift.io)"
+		}
 		names = append(names, string(k))
 	}
 	return strings.Join(names, ", ")

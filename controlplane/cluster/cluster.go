@@ -36,6 +36,7 @@ const (
 	IngressController Kind = "IngressController" // *operatorv1.IngressController
 	Ingress           Kind = "Ingress"           // *networkingv1.Ingress (networking.k8s.io/v1)
 	IngressClass      Kind = "IngressClass"      // *networkingv1.IngressClass
+	IngressConfig     Kind = "IngressConfig"     // *configv1.Ingress (config.openshift.io/v1), which is an Ingress too by its kind; one, "cluster"
 	ZoneKind          Kind = "Zone"              // *Zone
 
 	// Who may read which Secrets, as far as a source is asked to follow it (rbac.authorization.k8s.io/v1).
@@ -48,7 +49,7 @@ const (
 // Kinds returns every kind, sorted.
 func Kinds() []Kind {
 	return []Kind{
-		ClusterRole, ClusterRoleBinding, ConfigMap, EndpointSlice, Ingress, IngressClass, IngressController, Namespace,
+		ClusterRole, ClusterRoleBinding, ConfigMap, EndpointSlice, Ingress, IngressClass, IngressConfig, IngressController, Namespace,
 		Role, RoleBinding, Route, Secret, Service, ZoneKind,
 	}
 }
@@ -79,12 +80,12 @@ func (k Key) Compare(o Key) int {
 type Change struct {
 	// Key names the object.
 	Key Key
-	// Object is what it is now, of the type that its kind says, or for a Secret or ConfigMap [Unread]; nil: it is
-	// gone. Never modify it.
+	// Object is what it is now, of the type that its kind says, or [Unread]; nil: it is gone. Never modify it.
 	Object metav1.Object
 }
 
-// Unread stands for an object that others refer to, and that was never read: it may be there or not.
+// Unread stands for an object that others refer to, and that was never read: it may be there or not. A Secret, a
+// ConfigMap or an IngressConfig.
 type Unread struct {
 	metav1.ObjectMeta
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	configv1 "github.com/openshift/api/config/v1"
 	operatorv1 "github.com/openshift/api/operator/v1"
 	routev1 "github.com/openshift/api/route/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -92,6 +93,7 @@ func newClient(c KubeConfig) (*client, error) {
 	}
 	addLenient[routev1.Route](scheme, Route)
 	addLenient[operatorv1.IngressController](scheme, IngressController)
+	addLenient[configv1.Ingress](scheme, IngressConfig)
 	addLenient[Zone](scheme, ZoneKind)
 	for kind, r := range map[Kind]struct {
 		plural   string
@@ -102,6 +104,7 @@ func newClient(c KubeConfig) (*client, error) {
 		Route:              {"routes", &lenient[routev1.Route, *routev1.Route]{}, false, false},
 		IngressController:  {"ingresscontrollers", &lenient[operatorv1.IngressController, *operatorv1.IngressController]{}, false, true},
 		ZoneKind:           {"zones", &lenient[Zone, *Zone]{}, false, true},
+		IngressConfig:      {"ingresses", &lenient[configv1.Ingress, *configv1.Ingress]{}, false, true},
 		Service:            {"services", &corev1.Service{}, true, false},
 		EndpointSlice:      {"endpointslices", &discoveryv1.EndpointSlice{}, true, false},
 		Ingress:            {"ingresses", &networkingv1.Ingress{}, true, true},

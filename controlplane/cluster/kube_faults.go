@@ -90,6 +90,8 @@ const status401 = "401 Unauthorized"
 // where says which rights are meant.
 func (f *feed) where() string {
 	switch {
+	case f.ref != nil && !f.kind.namespaced():
+		return fmt.Sprintf("in the cluster (resourceNames: [%s])", f.ref.key.Name)
 	case f.ref != nil:
 		return fmt.Sprintf("in namespace %s (resourceNames: [%s])", f.ref.key.Namespace, f.ref.key.Name)
 	case f.namespace != "":

@@ -16,6 +16,7 @@ const (
 	certificateNamespace = "openshift-ingress" // of spec.defaultCertificate
 	serviceCA            = "service-ca-bundle" // there, for reencrypt Routes that bring no CA
 	configNamespace      = "openshift-config"  // of spec.httpErrorCodePages and spec.clientTLS.clientCA
+	ingressConfig        = "cluster"           // in no namespace
 )
 
 // A ref is an object that others refer to, and that is watched by itself for as long as they do. Its
@@ -48,6 +49,7 @@ func references(obj metav1.Object) []Key {
 		}
 		add(ConfigMap, configNamespace, o.Spec.HttpErrorCodePages.Name)
 		add(ConfigMap, configNamespace, o.Spec.ClientTLS.ClientCA.Name)
+		add(IngressConfig, "", ingressConfig) // which HSTS headers are required
 	}
 	return out
 }

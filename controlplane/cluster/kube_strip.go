@@ -4,6 +4,7 @@ import (
 	"slices"
 	"unique"
 
+	configv1 "github.com/openshift/api/config/v1"
 	operatorv1 "github.com/openshift/api/operator/v1"
 	routev1 "github.com/openshift/api/route/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -32,6 +33,10 @@ func strip(obj metav1.Object) {
 		}
 	case *networkingv1.Ingress:
 		o.Status = networkingv1.IngressStatus{}
+	case *configv1.Ingress:
+		labels, annotations = nil, nil
+		o.Spec = configv1.IngressSpec{RequiredHSTSPolicies: o.Spec.RequiredHSTSPolicies}
+		o.Status = configv1.IngressStatus{}
 	case *networkingv1.IngressClass:
 		labels, annotations = nil, only(annotations, networkingv1.AnnotationIsDefaultIngressClass)
 		o.Spec.Parameters = nil

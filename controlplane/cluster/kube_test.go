@@ -87,6 +87,7 @@ rules:
 - {apiGroups: [""], resources: [services, namespaces, nodes], verbs: [list, watch]}
 - {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch]}
 - {apiGroups: [networking.k8s.io], resources: [ingresses, ingressclasses], verbs: [list, watch]}
+- {apiGroups: [config.openshift.io], resources: [ingresses], resourceNames: [cluster], verbs: [list, watch]}
 - {apiGroups: [tsuji.dev], resources: [zones], verbs: [list, watch]}
 ---
 apiVersion: rbac.authorization.k8s.io/v1

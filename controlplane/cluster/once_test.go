@@ -28,6 +28,7 @@ func TestReadManifests(t *testing.T) {
 		"dir/notes.txt":    namespace("notes"),
 		"named.txt":        "# read because it is named\n" + namespace("named"),
 		"twice.yaml":       namespace("twice"),
+		"config.yaml":      "apiVersion: config.openshift.io/v1\nkind: Ingress\nmetadata: {name: cluster}\n---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: cluster}\n",
 		"broken.yaml":      namespace("fine") + "---\nkind: [\n",
 	} {
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(content), 0o600)); err != nil {
@@ -35,7 +36,7 @@ func TestReadManifests(t *testing.T) {
 		}
 	}
 	stdin := strings.NewReader(`{"apiVersion": "v1", "kind": "List", "items": [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "piped"}}]}`)
-	m, err := cluster.ReadManifests(t.Context(), []string{"./dir/", "dir/b.yaml", "named.txt", "twice.yaml", "broken.yaml", cluster.Stdin}, stdin)
+	m, err := cluster.ReadManifests(t.Context(), []string{"./dir/", "dir/b.yaml", "named.txt", "twice.yaml", "config.yaml", "broken.yaml", cluster.Stdin}, stdin)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +48,9 @@ func TestReadManifests(t *testing.T) {
 		place, _, _ := strings.Cut(f.String(), ": ")
 		fmt.Fprintf(&got, "fault at %s\n", place)
 	}
-	want := `dir/b.yaml:1 Namespace b
+	want := `config.yaml:5 Ingress default/cluster
+config.yaml:1 IngressConfig cluster
+dir/b.yaml:1 Namespace b
 dir/sub/c.yml:1 Namespace c
 broken.yaml:1 Namespace fine
 named.txt:2 Namespace named

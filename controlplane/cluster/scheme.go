@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	configv1 "github.com/openshift/api/config/v1"
 	operatorv1 "github.com/openshift/api/operator/v1"
 	routev1 "github.com/openshift/api/route/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -27,6 +28,7 @@ var gvks = map[Kind]schema.GroupVersionKind{
 	IngressController: operatorv1.GroupVersion.WithKind("IngressController"),
 	Ingress:           networkingv1.SchemeGroupVersion.WithKind("Ingress"),
 	IngressClass:      networkingv1.SchemeGroupVersion.WithKind("IngressClass"),
+	IngressConfig:     configv1.GroupVersion.WithKind("Ingress"),
 	ZoneKind:          ZoneVersion.WithKind("Zone"),
 
 	Role:               rbacv1.SchemeGroupVersion.WithKind("Role"),
@@ -44,7 +46,7 @@ const (
 
 // namespaced tells whether objects of the kind live in a namespace.
 func (k Kind) namespaced() bool {
-	return k != Namespace && k != IngressClass && k != ZoneKind && k != ClusterRole && k != ClusterRoleBinding
+	return k != Namespace && k != IngressClass && k != IngressConfig && k != ZoneKind && k != ClusterRole && k != ClusterRoleBinding
 }
 
 // decoder turns JSON into objects with an API server's defaults.
@@ -60,6 +62,7 @@ func newDecoder() *decoder {
 	s.AddKnownTypes(discoveryv1.SchemeGroupVersion, &discoveryv1.EndpointSlice{})
 	s.AddKnownTypes(operatorv1.GroupVersion, &operatorv1.IngressController{})
 	s.AddKnownTypes(networkingv1.SchemeGroupVersion, &networkingv1.Ingress{}, &networkingv1.IngressClass{})
+	s.AddKnownTypes(configv1.GroupVersion, &configv1.Ingress{})
 	s.AddKnownTypes(rbacv1.SchemeGroupVersion, &rbacv1.Role{}, &rbacv1.RoleBinding{}, &rbacv1.ClusterRole{}, &rbacv1.ClusterRoleBinding{})
 	s.AddKnownTypes(ZoneVersion, &Zone{}, &ZoneList{})
 	addDefaults(s, defaultRoute)
@@ -163,6 +166,9 @@ func recognize(apiVersion, kind string) (Kind, schema.GroupVersionKind, *problem
 		return "", schema.GroupVersionKind{}, &problem{path: []string{"apiVersion"}, message: "apiVersion is not of the form group/version", remedy: "make it " + wanted(Kind(kind))}
 	}
 	gvk := gv.WithKind(kind)
+	if gvk == gvks[IngressConfig] {
+		return IngressConfig, gvk, nil
+	}
 	if want, ok := gvks[Kind(kind)]; ok {
 		switch {
 		case gvk == want:

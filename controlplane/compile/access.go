@@ -55,28 +55,15 @@ func (a *access) put(ch cluster.Change, d *dirty) {
 	}
 	if was {
 		delete(a.bindings, k)
-		exclude(a.bound, k.Namespace, k)
-		exclude(a.users, old, k)
+		unlink(a.bound, k.Namespace, k)
+		unlink(a.users, old, k)
 	}
 	if is {
 		a.bindings[k] = role
-		include(a.bound, k.Namespace, k)
-		include(a.users, role, k)
+		link(a.bound, k.Namespace, k, struct{}{})
+		link(a.users, role, k, struct{}{})
 	}
 	d.access[k.Namespace] = struct{}{}
-}
-
-func include[K comparable](index map[K]map[id]struct{}, k K, v id) {
-	if index[k] == nil {
-		index[k] = map[id]struct{}{}
-	}
-	index[k][v] = struct{}{}
-}
-
-func exclude[K comparable](index map[K]map[id]struct{}, k K, v id) {
-	if delete(index[k], v); len(index[k]) == 0 {
-		delete(index, k)
-	}
 }
 
 func equalRules(a, b rbacv1.PolicyRule) bool {

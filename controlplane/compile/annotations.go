@@ -312,7 +312,7 @@ func (b *builder) cookie() {
 }
 
 // hstsValue is OpenShift's grammar, and a semicolon at the end.
-var hstsValue = regexp.MustCompile(`^(?i)(?:(?:includeSubDomains|preload) *; *)*max-age *= *(?:[0-9]{1,18}|"[0-9]{1,18}")(?: *; *(?:includeSubDomains|preload))*( *;)?$`)
+var hstsValue = regexp.MustCompile(`^(?i)(?:(?:includeSubDomains|preload) *; *)*max-age *= *(?:[0-9]+|"[0-9]+")(?: *; *(?:includeSubDomains|preload))*( *;)?$`)
 
 func (b *builder) hsts() {
 	s, ok := b.object.Annotations[annHSTS]
@@ -342,7 +342,7 @@ func (b *builder) rewrite() {
 		return
 	}
 	if len(s) > maxPath || !plainTarget.MatchString(s) {
-		b.notUnderstood(annRewriteTarget, "a plain path that begins with /, of letters, digits and . _ ~ ! $ & ( ) * + , ; = : @ -", "the path is not rewritten")
+		b.notUnderstood(annRewriteTarget, "a plain path that begins with /, of letters, digits, . _ ~ ! $ & ( ) * + , ; = : @ - and percent-encoded bytes", "the path is not rewritten")
 		return
 	}
 	b.route.Rewrite = &tsujiv1.PathRewrite{Target: s}

@@ -57,10 +57,10 @@ func (c *claims) put(r *route, next *claim) {
 	}
 	if old := r.claim; old != nil {
 		if old.wildcard {
-			unlink(c.byParent, parent(old.host), r)
+			unlink(c.byParent, parent(old.host), r.id)
 			c.open["*."+parent(old.host)] = struct{}{}
 		} else {
-			unlink(c.byHost, old.host, r)
+			unlink(c.byHost, old.host, r.id)
 			if c.byHost[old.host] == nil {
 				p := parent(old.host)
 				delete(c.hosts[p], old.host)
@@ -77,11 +77,11 @@ func (c *claims) put(r *route, next *claim) {
 	}
 	p := parent(next.host)
 	if next.wildcard {
-		link(c.byParent, p, r)
+		link(c.byParent, p, r.id, r)
 		c.open["*."+p] = struct{}{}
 		return
 	}
-	link(c.byHost, next.host, r)
+	link(c.byHost, next.host, r.id, r)
 	if c.hosts[p] == nil {
 		c.hosts[p] = map[string]struct{}{}
 	}

@@ -7,7 +7,7 @@
 // objects leave equal digests and no verdicts. Every string in a resource has passed an allow list. A
 // Route that cannot be served is left out, alone, and its verdict tells the owner why, with the reasons
 // that OpenShift's router gives. What is wrong with the IngressController is a fault, and closes rather than
-// opens.
+// opens. Notices alone are not of what there is, but of what happened.
 //
 // Do not assume that what a resource refers to has content: Endpoints may be empty. Do not assume that a
 // certificate is still valid in time: an expired one is served, and it is for clients to refuse it.
@@ -18,6 +18,7 @@ import (
 	"maps"
 	"slices"
 
+	configv1 "github.com/openshift/api/config/v1"
 	operatorv1 "github.com/openshift/api/operator/v1"
 	routev1 "github.com/openshift/api/route/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -80,9 +81,11 @@ type Compiler struct {
 	crypto    *crypto
 	access    access
 
-	policy             policy // what the IngressController says about which Routes are admitted
-	defaultCertificate id     // the Secret that it names; zero: none
-	settingsMaps       [2]id  // the ConfigMaps that it names: error pages and the CA of clients; zero: none
+	policy             policy       // what the IngressController says about which Routes are admitted
+	defaultCertificate id           // the Secret that it names; zero: none
+	settingsMaps       [2]id        // the ConfigMaps that it names: error pages and the CA of clients; zero: none
+	hsts               []hstsPolicy // what the HSTS headers of Routes must say
+	hstsFaults         []string     // what is wrong with that
 	faults             []cluster.Fault
 	hasServiceCA       bool     // whether Routes can be verified with the cluster's own CA
 	notices            []Notice // of this Apply
@@ -113,20 +116,20 @@ type dirty struct {
 	standing map[id]*route // Routes whose standing may differ: selection, host, claim
 	content  map[id]*route // Routes whose content may compile differently
 	services map[id]struct{}
-	secrets  map[id]struct{}
-	// ConfigMaps whose Certificate may differ.
-	configMaps map[id]struct{}
-	ingresses  map[id]struct{} // Ingresses to translate again
-	endpoints  map[endpointsRef]struct{}
-	access     map[string]struct{} // namespaces in which the right to read Secrets may differ; empty: all
-	settings   bool
+	// Secrets and ConfigMaps whose Certificates may differ.
+	secrets, configMaps map[id]struct{}
+	ingresses           map[id]struct{} // Ingresses to translate again
+	endpoints           map[endpointsRef]struct{}
+	access              map[string]struct{} // namespaces in which the right to read Secrets may differ; empty: all
+	settings            bool
 }
 
 // Apply takes changes and returns the state with them. A key that comes twice counts as it came last.
 func (c *Compiler) Apply(changes []cluster.Change) Result {
 	d := &dirty{
-		standing: map[id]*route{}, content: map[id]*route{}, services: map[id]struct{}{},
-		secrets: map[id]struct{}{}, configMaps: map[id]struct{}{}, ingresses: map[id]struct{}{}, endpoints: map[endpointsRef]struct{}{}, access: map[string]struct{}{}, settings: !c.started,
+		standing: map[id]*route{}, content: map[id]*route{},
+		services: map[id]struct{}{}, secrets: map[id]struct{}{}, configMaps: map[id]struct{}{}, ingresses: map[id]struct{}{},
+		endpoints: map[endpointsRef]struct{}{}, access: map[string]struct{}{}, settings: !c.started,
 	}
 	c.started = true
 	c.notices = nil
@@ -195,16 +198,19 @@ func (c *Compiler) ingest(ch cluster.Change, d *dirty) {
 		}
 	case cluster.Namespace:
 		obj, _ := ch.Object.(*corev1.Namespace)
-		o.putNamespace(k.Name, obj)
+		put(o.namespaces, k.Name, obj)
 		if c.policy.namespaces != nil {
 			maps.Copy(d.standing, o.routesByNamespace[k.Name])
+		}
+		if selectsByNamespace(c.hsts) {
+			maps.Copy(d.content, o.routesByNamespace[k.Name])
 		}
 	case cluster.IngressController:
 		if k.Name != c.ingressController {
 			return
 		}
 		obj, _ := ch.Object.(*operatorv1.IngressController)
-		o.putIngressController(k, obj)
+		put(o.ingressControllers, k, obj)
 		d.settings = true
 		if p := policyOf(o.ingressController()); !p.equal(c.policy) {
 			if p.strict != c.policy.strict {
@@ -212,6 +218,11 @@ func (c *Compiler) ingest(ch cluster.Change, d *dirty) {
 			}
 			c.policy = p
 			maps.Copy(d.standing, o.routes)
+		}
+	case cluster.IngressConfig:
+		if k == ingressConfig {
+			obj, _ := ch.Object.(*configv1.Ingress)
+			c.changeIngressConfig(obj, d)
 		}
 	case cluster.Ingress, cluster.IngressClass:
 		// c.ingresses knows them.

@@ -37,13 +37,13 @@ var safe = func() map[string]*regexp.Regexp {
 	m := map[string]*regexp.Regexp{}
 	for field, pattern := range map[string]string{
 		"Resource.name":              `settings|route/` + dns + `/` + dns + `|` + ends + `|` + cert,
-		"Resource.required_features": tsujiv1.FeatureExactPath,
+		"Resource.required_features": tsujiv1.FeatureExactPath + "|" + tsujiv1.FeatureHeaderEscape,
 		"Route.namespace":            dns, "Route.name": dns, "Route.host": dns, "Route.path": visible, "Route.certificate": cert,
 		"Route.allowed_sources": `[0-9a-f.:]+/[0-9]{1,3}`, "Route.hsts": `[A-Za-z0-9"=; -]{0,256}`,
 		"BackendRef.endpoints": ends, "BackendRef.service": dns,
 		"DestinationTLS.ca": cert,
 		"Cookie.name":       `[A-Za-z0-9_-]{1,128}`, "Cookie.same_site": `(Lax|Strict|None)?`,
-		"PathRewrite.target":      `/[A-Za-z0-9/._~!$&()*+,;=:@-]*`,
+		"PathRewrite.target":      `/(?:[A-Za-z0-9/._~!$&()*+,;=:@-]|%[0-9A-Fa-f]{2})*`,
 		"HeaderAction.name":       header,
 		"HeaderValuePart.literal": printing,
 		"HeaderFetch.name":        `[A-Za-z0-9-]{1,255}`, "HeaderFetch.converters": `lower|base64`,

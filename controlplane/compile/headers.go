@@ -81,11 +81,33 @@ func headerActions(field string, list []routev1.RouteHTTPHeader, fetch string, f
 	return actions
 }
 
+// escaped tells whether one of the actions escapes.
+func escaped(lists ...[]*tsujiv1.HeaderAction) bool {
+	for _, a := range slices.Concat(lists...) {
+		if slices.ContainsFunc(a.GetValue(), func(p *tsujiv1.HeaderValuePart) bool { return p.GetHeader().GetEscape() }) {
+			return true
+		}
+	}
+	return false
+}
+
 var fetchedHeader = regexp.MustCompile(`^(req\.hdr|res\.hdr)\(([0-9A-Za-z-]{1,255})\)$`)
 
+// flagged is the part of a value that begins with flags, up to the fetch.
+var flagged = regexp.MustCompile(`^\{([-+]?[QXE](?:,[-+]?[QXE])*)\}\[`)
+
+// escapes tells what flags come to: HAProxy escapes by +E, and neither quotes (Q) nor writes in hexadecimal (X)
+// what it puts into a header.
+func escapes(flags string) bool {
+	e := false
+	for f := range strings.SplitSeq(flags, ",") {
+		e = f == "+E" || e && f != "-E"
+	}
+	return e
+}
+
 // parseHeaderValue takes a value apart. It is a text with %% for a percent sign, and %[…] for a fetch with
-// converters: HAProxy's log-format, as much of it as OpenShift's API lets through. The formatting flags in
-// %{…}[…] are not supported.
+// converters, or %{…}[…] with flags: HAProxy's log-format, as much of it as OpenShift's API lets through.
 func parseHeaderValue(value, fetch string) (parts []*tsujiv1.HeaderValuePart, fault string) {
 	switch {
 	case len(value) > maxHeaderValue:
@@ -109,6 +131,10 @@ func parseHeaderValue(value, fetch string) (parts []*tsujiv1.HeaderValuePart, fa
 		if after == "" {
 			return nil, "a % stands alone: write %% for a percent sign"
 		}
+		escape := false
+		if m := flagged.FindStringSubmatch(after); m != nil {
+			escape, after = escapes(m[1]), after[len(m[0])-1:]
+		}
 		switch after[0] {
 		case '%':
 			literal.WriteByte('%')
@@ -122,11 +148,14 @@ func parseHeaderValue(value, fetch string) (parts []*tsujiv1.HeaderValuePart, fa
 			if f != "" {
 				return nil, f
 			}
+			if h := part.GetHeader(); h != nil { // the certificate is in base64, which has nothing to escape
+				h.Escape = escape
+			}
 			flush()
 			parts = append(parts, part)
 			rest = tail
 		case '{':
-			return nil, "flags in %{…} are not supported: leave them out"
+			return nil, "%{…} is not followed by […], or has other flags than Q, X and E"
 		default:
 			r, _ := utf8.DecodeRuneInString(after)
 			return nil, fmt.Sprintf("%%%c is not supported: write %%%% for a percent sign", r)

@@ -128,13 +128,13 @@ func (s *ingresses) set(ingress id, next translated) map[id]struct{} {
 	old := s.of[ingress]
 	for _, m := range old.routes {
 		touched[m.id] = struct{}{}
-		drop(s.byRoute, m.id, ingress)
+		unlink(s.byRoute, m.id, ingress)
 	}
 	for _, k := range old.services {
-		drop(s.byService, k, ingress)
+		unlink(s.byService, k, ingress)
 	}
 	for _, k := range old.secrets {
-		drop(s.bySecret, k, ingress)
+		unlink(s.bySecret, k, ingress)
 	}
 	delete(s.of, ingress)
 	if len(next.routes) == 0 {
@@ -143,29 +143,15 @@ func (s *ingresses) set(ingress id, next translated) map[id]struct{} {
 	s.of[ingress] = next
 	for _, m := range next.routes {
 		touched[m.id] = struct{}{}
-		add(s.byRoute, m.id, ingress, m)
+		link(s.byRoute, m.id, ingress, m)
 	}
 	for _, k := range next.services {
-		add(s.byService, k, ingress, struct{}{})
+		link(s.byService, k, ingress, struct{}{})
 	}
 	for _, k := range next.secrets {
-		add(s.bySecret, k, ingress, struct{}{})
+		link(s.bySecret, k, ingress, struct{}{})
 	}
 	return touched
-}
-
-func add[V any](index map[id]map[id]V, k, ingress id, v V) {
-	if index[k] == nil {
-		index[k] = map[id]V{}
-	}
-	index[k][ingress] = v
-}
-
-func drop[V any](index map[id]map[id]V, k, ingress id) {
-	delete(index[k], ingress)
-	if len(index[k]) == 0 {
-		delete(index, k)
-	}
 }
 
 // putRoute takes a Route object, nil if it is gone: then what is made of an Ingress comes in its place.

@@ -152,14 +152,10 @@ func (c *Compiler) compileRoute(r *route) judgement {
 	case len(b.faults) > 0:
 		return refuse(reasonInvalid, joined(b.faults))
 	}
-	res := &tsujiv1.Resource{
-		Name: tsujiv1.RouteName(r.id.Namespace, r.id.Name),
+	item, err := tsujiv1.Encode(&tsujiv1.Resource{
+		Name: tsujiv1.RouteName(r.id.Namespace, r.id.Name), RequiredFeatures: features(b.route),
 		Kind: &tsujiv1.Resource_Route{Route: b.route},
-	}
-	if b.route.GetExact() {
-		res.RequiredFeatures = []string{tsujiv1.FeatureExactPath}
-	}
-	item, err := tsujiv1.Encode(res)
+	})
 	if err != nil {
 		return refuse(reasonInvalid, err.Error())
 	}
@@ -170,4 +166,15 @@ func (c *Compiler) compileRoute(r *route) judgement {
 		v.Warnings = append(v.Warnings, printable(w))
 	}
 	return judgement{verdict: v, route: &item, endpoints: b.endpoints, secret: b.secret, serviceCA: b.serviceCA, owned: b.owned}
+}
+
+// features are what a router must have to serve a Route as it is meant, sorted.
+func features(r *tsujiv1.Route) (required []string) {
+	if r.GetExact() {
+		required = append(required, tsujiv1.FeatureExactPath)
+	}
+	if escaped(r.GetRequestHeaders(), r.GetResponseHeaders()) {
+		required = append(required, tsujiv1.FeatureHeaderEscape)
+	}
+	return required
 }

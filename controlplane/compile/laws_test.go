@@ -194,7 +194,7 @@ func checkClaims(t *rapid.T, w *world) {
 		for _, o := range byHost[host] {
 			passthrough := tsujiv1.Termination_TERMINATION_PASSTHROUGH
 			switch a, b := o.GetTermination(), r.GetTermination(); {
-			case o.GetPath() == r.GetPath():
+			case o.GetPath() == r.GetPath() && o.GetExact() == r.GetExact():
 				t.Errorf("%v and %v have one path", o, r)
 			case strict && o.GetNamespace() != r.GetNamespace():
 				t.Errorf("%v and %v have one host", o, r)
@@ -220,11 +220,23 @@ func newUniverse(t testing.TB) universe {
 func pick[T any](t *rapid.T, label string, of ...T) T { return rapid.SampledFrom(of).Draw(t, label) }
 
 func (u universe) change(t *rapid.T) cluster.Change {
-	o := pick(t, "kind", u.route, u.route, u.route, u.service, u.slice, u.secret, u.configMap, u.namespace, u.ingressController, u.ingress, u.ingress, u.ingressClass, u.role, u.binding)(t)
+	o := pick(t, "kind", u.route, u.route, u.route, u.service, u.slice, u.secret, u.configMap, u.namespace, u.ingressController, u.ingress, u.ingress, u.ingressClass, u.ingressConfig, u.role, u.binding)(t)
 	if pick(t, "gone", false, false, false, true) {
 		return gone(o)
 	}
 	return put(o)
+}
+
+func (u universe) ingressConfig(t *rapid.T) metav1.Object {
+	c := &configv1.Ingress{ObjectMeta: metav1.ObjectMeta{Name: "cluster"}}
+	for range pick(t, "policies", 0, 1, 2) {
+		p := configv1.RequiredHSTSPolicy{DomainPatterns: []string{pick(t, "domain", "*.w.example.com", "c.example.com", "[")}}
+		if pick(t, "by namespace", false, true) {
+			p.NamespaceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"shard": pick(t, "of", "a", "b")}}
+		}
+		c.Spec.RequiredHSTSPolicies = append(c.Spec.RequiredHSTSPolicies, p)
+	}
+	return c
 }
 
 func meta(t *rapid.T, names ...string) metav1.ObjectMeta {
@@ -241,7 +253,7 @@ func (u universe) route(t *rapid.T) metav1.Object {
 		r.CreationTimestamp = metav1.NewTime(time.Unix(int64(age)*1000, 0))
 	}
 	r.Labels = map[string]string{"shard": pick(t, "shard", "a", "b")}
-	r.Annotations = pick(t, "annotations", nil, nil, map[string]string{"haproxy.router.openshift.io/timeout": "5s"},
+	r.Annotations = pick(t, "annotations", nil, nil, map[string]string{"haproxy.router.openshift.io/timeout": "5s"}, map[string]string{"haproxy.router.openshift.io/hsts_header": "max-age=1"},
 		map[string]string{"haproxy.router.openshift.io/timeout": "5s\n"})
 	r.Spec.Host = pick(t, "host", "a.w.example.com", "b.w.example.com", "c.example.com", "c.example.com", "", "BAD")
 	r.Spec.Subdomain = pick(t, "subdomain", "", "c")

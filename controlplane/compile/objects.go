@@ -111,13 +111,13 @@ func (o *objects) putRoute(k id, obj *routev1.Route) *route {
 	case r == nil:
 		r = &route{id: k}
 		o.routes[k] = r
-		link(o.routesByNamespace, k.Namespace, r)
+		link(o.routesByNamespace, k.Namespace, r.id, r)
 	}
 	for _, s := range servicesOf(r.object) {
-		unlink(o.routesByService, id{Namespace: k.Namespace, Name: s}, r)
+		unlink(o.routesByService, id{Namespace: k.Namespace, Name: s}, r.id)
 	}
 	if s := externalCertificateOf(r.object); s != "" {
-		unlink(o.routesBySecret, id{Namespace: k.Namespace, Name: s}, r)
+		unlink(o.routesBySecret, id{Namespace: k.Namespace, Name: s}, r.id)
 	}
 	if externalCertificateOf(obj) != externalCertificateOf(r.object) {
 		r.secretDeleted = false
@@ -128,10 +128,10 @@ func (o *objects) putRoute(k id, obj *routev1.Route) *route {
 		o.routesByServiceCA[k] = r
 	}
 	for _, s := range servicesOf(obj) {
-		link(o.routesByService, id{Namespace: k.Namespace, Name: s}, r)
+		link(o.routesByService, id{Namespace: k.Namespace, Name: s}, r.id, r)
 	}
 	if s := externalCertificateOf(obj); s != "" {
-		link(o.routesBySecret, id{Namespace: k.Namespace, Name: s}, r)
+		link(o.routesBySecret, id{Namespace: k.Namespace, Name: s}, r.id, r)
 	}
 	return r
 }
@@ -139,7 +139,7 @@ func (o *objects) putRoute(k id, obj *routev1.Route) *route {
 // forget ends a route that is gone.
 func (o *objects) forget(r *route) {
 	delete(o.routes, r.id)
-	unlink(o.routesByNamespace, r.id.Namespace, r)
+	unlink(o.routesByNamespace, r.id.Namespace, r.id)
 }
 
 // annIdledAt marks a Service that was scaled to nothing until somebody asks for it.
@@ -220,22 +220,6 @@ func (o *objects) putConfigMap(k id, obj any) {
 	}
 }
 
-func (o *objects) putNamespace(name string, obj *corev1.Namespace) {
-	if obj == nil {
-		delete(o.namespaces, name)
-		return
-	}
-	o.namespaces[name] = obj
-}
-
-func (o *objects) putIngressController(k id, obj *operatorv1.IngressController) {
-	if obj == nil {
-		delete(o.ingressControllers, k)
-		return
-	}
-	o.ingressControllers[k] = obj
-}
-
 // ingressController returns the object in OpenShift's namespace, or else the one in the first namespace
 // that has one (a directory need not say); nil if there is none.
 func (o *objects) ingressController() *operatorv1.IngressController {
@@ -279,16 +263,26 @@ func usesServiceCA(r *routev1.Route) bool {
 		r.Spec.TLS.DestinationCACertificate == ""
 }
 
-func link[K comparable](index map[K]map[id]*route, k K, r *route) {
+// link puts a member, by its id, into what an index has for k.
+func link[K comparable, V any](index map[K]map[id]V, k K, member id, v V) {
 	if index[k] == nil {
-		index[k] = map[id]*route{}
+		index[k] = map[id]V{}
 	}
-	index[k][r.id] = r
+	index[k][member] = v
 }
 
-func unlink[K comparable](index map[K]map[id]*route, k K, r *route) {
-	delete(index[k], r.id)
-	if len(index[k]) == 0 {
+// unlink takes it out again; nothing is left of what was there for k if it was the last.
+func unlink[K comparable, V any](index map[K]map[id]V, k K, member id) {
+	if delete(index[k], member); len(index[k]) == 0 {
 		delete(index, k)
 	}
+}
+
+// put makes obj what m has for k; nil: nothing.
+func put[K comparable, V any](m map[K]*V, k K, obj *V) {
+	if obj == nil {
+		delete(m, k)
+		return
+	}
+	m[k] = obj
 }

@@ -58,8 +58,7 @@ func (p policy) equal(o policy) bool {
 		p.leastConnections == o.leastConnections
 }
 
-// selects tells whether a Route is the IngressController's. A Namespace that is not there counts as one
-// with the label that every Namespace has, its name.
+// selects tells whether a Route is the IngressController's.
 func (p policy) selects(r *route, ns *corev1.Namespace) bool {
 	if p.routes != nil && !p.routes.Matches(labels.Set(r.object.Labels)) {
 		return false
@@ -67,11 +66,16 @@ func (p policy) selects(r *route, ns *corev1.Namespace) bool {
 	if p.namespaces == nil {
 		return true
 	}
-	of := labels.Set{corev1.LabelMetadataName: r.id.Namespace}
+	return p.namespaces.Matches(namespaceLabels(r.id.Namespace, ns))
+}
+
+// namespaceLabels returns the labels of a Namespace; of one that is not there, that which every Namespace has.
+func namespaceLabels(name string, ns *corev1.Namespace) labels.Set {
+	of := labels.Set{corev1.LabelMetadataName: name}
 	if ns != nil {
 		maps.Copy(of, ns.Labels)
 	}
-	return p.namespaces.Matches(of)
+	return of
 }
 
 // refuses tells why a Route may not even claim its host.

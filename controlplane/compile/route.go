@@ -83,6 +83,7 @@ func (b *builder) build() {
 	b.backends()
 	b.tls()
 	b.options()
+	b.requiredHSTS()
 	b.headers()
 }
 

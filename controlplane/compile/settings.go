@@ -78,14 +78,18 @@ func (c *Compiler) compileSettings(d *dirty, out *output) {
 	c.moveSecret(c.refs.settings, secret, d)
 	c.moveConfigMap(c.refs.settingsCA, s.ca, d)
 	c.refs.settings, c.refs.settingsCA = secret, s.ca
-	c.faults = nil
+	c.faults = c.ingressConfigFaults()
 	for _, f := range s.faults {
 		c.faults = append(c.faults, cluster.Fault{
 			Place:   cluster.Key{Kind: cluster.IngressController, Namespace: ic.Namespace, Name: c.ingressController}.String(),
 			Message: printable(f), Remedy: "mend what it says there",
 		})
 	}
-	out.config.add(&tsujiv1.Resource{Name: tsujiv1.SettingsName, Kind: &tsujiv1.Resource_Settings{Settings: s.out}})
+	res := &tsujiv1.Resource{Name: tsujiv1.SettingsName, Kind: &tsujiv1.Resource_Settings{Settings: s.out}}
+	if escaped(s.out.GetHeaders().GetRequest(), s.out.GetHeaders().GetResponse()) {
+		res.RequiredFeatures = []string{tsujiv1.FeatureHeaderEscape}
+	}
+	out.config.add(res)
 }
 
 // defaultCertificate returns the Secret of the default certificate, if it can be used.

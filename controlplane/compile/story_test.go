@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	configv1 "github.com/openshift/api/config/v1"
 	operatorv1 "github.com/openshift/api/operator/v1"
 	routev1 "github.com/openshift/api/route/v1"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -220,7 +221,8 @@ func changesOf(t testing.TB, manifests string) []cluster.Change {
 			"Route": &routev1.Route{}, "Service": &corev1.Service{}, "EndpointSlice": &discoveryv1.EndpointSlice{},
 			"Secret": &corev1.Secret{}, "ConfigMap": &corev1.ConfigMap{}, "Namespace": &corev1.Namespace{}, "IngressController": &operatorv1.IngressController{},
 			"Ingress": &networkingv1.Ingress{}, "IngressClass": &networkingv1.IngressClass{},
-			"Role": &rbacv1.Role{}, "RoleBinding": &rbacv1.RoleBinding{}, "ClusterRole": &rbacv1.ClusterRole{}, "ClusterRoleBinding": &rbacv1.ClusterRoleBinding{},
+			"IngressConfig": &configv1.Ingress{},
+			"Role":          &rbacv1.Role{}, "RoleBinding": &rbacv1.RoleBinding{}, "ClusterRole": &rbacv1.ClusterRole{}, "ClusterRoleBinding": &rbacv1.ClusterRoleBinding{},
 		}
 		o := objects[kind.Kind]
 		if o == nil {
@@ -278,6 +280,8 @@ func keyOf(o metav1.Object) cluster.Key {
 		k = cluster.Ingress
 	case *networkingv1.IngressClass:
 		k = cluster.IngressClass
+	case *configv1.Ingress:
+		k = cluster.IngressConfig
 	case *rbacv1.Role:
 		k = cluster.Role
 	case *rbacv1.RoleBinding:

@@ -20,7 +20,7 @@ var (
 	portName    = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$`)
 	headerToken = regexp.MustCompile("^[-!#$%&'*+.0-9A-Z^_`a-z|~]{1,255}$")
 	cookieName  = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,128}$`)
-	plainTarget = regexp.MustCompile(`^/[A-Za-z0-9/._~!$&()*+,;=:@-]*$`)
+	plainTarget = regexp.MustCompile(`^/(?:[A-Za-z0-9/._~!$&()*+,;=:@-]|%[0-9A-Fa-f]{2})*$`)
 )
 
 const maxPath = 1024 // bytes

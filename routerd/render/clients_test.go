@@ -83,6 +83,33 @@ func clientTLSHeadersStory(t *testing.T, binary string) {
 	}
 }
 
+// Header changes of the Settings are made to each request, however its route was found; and where they change its host, it
+// goes where it was going. (Before 3.4 too, and where one lookup is not enough: a host in capitals, one of a wildcard.)
+func TestHeaderChangesOfSettings(t *testing.T) {
+	t.Parallel()
+	haproxytest.Each(t, headerChangesOfSettingsStory)
+}
+
+func headerChangesOfSettingsStory(t *testing.T, binary string) {
+	t.Parallel()
+	wild := simple("wild", "any.wild.example", "/", edge, allow)
+	wild.Wildcard = true
+	rt := start(t, binary, jailed(optionsFor(release(t, binary))), settingsOf(&tsujiv1.Settings{Headers: &tsujiv1.HeaderPolicy{
+		Request: []*tsujiv1.HeaderAction{{Name: "X-Set", Value: literalValue("set")}, {Name: "Host", Value: literalValue("b.example")}},
+	}}),
+		routeOf(simple("a", "a.example", "/", edge, allow)), endpointsOf("ns", "a", serve(t, "a", nil)),
+		routeOf(simple("b", "b.example", "/", edge, allow)), endpointsOf("ns", "b", serve(t, "b", nil)),
+		routeOf(wild), endpointsOf("ns", "wild", serve(t, "wild", nil)))
+	for host, want := range map[string]string{"a.example": "a", "A.Example:80": "a", "x.wild.example": "wild"} {
+		for _, scheme := range []string{"http", "https"} {
+			got := rt.do(scheme+"://a.example/", host, nil).seen
+			if got.Endpoint != want || got.Header.Get("X-Set") != "set" || got.Host != "b.example" {
+				t.Errorf("%s, %s: %s saw host %s, %v", scheme, host, got.Endpoint, got.Host, got.Header)
+			}
+		}
+	}
+}
+
 // Revocation lists are a file of their own, whose path says what is in it: a renewed list is another program, and its
 // predecessor's file goes. Settings that want lists where there are none are refused, and so is what is no list.
 func TestRevocationLists(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 // Maps of options. Keys begin with the backend's name as Backend has it; no value has a blank, and none is
 // longer than maxData.
 const (
-	mapOptions       = "maps/options.map" // backend → letters, one for each map that it is in
+	mapOptions       = "maps/options.map" // backend → letters, one for each map that it is in; limitLetters
 	mapCookies       = "maps/cookies.map" // backend → name|attributes, percent-encoded
 	mapAllow         = "maps/allow.map"   // backend|digits that an allowed source begins with → 1
 	mapLimits        = "maps/limits.map"  // backend → connections|in 3 s|requests in 10 s
@@ -52,7 +52,8 @@ func headersAreData(v Version) bool { return v.AtLeast(3, 4) }
 // maxData is the longest value of an entry: it must fit a line of a map and a command.
 const maxData = 6000
 
-// noLimit stands in limits.map where there is none. It is larger than any counter.
+// noLimit stands in limits.map where there is none, and nobody reads it but while options change. It is larger than any
+// counter.
 const noLimit = "4294967296"
 
 // data collects what of a route is data, and what must be rules.
@@ -174,15 +175,17 @@ func (d *data) limits() error {
 		}
 		code = strconv.FormatUint(uint64(c), 10)
 	}
+	letters := "L" + code
 	var parts []string
-	for _, n := range []uint32{l.GetConcurrentConnections(), l.GetConnectionsPer_3S(), requests} {
+	for i, n := range []uint32{l.GetConcurrentConnections(), l.GetConnectionsPer_3S(), requests} {
 		if n == 0 {
 			parts = append(parts, noLimit)
-		} else {
-			parts = append(parts, strconv.FormatUint(uint64(n), 10))
+			continue
 		}
+		parts = append(parts, strconv.FormatUint(uint64(n), 10))
+		letters += limitLetters[i]
 	}
-	d.option("L"+code, mapLimits, strings.Join(parts, "|"))
+	d.option(letters, mapLimits, strings.Join(parts, "|"))
 	return nil
 }
 

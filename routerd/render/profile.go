@@ -182,6 +182,10 @@ const ownCookie = "TSUJI_ENDPOINT"
 // theRoute is the name that the maps of options have for the backend: Logical, in rules.
 const theRoute = "be_name,field(1,:,3)"
 
+// limitLetters say, among a route's options, which of the limits it has: of connections, of connections in 3 s, of
+// requests in 10 s.
+var limitLetters = [...]string{"C", "N", "P"}
+
 // guardRules read the options, and say who may come in and how often. A source is 32 digits, IPv4 in its place
 // within IPv6, so that one kind of key does for both. A route with a list that names nobody has no keys. Over
 // the limit of requests the connection is closed, or the route has a status for it.
@@ -207,19 +211,23 @@ func guardRules(tcp bool) string {
 	rule("set-var(req.lim) var(txn.id),map_str("+mapLimits+")", "{ var(txn.opt) -m sub L }")
 	rule("set-var(req.rate) var(txn.id),concat(|,req.src),sha1", limited)
 	rule("track-sc2 var(req.rate) table "+backendRates, limited)
-	rule("set-var(req.l1) var(req.lim),field(1,|)", limited)
-	rule("set-var(req.l2) var(req.lim),field(2,|)", limited)
-	rule("reject", limited+" { sc_conn_cur(2),sub(req.l1) ge 0 }")
-	rule("reject", limited+" { sc_conn_rate(2),sub(req.l2) ge 0 }")
+	// Each of the three limits costs what a route has of them: what none has is not even read.
+	read := func(i int) {
+		rule(fmt.Sprintf("set-var(req.l%d) var(req.lim),field(%d,|)", i, i), "{ var(txn.opt) -m sub "+limitLetters[i-1]+" }")
+	}
+	read(1)
+	rule("reject", "{ var(req.l1) -m found } { sc_conn_cur(2),sub(req.l1) ge 0 }")
+	read(2)
+	rule("reject", "{ var(req.l2) -m found } { sc_conn_rate(2),sub(req.l2) ge 0 }")
 	if tcp {
 		return b.String()
 	}
 	const over = " { sc_http_req_rate(2),sub(req.l3) gt 0 }" // the request itself is counted
-	rule("set-var(req.l3) var(req.lim),field(3,|)", limited)
+	read(3)
 	for _, code := range denyCodes {
 		rule(fmt.Sprintf("deny deny_status %d", code), fmt.Sprintf("{ var(txn.opt) -m sub %d }", code)+over)
 	}
-	rule("reject", limited+over)
+	rule("reject", "{ var(req.l3) -m found }"+over)
 	return b.String()
 }
 

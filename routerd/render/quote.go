@@ -187,7 +187,11 @@ func headerValue(parts []*tsujiv1.HeaderValuePart, fetch string) (string, error)
 			if err != nil {
 				return "", err
 			}
-			b.WriteString("%[" + fetch + "(" + n + ")" + c + "]")
+			b.WriteString("%")
+			if p.Header.GetEscape() {
+				b.WriteString("{+E}")
+			}
+			b.WriteString("[" + fetch + "(" + n + ")" + c + "]")
 		case *tsujiv1.HeaderValuePart_ClientCertificate:
 			c, err := converters(p.ClientCertificate.GetConverters())
 			if err != nil {

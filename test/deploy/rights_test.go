@@ -71,6 +71,19 @@ metadata: {name: pages, namespace: openshift-config}
 data: {error-page-503.http: "HTTP/1.0 503 Closed\r\n\r\nclosed"}
 `
 
+// ingressConfig defines what an OpenShift cluster has beside IngressControllers.
+const ingressConfig = `
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: ingresses.config.openshift.io}
+spec:
+  group: config.openshift.io
+  scope: Cluster
+  names: {kind: Ingress, listKind: IngressList, plural: ingresses, singular: ingress}
+  versions:
+    - {name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}
+`
+
 // A right is one verb on one kind.
 type right struct{ group, resource, name, namespace, verb string }
 
@@ -172,6 +185,8 @@ func may(t *testing.T, kubeconfig string, r right) error {
 // that names the kind.
 func testRights(t *testing.T, server *kubetest.Server) {
 	certPEM, keyPEM := someCertificate(t)
+	kubectl(t, server, ingressConfig, "apply", "--server-side", "-f", "-")
+	kubectl(t, server, "", "wait", "--for=condition=Established", "crd/ingresses.config.openshift.io")
 	kubectl(t, server, world, "apply", "--server-side", "-f", "-")
 	kubectl(t, server, secret("shop", "cart-tls", certPEM, keyPEM), "apply", "--server-side", "-f", "-")
 	kubectl(t, server, secret("openshift-ingress", "apps-tls", certPEM, keyPEM), "apply", "--server-side", "-f", "-")
@@ -183,7 +198,7 @@ func testRights(t *testing.T, server *kubetest.Server) {
 	for _, n := range [][2]string{{"shop", "tsuji-cart-tls"}, {"openshift-ingress", "tsuji-certificates"}, {"openshift-config", "tsuji-configmaps"}} {
 		all = append(all, rightsOf(n[0], get[rbacv1.Role](t, server, "role", n[0], n[1]).Rules)...)
 	}
-	if want := 2 * (9 + 3); len(all) != want {
+	if want := 2 * (10 + 3); len(all) != want {
 		t.Fatalf("there are %d rights, of which the story knows %d: %v", len(all), want, all)
 	}
 
@@ -241,6 +256,8 @@ func testFollows(t *testing.T, server *kubetest.Server, c *controlPlane) {
 		apply []string
 		input string
 	}{
+		{"what HSTS headers are required", []string{"apply", "--server-side", "-f", "-"}, `{apiVersion: config.openshift.io/v1, kind: Ingress, metadata: {name: cluster}, spec: {requiredHSTSPolicies: [{domainPatterns: [cart.example.com], maxAge: {smallestMaxAge: 1}}]}}`},
+		{"what HSTS headers are required", []string{"delete", "ingresses.config.openshift.io/cluster"}, ""},
 		{"a Node", []string{"label", "node/node1", "topology.kubernetes.io/zone=tok05", "--overwrite"}, ""},
 		{"an EndpointSlice", []string{"patch", "endpointslice/cart-1", "-n", "shop", "--type=merge", `-p={"endpoints":[{"addresses":["10.64.0.2"],"nodeName":"node1"}]}`}, ""},
 		{"a Service", []string{"delete", "service/cart", "-n", "shop"}, ""},

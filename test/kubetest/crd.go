@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	// Where OpenShift's definitions are. Imported so that whoever could build this has them: no test fetches anything.
+	_ "github.com/openshift/api/config/v1/zz_generated.crd-manifests"
 	_ "github.com/openshift/api/operator/v1/zz_generated.crd-manifests"
 	_ "github.com/openshift/api/route/v1/zz_generated.crd-manifests"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -23,6 +24,7 @@ import (
 var openshift = [][2]string{
 	{"github.com/openshift/api/route/v1/zz_generated.crd-manifests", "routes.crd.yaml"},
 	{"github.com/openshift/api/operator/v1/zz_generated.crd-manifests", "0000_50_ingress_00_ingresscontrollers-Default.crd.yaml"},
+	{"github.com/openshift/api/config/v1/zz_generated.crd-manifests", "0000_10_config-operator_01_ingresses-Default.crd.yaml"},
 }
 
 // ours is where the definitions of our own resources are.

@@ -26,8 +26,11 @@ const (
 // FeatureExactPath is required of a router by a Route whose path is exact.
 const FeatureExactPath = "exact-path"
 
+// FeatureHeaderEscape is required by what writes a header with escapes into another.
+const FeatureHeaderEscape = "header-escape"
+
 // Features are those that the routers of this release have.
-func Features() []string { return []string{FeatureExactPath} }
+func Features() []string { return []string{FeatureExactPath, FeatureHeaderEscape} }
 
 // AnyPort is the port of an Endpoints resource for routes that name no target port.
 const AnyPort = "*"

@@ -1069,7 +1069,10 @@ type HeaderFetch struct {
 	// The header's name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Converters, in order: "lower", "base64".
-	Converters    []string `protobuf:"bytes,2,rep,name=converters,proto3" json:"converters,omitempty"`
+	Converters []string `protobuf:"bytes,2,rep,name=converters,proto3" json:"converters,omitempty"`
+	// Whether quotes, backslashes and closing brackets get a backslash, after the converters. A resource that
+	// has this requires the feature "header-escape".
+	Escape        bool `protobuf:"varint,3,opt,name=escape,proto3" json:"escape,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1116,6 +1119,13 @@ func (x *HeaderFetch) GetConverters() []string {
 		return x.Converters
 	}
 	return nil
+}
+
+func (x *HeaderFetch) GetEscape() bool {
+	if x != nil {
+		return x.Escape
+	}
+	return false
 }
 
 // ClientCertificateFetch is the client's certificate.
@@ -1229,12 +1239,13 @@ const file_tsuji_v1_route_proto_rawDesc = "" +
 	"\aliteral\x18\x01 \x01(\tH\x00R\aliteral\x12/\n" +
 	"\x06header\x18\x02 \x01(\v2\x15.tsuji.v1.HeaderFetchH\x00R\x06header\x12Q\n" +
 	"\x12client_certificate\x18\x03 \x01(\v2 .tsuji.v1.ClientCertificateFetchH\x00R\x11clientCertificateB\x06\n" +
-	"\x04part\"A\n" +
+	"\x04part\"Y\n" +
 	"\vHeaderFetch\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1e\n" +
 	"\n" +
 	"converters\x18\x02 \x03(\tR\n" +
-	"converters\"8\n" +
+	"converters\x12\x16\n" +
+	"\x06escape\x18\x03 \x01(\bR\x06escape\"8\n" +
 	"\x16ClientCertificateFetch\x12\x1e\n" +
 	"\n" +
 	"converters\x18\x01 \x03(\tR\n" +
