@@ -120,7 +120,7 @@ func adoptStory(t *testing.T, binary string) {
 	third.die()
 
 	// Other flags: the same version is not the same program.
-	fourth := w.router(options{render: func(o *render.Options) { o.HTTP = append(o.HTTP, freePort(t)) }})
+	fourth := w.router(options{render: func(o *render.Options) { o.HTTP = append(o.HTTP, haproxytest.FreeAddress(t)) }})
 	must(t, fourth.Start(t.Context(), current))
 	if q := fourth.pids(); q.Worker == p.Worker || q.Master != before.Master {
 		t.Errorf("other flags: %+v, %+v", p, q)
