@@ -51,6 +51,23 @@ func (r *Runtime) AllServerStats(ctx context.Context) (map[string]map[string]Ser
 	return parseStats(text)
 }
 
+// BackendStats returns what was counted for each backend, by name: all of its servers' together.
+func (r *Runtime) BackendStats(ctx context.Context) (map[string]ServerStats, error) {
+	text, err := r.ask(ctx, Cmd("show", "stat", "-1", "2", "-1"))
+	if err != nil {
+		return nil, err
+	}
+	all, err := parseStats(text)
+	if err != nil {
+		return nil, err
+	}
+	stats := make(map[string]ServerStats, len(all))
+	for name, rows := range all {
+		stats[name] = rows["BACKEND"]
+	}
+	return stats, nil
+}
+
 // statColumns are the columns that are read; HAProxy adds new ones at the end.
 var statColumns = [...]string{"pxname", "svname", "econ", "eresp", "scur", "status", "wretr", "wredis"}
 

@@ -11,7 +11,8 @@
 //
 // Do not assume that an endpoint is well because it is not suspended: one that accepts connections and answers no
 // request is not found, and one that gets no request is not probed. Servers with a check of their own, because their Route
-// asks for an interval, are HAProxy's business. Before HAProxy 3.0 nothing is said and nothing is suspended.
+// asks for an interval, are HAProxy's business. HAProxy before 3.0 says nothing: there the counters of all backends are
+// read instead, every 1.5 s where there are many.
 package health
 
 import (
@@ -39,7 +40,9 @@ const (
 	mostProbes    = 64                     // at once
 	askTimeout    = 5 * time.Second        // for what HAProxy or the applier is asked
 	failureRepeat = 10 * time.Second
-	mostCounted   = 10_000 // backends whose counters are remembered
+	mostCounted   = 10_000                  // backends whose counters are remembered
+	compareRest   = 50                      // times as long as it took to read those of all backends passes until they are read again,
+	longestRest   = 1500 * time.Millisecond // but no more than this
 )
 
 // suspects is where routerd/render has HAProxy say which backends had trouble.
@@ -87,6 +90,8 @@ type Watcher struct {
 	judge     *judge
 	worker    *haproxy.Runtime             // nil: connect first
 	failures  map[string]map[string]uint64 // connections that failed, by HAProxy's name of the backend, and server
+	sums      map[string]uint64            // the same by backend, where HAProxy does not say which had trouble
+	compare   time.Time                    // when to read those again
 	complains time.Time                    // when a failure may be logged again
 }
 
@@ -197,10 +202,10 @@ func (h *Watcher) ask(ctx context.Context) error {
 	if _, serving := h.cfg.Applier.InForce(); !serving {
 		return nil
 	}
-	if err := h.connect(ctx); err != nil || !h.worker.Version().HasSuspects() {
+	if err := h.connect(ctx); err != nil {
 		return err
 	}
-	troubled, err := suspects.Take(ctx, h.worker)
+	troubled, err := h.troubled(ctx)
 	if err == nil && len(troubled) > 0 {
 		err = h.look(ctx, troubled)
 	}
@@ -208,6 +213,33 @@ func (h *Watcher) ask(ctx context.Context) error {
 		h.disconnect()
 	}
 	return err
+}
+
+// troubled returns the backends that had trouble to connect since it was called last, by HAProxy's names. Where HAProxy does
+// not say so its counters do, all of which have to be read: the more routes the more seldom.
+func (h *Watcher) troubled(ctx context.Context) ([]string, error) {
+	if h.worker.Version().HasSuspects() {
+		return suspects.Take(ctx, h.worker) //nolint:wrapcheck // says what it asked
+	}
+	begun := time.Now()
+	if begun.Before(h.compare) {
+		return nil, nil
+	}
+	all, err := h.worker.BackendStats(ctx)
+	if err != nil {
+		return nil, err //nolint:wrapcheck // says what it asked
+	}
+	var names []string
+	sums := make(map[string]uint64, len(all))
+	for name, s := range all {
+		sums[name] = s.Econ + s.Retried
+		if sums[name] != h.sums[name] {
+			names = append(names, name)
+		}
+	}
+	h.sums, h.compare = sums, begun.Add(min(compareRest*time.Since(begun), longestRest))
+	slices.Sort(names)
+	return names, nil
 }
 
 // refresh tells the judge which servers there are.
@@ -276,6 +308,7 @@ func (h *Watcher) disconnect() {
 		h.worker = nil
 	}
 	clear(h.failures) // a worker counts from nothing
+	h.sums = nil
 }
 
 // settle suspends and restores what differs from what should be.

@@ -47,9 +47,6 @@ func serverTLS(t *testing.T) *tls.Config {
 	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
 }
 
-// supported tells whether the release says which backends have trouble.
-func supported(t *testing.T, binary string) bool { return haproxytest.AtLeast(t, binary, 3, 0) }
-
 // A Route's terminations, and what its pods need for them.
 func terminations(t *testing.T) map[tsujiv1.Termination]*tls.Config {
 	return map[tsujiv1.Termination]*tls.Config{
@@ -95,9 +92,6 @@ func used(t *testing.T, what string, n int64, pods ...*pod) time.Duration {
 // reads requests or passes connections through; also when connecting may take very long.
 func TestDeadEndpoint(t *testing.T) {
 	haproxytest.Each(t, func(t *testing.T, binary string) {
-		if !supported(t, binary) {
-			t.Skip("this release does not say which backends have trouble")
-		}
 		for termination, config := range terminations(t) {
 			for how, die := range map[string]func(*pod){"refuses": func(p *pod) { p.Refuse() }, "vanishes": func(p *pod) { p.Vanish() }} {
 				t.Run(backendOf(termination)+"/"+how, func(t *testing.T) {
@@ -158,9 +152,6 @@ func deadEndpointStory(t *testing.T, binary string, termination tsujiv1.Terminat
 // another endpoint, so that all tries of each have failed.
 func TestAllDead(t *testing.T) {
 	haproxytest.Each(t, func(t *testing.T, binary string) {
-		if !supported(t, binary) {
-			t.Skip("this release does not say which backends have trouble")
-		}
 		for termination, config := range terminations(t) {
 			for how, die := range map[string]func(*pod){"refuse": func(p *pod) { p.Refuse() }, "vanish": func(p *pod) { p.Vanish() }} {
 				t.Run(backendOf(termination)+"/"+how, func(t *testing.T) {
