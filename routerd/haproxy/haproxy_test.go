@@ -432,8 +432,18 @@ func brokenStory(t *testing.T, binary string) {
 	r := connect(t, p)
 	ctx, cancel := context.WithCancel(t.Context())
 	pause(t, r.PID())
-	go func() { time.Sleep(20 * time.Millisecond); cancel() }()
-	_, err := r.Info(ctx)
+	raw, err := r.conn.(*net.UnixConn).SyscallConn() //nolint:errcheck // it is one
+	must(t, err)
+	go func() {
+		for asked := false; !asked; time.Sleep(time.Millisecond) { // the question waits in the socket
+			_ = raw.Control(func(fd uintptr) {
+				n, err := unix.IoctlGetInt(int(fd), unix.TIOCOUTQ)
+				asked = n > 0 || err != nil
+			})
+		}
+		cancel()
+	}()
+	_, err = r.Info(ctx)
 	must(t, unix.Kill(r.PID(), unix.SIGCONT))
 	if !errors.Is(err, ErrClosed) || !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
