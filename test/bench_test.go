@@ -60,7 +60,7 @@ func newApplier(b *testing.B, dir string) *apply.Applier {
 		b.Fatal(err)
 	}
 	r, err := render.New(render.Options{
-		HTTP: []string{freeAddress(b)}, Stats: []string{freeAddress(b)}, FileDescriptors: int(min(files.Max, 1<<20)), Jail: true, User: 65534, Group: 65534,
+		HTTP: []string{haproxytest.FreeAddress(b)}, Stats: []string{haproxytest.FreeAddress(b)}, FileDescriptors: int(min(files.Max, 1<<20)), Jail: true, User: 65534, Group: 65534,
 	})
 	if err != nil {
 		b.Fatal(err)

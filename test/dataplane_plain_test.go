@@ -66,7 +66,7 @@ func newPlane(b *testing.B, name string) *plane {
 		process.Kill()
 		process.Close()
 	})
-	return &plane{name: name, http: freeAddress(b), https: freeAddress(b), haproxy: process}
+	return &plane{name: name, http: haproxytest.FreeAddress(b), https: haproxytest.FreeAddress(b), haproxy: process}
 }
 
 // startOurs puts a snapshot of routes into force, as routerd does. They are served over HTTP and HTTPS, and have no options
@@ -80,7 +80,7 @@ func startOurs(b *testing.B, name string, n int, pods []string) *plane {
 		b.Fatal(err)
 	}
 	renderer, err := render.New(render.Options{
-		HTTP: []string{p.http}, HTTPS: []string{p.https}, Stats: []string{freeAddress(b)},
+		HTTP: []string{p.http}, HTTPS: []string{p.https}, Stats: []string{haproxytest.FreeAddress(b)},
 		DefaultCertificate: planeCertificate(b), FileDescriptors: int(min(files.Max, 1<<20)), Jail: true, User: 65534, Group: 65534,
 	})
 	if err != nil {

@@ -92,7 +92,7 @@ func (f *fleet) issue(uri string) identity.Files {
 // addReplica chooses the addresses of one more replica.
 func (f *fleet) addReplica() *replica {
 	f.t.Helper()
-	r := &replica{grpc: freeAddress(f.t), admin: freeAddress(f.t)}
+	r := &replica{grpc: haproxytest.FreeAddress(f.t), admin: haproxytest.FreeAddress(f.t)}
 	f.replicas = append(f.replicas, r)
 	return r
 }
@@ -141,7 +141,7 @@ func (f *fleet) newRouter(zone, name string) *router {
 		addresses = append(addresses, r.grpc)
 	}
 	r := &router{
-		f: f, zone: zone, name: name, http: freeAddress(f.t), https: freeAddress(f.t), stats: freeAddress(f.t), admin: freeAddress(f.t),
+		f: f, zone: zone, name: name, http: haproxytest.FreeAddress(f.t), https: haproxytest.FreeAddress(f.t), stats: haproxytest.FreeAddress(f.t), admin: haproxytest.FreeAddress(f.t),
 		stateDir: filepath.Join(f.dir, name),
 	}
 	r.args = []string{
@@ -546,17 +546,6 @@ func load(t testing.TB, address, host string) (stop func() (int, []error)) {
 	}
 	t.Cleanup(func() { stop() })
 	return stop
-}
-
-// freeAddress returns a loopback address that was free a moment ago.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 var errNotYet = errors.New("not yet")

@@ -50,7 +50,7 @@ namespaceSelector: {matchExpressions: [{key: shard, operator: NotIn, values: [ot
 routeSelector: {matchExpressions: [{key: shard, operator: NotIn, values: [other]}]}
 routeAdmission: {namespaceOwnership: InterNamespaceAllowed}
 unsupportedConfigOverrides: {loadBalancingAlgorithm: leastconn}
-tuningOptions: {serverTimeout: 200ms, tunnelTimeout: 300ms, clientTimeout: 20s, connectTimeout: 2s}
+tuningOptions: {serverTimeout: 2s, tunnelTimeout: 300ms, clientTimeout: 20s, connectTimeout: 2s}
 httpErrorCodePages: {name: pages}
 logging: {access: {destination: {type: Syslog, syslog: {address: 127.0.0.1, port: `+port+`}}, httpLogFormat: '%HM %ST %b <%[capture.req.hdr(0)]> <%CC>',
   httpCaptureHeaders: {request: [{name: User-Agent, maxLength: 5}]}, httpCaptureCookies: [{matchType: Prefix, namePrefix: sess, maxLength: 64}]}}
@@ -243,13 +243,9 @@ func parityControllers() []parityRow {
 			open := p.route("open", "wildcardPolicy: None", "timeout-tunnel", "1h")
 			return func(t *testing.T) {
 				p.w.wants(t, "http://"+host+"/", 504, "Echo-Delay: 10s")
-				p.w.wants(t, "http://"+patient+"/", 200, "Echo-Delay: 600ms")
-				if !p.w.tunnelEnds(t, question{url: "http://" + host + "/"}) {
-					t.Error("a tunnel did not end after the IngressController's time")
-				}
-				if p.w.tunnelEnds(t, question{url: "http://" + open + "/"}) {
-					t.Error("a tunnel ended before the Route's time")
-				}
+				p.w.wants(t, "http://"+patient+"/", 200, "Echo-Delay: 2500ms")
+				p.w.wantsTunnel(t, question{url: "http://" + host + "/"}, true) // after the IngressController's time
+				p.w.wantsTunnel(t, question{url: "http://" + open + "/"}, false)
 			}
 		}},
 		{"clientTLS.optional", underSettings, false, func(p *parity) func(*testing.T) {
@@ -305,9 +301,8 @@ func parityControllers() []parityRow {
 	}
 }
 
-// tunnelEnds opens a tunnel, and tells whether it is ended while nothing goes through it for 700 ms; if
-// not, a byte still comes back through it.
-func (w *parityWorld) tunnelEnds(t *testing.T, q question) bool {
+// wantsTunnel opens a tunnel in which nothing happens, and wants it to end, or to last for longer than those that end.
+func (w *parityWorld) wantsTunnel(t *testing.T, q question, ends bool) {
 	t.Helper()
 	c, err := w.connect(q)
 	if err != nil {
@@ -318,21 +313,24 @@ func (w *parityWorld) tunnelEnds(t *testing.T, q question) bool {
 		t.Fatal(err)
 	}
 	if a, err := c.read(); err != nil || a.status != http.StatusSwitchingProtocols {
-		t.Fatalf("no tunnel: %v %v", a, err)
+		t.Fatalf("%s: no tunnel: %v %v", q.url, a, err)
 	}
-	_ = c.SetReadDeadline(time.Now().Add(700 * time.Millisecond))
-	if _, err := c.r.ReadByte(); err == nil {
-		t.Fatal("a byte that nobody sent")
-	} else if !isTimeout(err) {
-		return true
+	quiet := patience
+	if !ends {
+		quiet = 700 * time.Millisecond
 	}
-	_ = c.SetDeadline(time.Now().Add(patience))
-	if _, err := c.Write([]byte{'x'}); err != nil {
-		return true
+	_ = c.SetReadDeadline(time.Now().Add(quiet))
+	_, err = c.r.ReadByte()
+	switch {
+	case err == nil:
+		t.Fatalf("%s: a byte that nobody sent", q.url)
+	case isTimeout(err) == ends:
+		t.Errorf("%s: a tunnel with nothing in it: %v; want it to end: %t", q.url, err, ends)
+	case !ends:
+		_ = c.SetDeadline(time.Now().Add(patience))
+		_, err := c.Write([]byte{'x'})
+		if b, rerr := c.r.ReadByte(); err != nil || rerr != nil || b != 'x' {
+			t.Errorf("%s: the tunnel is not open: %v, %v, byte %q", q.url, err, rerr, b)
+		}
 	}
-	b, err := c.r.ReadByte()
-	if err == nil && b != 'x' {
-		t.Fatalf("byte %q", b)
-	}
-	return err != nil
 }

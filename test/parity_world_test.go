@@ -13,6 +13,7 @@ import (
 
 	"github.com/tsuji-dev/tsuji/identity/authority"
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+	"github.com/tsuji-dev/tsuji/test/haproxytest"
 )
 
 // parityWorld is a control plane over a directory, a router with HAProxy, and endpoints that tell what they saw.
@@ -65,7 +66,7 @@ func (w *parityWorld) start(under string) {
 		w.proxied = "PROXY TCP4 192.0.2.7 192.0.2.1 4321 8080\r\n"
 	}
 	c := w.f.controlPlane()
-	c.grpc, c.admin = freeAddress(w.t), freeAddress(w.t) // anew: endpoints were given ports since
+	c.grpc, c.admin = haproxytest.FreeAddress(w.t), haproxytest.FreeAddress(w.t) // anew: endpoints were given ports since
 	w.f.startControlPlane()
 	w.r = w.f.newRouter("tok04", "router-a")
 	l, err := net.Listen("tcp", "[::1]:0")

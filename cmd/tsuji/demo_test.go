@@ -23,6 +23,7 @@ import (
 	"github.com/tsuji-dev/tsuji/controlplane/cluster"
 	"github.com/tsuji-dev/tsuji/controlplane/compile"
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+	"github.com/tsuji-dev/tsuji/test/haproxytest"
 )
 
 const examples = "../../examples/demo"
@@ -279,17 +280,12 @@ func TestBackends(t *testing.T) {
 
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return portNumber(t, l)
+	return portNumber(t, haproxytest.FreeAddress(t))
 }
 
-func portNumber(t *testing.T, l net.Listener) int {
+func portNumber(t *testing.T, address string) int {
 	t.Helper()
-	n, err := strconv.Atoi(portOf(l.Addr().String()))
+	n, err := strconv.Atoi(portOf(address))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -303,7 +299,7 @@ func TestPortsTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	p := ports{grpcPort: portNumber(t, l), adminPort: freePort(t)}
+	p := ports{grpcPort: portNumber(t, l.Addr().String()), adminPort: freePort(t)}
 	if err := p.free(t.Context()); err == nil || !strings.Contains(err.Error(), l.Addr().String()) || !strings.Contains(err.Error(), "--port-offset") {
 		t.Errorf("got %v", err)
 	}

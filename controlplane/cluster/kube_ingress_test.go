@@ -18,7 +18,9 @@ func TestKubeIngressSecrets(t *testing.T) {
 		return fmt.Sprintf(`{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {name: %s, namespace: %s}, spec: {ingressClassName: %s,
   tls: [{hosts: [a.example.com], secretName: %s}], defaultBackend: {service: {name: app, port: {number: 80}}}}}`, name, ns, class, secret)
 	}
-	a.apply(aNamespace(ns) + "\n---\n" + mayRead(ns, "one") + "\n---\n" + mayRead(ns, "two") + "\n---\n" + aSecret(ns, "one", "1") + "\n---\n" + aSecret(ns, "two", "2") + "\n---\n" +
+	a.apply(aNamespace(ns))
+	a.allow(config, ns, "one", "two")
+	a.apply(aSecret(ns, "one", "1") + "\n---\n" + aSecret(ns, "two", "2") + "\n---\n" +
 		fmt.Sprintf(class, "of-another", "example.com/other") + "\n---\n" + fmt.Sprintf(class, "of-ours", IngressClassController) + "\n---\n" +
 		ingress("ours", "of-ours", "one") + "\n---\n" + ingress("other", "of-another", "others") + "\n---\n" + ingress("later", "of-later", "two"))
 	k := following(t, KubeConfig{REST: config}, impatient)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	routev1 "github.com/openshift/api/route/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -18,9 +19,9 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// impatient makes a source ask again soon for what it may not read.
+// impatient makes a source ask again soon for what it may not read, and wait for what it may.
 func impatient(k *Kube) {
-	k.timing.forbidden, k.timing.absent = 200*time.Millisecond, 200*time.Millisecond
+	k.timing.forbidden, k.timing.absent, k.timing.hold = 200*time.Millisecond, 200*time.Millisecond, time.Hour
 }
 
 // A Secret is watched, by itself, while a Route refers to it: it appears, changes, vanishes; it may not be
@@ -29,8 +30,9 @@ func TestKubeSecrets(t *testing.T) {
 	t.Parallel()
 	a, config := sharedServer(t)
 	ns := "secrets"
-	a.apply(aNamespace(ns) + "\n---\n" + mayRead(ns, "one") + "\n---\n" + mayRead(ns, "two") + "\n---\n" +
-		aSecret(ns, "one", "1") + "\n---\n" + aSecret(ns, "hidden", "1") + "\n---\n" + aSecret(ns, "unused", "1") + "\n---\n" +
+	a.apply(aNamespace(ns))
+	a.allow(config, ns, "one", "two")
+	a.apply(aSecret(ns, "one", "1") + "\n---\n" + aSecret(ns, "hidden", "1") + "\n---\n" + aSecret(ns, "unused", "1") + "\n---\n" +
 		aRoute(ns, "a", "", fmt.Sprintf(external, "one")) + "\n---\n" + aRoute(ns, "b", "", fmt.Sprintf(external, "one")))
 	var asked asking
 	k := following(t, KubeConfig{REST: asked.wrap(config)}, impatient)
@@ -105,12 +107,10 @@ func TestKubeSecrets(t *testing.T) {
 	}
 }
 
-// An object that takes too long is not waited for: neither at first, nor when a Route turns to it.
+// An object that takes too long is waited for, and not for ever: neither at first, nor when a Route turns to it.
 func TestKubeSlowSecret(t *testing.T) {
 	t.Parallel()
 	a, _ := sharedServer(t)
-	ns := "slow"
-	a.apply(aNamespace(ns) + "\n---\n" + aRoute(ns, "a", "", fmt.Sprintf(external, "slow")) + "\n---\n" + aRoute(ns, "b", "1", "") + "\n---\n" + aSecret(ns, "slow", "1"))
 	release := make(chan struct{})
 	config := intercept(a.server.Config(), func(r *http.Request, next http.RoundTripper) (*http.Response, error) {
 		if strings.Contains(r.URL.Path, "/secrets") {
@@ -122,15 +122,25 @@ func TestKubeSlowSecret(t *testing.T) {
 		}
 		return next.RoundTrip(r)
 	})
+
+	ns := "held"
+	a.apply(aNamespace(ns) + "\n---\n" + aRoute(ns, "b", "1", ""))
+	patient := following(t, KubeConfig{REST: config, Namespace: ns}, func(k *Kube) { k.timing.hold = time.Hour })
+	var held mirror
+	held.until(t, patient, "synced", held.synchronized)
+	a.apply(aRoute(ns, "b", "2", fmt.Sprintf(external, "slower")))
+	a.apply(aRoute(ns, "c", "", "")) // which comes behind it
+	held.until(t, patient, "who refers to nothing", func() bool { return get[*routev1.Route](&held, Route, ns, "c") != nil })
+	if note := get[*routev1.Route](&held, Route, ns, "b").Annotations["note"]; note != "1" {
+		t.Error("a Route was handed out without its Secret at once")
+	}
+
+	ns = "slow"
+	a.apply(aNamespace(ns) + "\n---\n" + aRoute(ns, "a", "", fmt.Sprintf(external, "slow")) + "\n---\n" + aRoute(ns, "b", "1", "") + "\n---\n" + aSecret(ns, "slow", "1"))
 	k := following(t, KubeConfig{REST: config, Namespace: ns}, func(k *Kube) { k.timing.hold, k.timing.tick = 300*time.Millisecond, 50*time.Millisecond })
 	var m mirror
 	m.until(t, k, "synced", m.synchronized)
 	a.apply(aRoute(ns, "b", "2", fmt.Sprintf(external, "slower")))
-	a.apply(aRoute(ns, "c", "", ""))
-	m.until(t, k, "who refers to nothing", func() bool { return get[*routev1.Route](&m, Route, ns, "c") != nil })
-	if note := get[*routev1.Route](&m, Route, ns, "b").Annotations["note"]; note != "1" {
-		t.Error("a Route was handed out without its Secret at once")
-	}
 	m.until(t, k, "waited for long enough", func() bool { return get[*routev1.Route](&m, Route, ns, "b").Annotations["note"] == "2" })
 	if get[*corev1.Secret](&m, Secret, ns, "slow") != nil {
 		t.Error("the Secret was there")
@@ -282,29 +292,32 @@ func TestKubeEveryRight(t *testing.T) {
 	a, _ := sharedServer(t)
 	a.apply("{apiVersion: v1, kind: ServiceAccount, metadata: {name: short, namespace: tsuji}}\n---\n" + strings.ReplaceAll(strings.ReplaceAll(rights,
 		"metadata: {name: controlplane", "metadata: {name: short"), "name: controlplane", "name: short"))
-	line := newRelay(t, a.as("short"))
+	short := a.as("short")
+	line := newRelay(t, short)
 	roles := a.resource("rbac.authorization.k8s.io/v1", "ClusterRole", "")
 	patch := func(rules string) {
 		t.Helper()
 		_, err := roles.Patch(context.Background(), "short", types.MergePatchType, []byte(`{"rules":[`+rules+`]}`), metav1.PatchOptions{})
 		must(t, err)
 	}
-	rule := func(group, resource string) string {
-		return fmt.Sprintf(`{"apiGroups":[%q],"resources":[%q],"verbs":["list","watch"]}`, group, resource)
-	}
-	all := map[string]string{
-		"Route": rule("route.openshift.io", "routes"), "Service": rule("", "services"), "Namespace": rule("", "namespaces"),
-		"EndpointSlice": rule("discovery.k8s.io", "endpointslices"), "Zone": rule("tsuji.dev", "zones"), "Node": rule("", "nodes"),
-		"Ingress": rule("networking.k8s.io", "ingresses"), "IngressClass": rule("networking.k8s.io", "ingressclasses"),
+	all := map[string]authorizationv1.ResourceAttributes{
+		"Route": {Group: "route.openshift.io", Resource: "routes"}, "Service": {Resource: "services"}, "Namespace": {Resource: "namespaces"},
+		"EndpointSlice": {Group: "discovery.k8s.io", Resource: "endpointslices"}, "Zone": {Group: "tsuji.dev", Resource: "zones"}, "Node": {Resource: "nodes"},
+		"Ingress": {Group: "networking.k8s.io", Resource: "ingresses"}, "IngressClass": {Group: "networking.k8s.io", Resource: "ingressclasses"},
 	}
 	allBut := func(without string) string {
 		var rules []string
 		for kind, r := range all {
 			if kind != without {
-				rules = append(rules, r)
+				rules = append(rules, fmt.Sprintf(`{"apiGroups":[%q],"resources":[%q],"verbs":["list","watch"]}`, r.Group, r.Resource))
 			}
 		}
 		return strings.Join(rules, ",")
+	}
+	without := func(kind string) {
+		t.Helper()
+		patch(allBut(kind))
+		a.awaitRight(short, all[kind], false)
 	}
 	const ns = "rights"
 	a.apply(aNamespace(ns) + "\n---\n" + aRoute(ns, "r", "", "") + "\n---\n" + aService(ns, "app", 80) + "\n---\n" + aSlice(ns, "app-1", "10.1.1.1", ", nodeName: rights") + `
@@ -333,7 +346,7 @@ func TestKubeEveryRight(t *testing.T) {
 	}
 	const want = "EndpointSlice rights/app-1, Ingress rights/i, IngressClass rights, Namespace rights, Route rights/r, Service rights/app, Zone rights, zone tok04"
 	for kind := range all {
-		patch(allBut(kind))
+		without(kind)
 		k, stop := followingUntil(t, KubeConfig{REST: line.config}, impatient)
 		var m mirror
 		m.until(t, k, "fault without "+kind, func() bool { return strings.Contains(m.faultAt(kind), "allow the verbs list and watch") })
@@ -344,7 +357,7 @@ func TestKubeEveryRight(t *testing.T) {
 		}
 		patch(allBut(""))
 		m.until(t, k, "synced with "+kind, func() bool { return m.synced && m.faultAt(kind) == "" && own(&m) == want })
-		patch(allBut(kind))
+		without(kind)
 		line.cut()
 		m.until(t, k, "fault without "+kind, func() bool { return m.faultAt(kind) != "" })
 		if have := own(&m); have != want {

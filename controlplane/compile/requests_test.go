@@ -224,12 +224,7 @@ func serveResult(t *testing.T, binary string, result compile.Result) func(host s
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	var v render.Version
 	v.Major, v.Minor = haproxytest.Version(t, binary)
-	free, err := new(net.ListenConfig).Listen(t.Context(), "tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := free.Addr().String()
-	_ = free.Close()
+	address := haproxytest.FreeAddress(t)
 	r, err := rendered(render.Options{
 		Version: v, OldTLS: !v.AtLeast(3, 0), DefaultCertificate: ownPair(t),
 		HTTP: []string{address}, HTTPS: []string{"unix:" + filepath.Join(dir, "https.sock")}, Stats: []string{"unix:" + filepath.Join(dir, "stats.sock")},

@@ -111,7 +111,7 @@ func drainStory(t *testing.T, binary string) {
 		must(t, err)
 		return len(states[0])
 	}
-	time.Sleep(1500 * time.Millisecond) // the janitor has tried by then, in vain
+	r.TryDeletions(t.Context())
 	if n := servers(); n != 2 || r.leaving("servers") != 1 {
 		t.Errorf("%d servers while one drains", n)
 	}
@@ -120,7 +120,7 @@ func drainStory(t *testing.T, binary string) {
 		t.Errorf("the answer was cut: %s", got)
 	}
 	if !r.can.DynamicServers {
-		time.Sleep(500 * time.Millisecond)
+		r.TryDeletions(t.Context())
 		if n := servers(); n != 2 || r.pids().Worker != worker {
 			t.Errorf("%d servers, %+v: want 2 in process %d", n, r.pids(), worker)
 		}

@@ -206,11 +206,7 @@ func TestDriftAndChanges(t *testing.T) {
 	r.BeginDrift()
 	r.put(cert, ends, route("a")) // the Secret stays
 	w.ask("del ssl cert certs/ns_route_b.pem")
-	for ended := false; !ended; {
-		var err error
-		ended, err = r.DriftTurn(t.Context())
-		must(t, err)
-	}
+	r.driftRounds(1)
 	if strings.Contains(w.ask("show ssl cert"), "ns_route_b") {
 		t.Error("the certificate is back")
 	}
@@ -258,15 +254,7 @@ func noDriftStory(t *testing.T, binary string) {
 	})
 	clean := func(when string) {
 		t.Helper()
-		for rounds := 0; rounds < 2; {
-			ended, err := r.DriftTurn(t.Context())
-			if err != nil {
-				t.Fatalf("%s: %v", when, err)
-			}
-			if ended {
-				rounds++
-			}
-		}
+		r.driftRounds(2)
 		for _, kind := range []string{"entry", "backend", "server", "certificate", "ca", "line", "frontend"} {
 			if n := testutil.ToFloat64(r.metrics.Repairs.WithLabelValues(kind)); n != 0 {
 				t.Errorf("%s: %v repairs of kind %s", when, n, kind)
@@ -339,5 +327,17 @@ func TestSweepLeavesSuspended(t *testing.T) {
 	}
 	if n := testutil.ToFloat64(r.metrics.Repairs.WithLabelValues("server")); n != 0 {
 		t.Errorf("%v servers repaired", n)
+	}
+}
+
+// driftRounds has the check for drift go round so often.
+func (r *router) driftRounds(n int) {
+	r.w.t.Helper()
+	for n > 0 {
+		ended, err := r.DriftTurn(r.w.t.Context())
+		must(r.w.t, err)
+		if ended {
+			n--
+		}
 	}
 }

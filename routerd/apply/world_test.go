@@ -16,7 +16,6 @@ import (
 	"log"
 	"log/slog"
 	"math/big"
-	mrand "math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -57,7 +56,7 @@ func newWorld(t testing.TB, binary string) *world {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	transport := &http.Transport{DisableKeepAlives: true}
 	return &world{
-		t: t, binary: binary, dir: dir, http: freePort(t), https: freePort(t), stats: freePort(t),
+		t: t, binary: binary, dir: dir, http: haproxytest.FreeAddress(t), https: haproxytest.FreeAddress(t), stats: haproxytest.FreeAddress(t),
 		client: &http.Client{Transport: transport, Timeout: 10 * time.Second},
 	}
 }
@@ -262,20 +261,6 @@ func eventually(t testing.TB, what string, f func() bool) {
 			t.Fatalf("never: %s", what)
 		}
 	}
-}
-
-// freePort finds a port below those that the system hands out to clients, so that nobody takes it by chance.
-func freePort(t testing.TB) string {
-	t.Helper()
-	for range 1000 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+mrand.N(22_000)))
-		if err == nil {
-			l.Close()
-			return l.Addr().String()
-		}
-	}
-	t.Fatal("there is no free port")
-	return ""
 }
 
 // serve starts a server that answers with its name.

@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -51,7 +50,7 @@ defaults
   timeout server 10s
   timeout connect 2s
 frontend f
-  bind 127.0.0.1:PORT
+  bind ADDRESS
   http-request set-var(txn.v) str(version),map_str(maps/stamp.map)
   default_backend b
 backend b
@@ -68,7 +67,7 @@ func setup(t testing.TB, binary string, change func(*Config)) (*Process, string)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	write(t, dir, "maps/stamp.map", "version one\n")
-	write(t, dir, ConfigFile, strings.ReplaceAll(base, "PORT", strconv.Itoa(freePort(t))))
+	write(t, dir, ConfigFile, strings.ReplaceAll(base, "ADDRESS", haproxytest.FreeAddress(t)))
 	return process(t, binary, dir, change), dir
 }
 
@@ -105,16 +104,6 @@ func write(t testing.TB, dir, name, content string) {
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
-}
-
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port //nolint:errcheck // it is one
 }
 
 func connect(t testing.TB, p *Process) *Runtime {
@@ -443,8 +432,18 @@ func brokenStory(t *testing.T, binary string) {
 	r := connect(t, p)
 	ctx, cancel := context.WithCancel(t.Context())
 	pause(t, r.PID())
-	go func() { time.Sleep(20 * time.Millisecond); cancel() }()
-	_, err := r.Info(ctx)
+	raw, err := r.conn.(*net.UnixConn).SyscallConn() //nolint:errcheck // it is one
+	must(t, err)
+	go func() {
+		for asked := false; !asked; time.Sleep(time.Millisecond) { // the question waits in the socket
+			_ = raw.Control(func(fd uintptr) {
+				n, err := unix.IoctlGetInt(int(fd), unix.TIOCOUTQ)
+				asked = n > 0 || err != nil
+			})
+		}
+		cancel()
+	}()
+	_, err = r.Info(ctx)
 	must(t, unix.Kill(r.PID(), unix.SIGCONT))
 	if !errors.Is(err, ErrClosed) || !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)

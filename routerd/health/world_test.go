@@ -11,8 +11,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/big"
-	mrand "math/rand/v2"
-	"net"
 	"os"
 	"strings"
 	"sync"
@@ -59,9 +57,9 @@ func newRouterThatLogs(t testing.TB, binary string, logger *slog.Logger) *router
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	process, err := haproxy.New(haproxy.Config{Binary: binary, Dir: dir, Log: logger, StartTimeout: 30 * time.Second, TieToParent: true})
 	must(t, err)
-	r := &router{t: t, process: process, http: freePort(t), https: freePort(t), metrics: health.NewMetrics(nil)}
+	r := &router{t: t, process: process, http: haproxytest.FreeAddress(t), https: haproxytest.FreeAddress(t), metrics: health.NewMetrics(nil)}
 	chain, key := issue(t)
-	o := render.Options{HTTP: []string{r.http}, HTTPS: []string{r.https}, Stats: []string{freePort(t)}, DefaultCertificate: append(chain, key...), FileDescriptors: 2000}
+	o := render.Options{HTTP: []string{r.http}, HTTPS: []string{r.https}, Stats: []string{haproxytest.FreeAddress(t)}, DefaultCertificate: append(chain, key...), FileDescriptors: 2000}
 	o.Version.Major, o.Version.Minor = haproxytest.Version(t, binary)
 	if os.Geteuid() == 0 {
 		o.Jail, o.User, o.Group = true, 65534, 65534
@@ -164,7 +162,7 @@ type pod struct {
 
 func newPod(t testing.TB, name, backend string, config *tls.Config) *pod {
 	t.Helper()
-	return &pod{podtest.New(t, name, freePort(t), config), backend}
+	return &pod{podtest.New(t, name, haproxytest.FreeAddress(t), config), backend}
 }
 
 func (p *pod) server() string {
@@ -191,20 +189,6 @@ func must(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-// freePort finds a port below those that the system hands out to clients, so that nobody takes it by chance.
-func freePort(t testing.TB) string {
-	t.Helper()
-	for range 1000 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+mrand.N(22_000)))
-		if err == nil {
-			l.Close()
-			return l.Addr().String()
-		}
-	}
-	t.Fatal("there is no free port")
-	return ""
 }
 
 // issue makes a certificate of its own.

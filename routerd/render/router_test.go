@@ -23,6 +23,7 @@ import (
 
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 	"github.com/tsuji-dev/tsuji/routerd/render"
+	"github.com/tsuji-dev/tsuji/test/haproxytest"
 )
 
 // seen is what an endpoint says of a request.
@@ -88,17 +89,6 @@ type router struct {
 	client             []tls.Certificate // that it shows
 }
 
-// freePort finds a port that nobody listens on.
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
-}
-
 // start writes the files and starts a HAProxy on them, in a jail if the test may.
 func start(t *testing.T, binary string, o render.Options, resources ...*tsujiv1.Resource) *router {
 	t.Helper()
@@ -108,7 +98,7 @@ func start(t *testing.T, binary string, o render.Options, resources ...*tsujiv1.
 // startEdited does so after a change of haproxy.cfg.
 func startEdited(t *testing.T, binary string, o render.Options, edit func(config string) string, resources ...*tsujiv1.Resource) *router {
 	t.Helper()
-	rt := &router{t: t, http: freePort(t), https: freePort(t), stats: freePort(t)}
+	rt := &router{t: t, http: haproxytest.FreeAddress(t), https: haproxytest.FreeAddress(t), stats: haproxytest.FreeAddress(t)}
 	o.HTTP, o.HTTPS, o.Stats = []string{rt.http}, []string{rt.https}, []string{rt.stats}
 	o.FileDescriptors = 4096
 	v := release(t, binary)

@@ -404,7 +404,7 @@ func TestEndpoints(t *testing.T) {
 
 func endpointsStory(t *testing.T, binary string) {
 	t.Parallel()
-	address := netip.MustParseAddrPort(freePort(t))
+	address := netip.MustParseAddrPort(haproxytest.FreeAddress(t))
 	dead := endpoint(address.Addr().String(), uint32(address.Port()))
 	h2c := serve(t, "h2c", nil)
 	h2c.AppProtocol = tsujiv1.AppProtocol_APP_PROTOCOL_H2C

@@ -43,7 +43,7 @@ func BenchmarkScrape(b *testing.B) {
 	}
 	fetch := func(path string) func() {
 		return func() {
-			a, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d%s", w.stats, path))
+			a, err := http.Get(fmt.Sprintf("http://%s%s", w.stats, path))
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -107,7 +107,7 @@ func (c *counting) Write(b []byte) (int, error) { c.n += len(b); return len(b), 
 // client asks HAProxy for something, over and over, until stopped. It tells for how long HAProxy was busy while each waited, in
 // order, and in all with these requests alone.
 func (w *world) client(b *testing.B, pid int) (stop func() (waits []time.Duration, own time.Duration)) {
-	conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", w.http))
+	conn, err := net.Dial("tcp", w.http)
 	if err != nil {
 		b.Fatal(err)
 	}

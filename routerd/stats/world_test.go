@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/tsuji-dev/tsuji/routerd/haproxy"
+	"github.com/tsuji-dev/tsuji/test/haproxytest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -30,7 +29,7 @@ type world struct {
 	dir     string
 	process *haproxy.Process
 	*Exporter
-	http, stats int // ports
+	http, stats string // addresses
 }
 
 // program is a configuration with a path for each backend: /be_http:shop:cart leads to the backend of that name.
@@ -47,12 +46,12 @@ defaults d
   timeout server 10s
   timeout connect 2s
 frontend public from d
-  bind 127.0.0.1:HTTP
+  bind HTTP
   http-request return status 200 if { path /own }
   use_backend %[path,bytes(1)]
   default_backend openshift_default
 frontend stats from d
-  bind 127.0.0.1:STATS
+  bind STATS
   http-request return status 200 content-type text/plain string ok if { path /healthz }
   http-request use-service prometheus-exporter if { path /prometheus }
   http-request return status 404 content-type text/plain string 'not found' unless { path /metrics }
@@ -80,7 +79,7 @@ func start(t testing.TB, binary string, c Config, backends string) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { p.Kill(); p.Close() })
-	w := &world{t: t, dir: dir, process: p, http: freePort(t), stats: freePort(t)}
+	w := &world{t: t, dir: dir, process: p, http: haproxytest.FreeAddress(t), stats: haproxytest.FreeAddress(t)}
 	w.configure(backends)
 	if _, err := p.Start(t.Context()); err != nil {
 		t.Fatal(err)
@@ -99,7 +98,7 @@ func (w *world) configure(backends string) {
 	if os.Geteuid() == 0 {
 		user, socket = "  chroot run/jail\n  uid 65534\n  gid 65534", "unix@/metrics.sock"
 	}
-	text := strings.NewReplacer("HTTP", strconv.Itoa(w.http), "STATS", strconv.Itoa(w.stats), "USER", user, "SOCKET", socket).Replace(program)
+	text := strings.NewReplacer("HTTP", w.http, "STATS", w.stats, "USER", user, "SOCKET", socket).Replace(program)
 	if err := os.WriteFile(filepath.Join(w.dir, haproxy.ConfigFile), []byte(text+backends), 0o600); err != nil {
 		w.t.Fatal(err)
 	}
@@ -139,11 +138,11 @@ func (w *world) reload() {
 }
 
 // get asks HAProxy on a connection of its own.
-func (w *world) get(port int, path string) (int, string) {
+func (w *world) get(address, path string) (int, string) {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), 30*time.Second)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d%s", port, path), nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://%s%s", address, path), nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -223,17 +222,6 @@ func (w *world) want(got map[string]string, samples ...string) {
 			w.t.Errorf("%s: %s, want %s", samples[i], have, samples[i+1])
 		}
 	}
-}
-
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	a, _ := l.Addr().(*net.TCPAddr)
-	return a.Port
 }
 
 // own is a registry of the program's.

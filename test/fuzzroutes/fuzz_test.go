@@ -221,9 +221,9 @@ func newFuzzRouter(t testing.TB, s snapshot.Snapshot, pair [2]string, files bool
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
-	r := &fuzzRouter{metrics: apply.NewMetrics(nil), http: freeAddress(t), current: s}
+	r := &fuzzRouter{metrics: apply.NewMetrics(nil), http: haproxytest.FreeAddress(t), current: s}
 	renderer, err := render.New(render.Options{
-		HTTP: []string{r.http}, HTTPS: []string{freeAddress(t)}, Stats: []string{freeAddress(t)}, DefaultCertificate: []byte(pair[0] + pair[1]),
+		HTTP: []string{r.http}, HTTPS: []string{haproxytest.FreeAddress(t)}, Stats: []string{haproxytest.FreeAddress(t)}, DefaultCertificate: []byte(pair[0] + pair[1]),
 		FileDescriptors: int(min(limit.Max, 1<<20)), Jail: true, User: 65534, Group: 65534,
 	})
 	if err != nil {
@@ -355,13 +355,4 @@ func webSlice(namespace string, port int32) cluster.Change {
 		Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"127.0.0.1"}, Conditions: discoveryv1.EndpointConditions{Ready: &ready},
 			TargetRef: &corev1.ObjectReference{Kind: "Pod", Name: "web-1"}}},
 	})
-}
-
-func freeAddress(t testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
