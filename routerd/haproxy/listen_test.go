@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -34,15 +33,15 @@ func (w *warnings) shared() int {
 	return strings.Count(w.buf.String(), "flag=--http")
 }
 
-// listening makes a Process that listens on a port, and says what it logs.
-func listening(t *testing.T, binary, port string) (*Process, *warnings) {
+// listening makes a Process that listens on an address, and says what it logs.
+func listening(t *testing.T, binary, address string) (*Process, *warnings) {
 	t.Helper()
 	log := &warnings{}
 	p, dir := setup(t, binary, func(c *Config) {
-		c.Listen = []Address{{"--http", "127.0.0.1:" + port}, {"--stats", "unix:/nowhere"}}
+		c.Listen = []Address{{"--http", address}, {"--stats", "unix:/nowhere"}}
 		c.Log = slog.New(slog.NewTextHandler(log, nil))
 	})
-	write(t, dir, ConfigFile, strings.ReplaceAll(base, "PORT", port))
+	write(t, dir, ConfigFile, strings.ReplaceAll(base, "ADDRESS", address))
 	return p, log
 }
 
@@ -50,8 +49,8 @@ func listening(t *testing.T, binary, port string) (*Process, *warnings) {
 func TestSharedAddress(t *testing.T) { haproxytest.Each(t, sharedAddressStory) }
 
 func sharedAddressStory(t *testing.T, binary string) {
-	port := strconv.Itoa(freePort(t))
-	first, log := listening(t, binary, port)
+	address := haproxytest.FreeAddress(t)
+	first, log := listening(t, binary, address)
 	start(t, first)
 	first.Kill()
 	<-first.Exited()
@@ -71,7 +70,7 @@ func sharedAddressStory(t *testing.T, binary string) {
 		t.Errorf("%d warnings of itself", n)
 	}
 
-	second, log := listening(t, binary, port)
+	second, log := listening(t, binary, address)
 	start(t, second)
 	if n := log.shared(); n != 1 {
 		t.Errorf("%d warnings of the other one, want 1", n)
@@ -87,14 +86,11 @@ func takenAddressStory(t *testing.T, binary string) {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	_, port, err := net.SplitHostPort(other.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, _ := listening(t, binary, port)
+	address := other.Addr().String()
+	p, _ := listening(t, binary, address)
 	_, err = p.Start(t.Context())
 	var refused *CheckError
-	if want := "--http=127.0.0.1:" + port + ": another program listens there: end it, or give --http another address"; err == nil || errors.As(err, &refused) || !strings.Contains(err.Error(), want) {
+	if want := "--http=" + address + ": another program listens there: end it, or give --http another address"; err == nil || errors.As(err, &refused) || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want %q", err, want)
 	}
 }
