@@ -231,6 +231,9 @@ func (w *writer) httpRules(exact, wildcard string, plain bool) {
 	w.line("  http-request set-header Host %%[req.fhdr(host),lower]%s { req.fhdr(host) -m found }", cmp.Or(open, " if"))
 	w.line("  http-request set-var(txn.host) %s%s", host, open)
 	w.line("  http-request set-var(txn.path) path%s", open)
+	if !w.o.version().AtLeast(3, 0) { // finds no path where a URL has none; of OPTIONS that means "*"
+		w.line("  http-request set-var(txn.path) str(/) if !{ var(txn.path) -m found } !METH_OPTIONS")
+	}
 	w.line("  http-request set-var(txn.route) %s%s", quoted("var(txn.host),"+fmt.Sprintf(lookup, exact)), open)
 	whole := above
 	if plain {
