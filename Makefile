@@ -48,7 +48,7 @@ fuzz: haproxy ## give HAProxy whatever may stand in a Route; FUZZTIME=1h
 	go test -run '^$$' -fuzz FuzzRoutes -fuzztime $(FUZZTIME) -parallel 1 ./test/fuzzroutes
 
 .PHONY: bench
-bench: haproxy kubeapi ## run the benchmarks, for some six minutes; BENCH=regexp chooses
+bench: haproxy kubeapi ## run the benchmarks, for some five minutes; BENCH=regexp chooses
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 30m ./...
 
 .PHONY: bench-cluster
