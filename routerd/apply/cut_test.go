@@ -102,7 +102,7 @@ type knife struct {
 	armed  bool   // guarded by mu
 	at     int    // guarded by mu
 	count  int    // guarded by mu; -1: no change has been announced
-	before func() // set while not armed
+	before func() // guarded by mu
 
 	commands []string // guarded by mu; all that went by
 }
@@ -137,25 +137,26 @@ func (k *knife) disarm() bool {
 
 // sees looks at a command that goes by, and tells whether to break the connection before it.
 func (k *knife) sees(command string) bool {
-	cut := k.isAt(command)
-	if cut {
-		k.before()
+	before := k.now(command)
+	if before != nil {
+		before()
 	}
-	return cut
+	return before != nil
 }
 
-func (k *knife) isAt(command string) bool {
+// now returns what to do before the connection is broken, if this is the command to break it before.
+func (k *knife) now(command string) func() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.commands = append(k.commands, strings.ReplaceAll(command, "\\", ""))
 	if !k.armed || k.count < 0 && !strings.Contains(command, "applying") {
-		return false
+		return nil
 	}
 	if k.count++; k.count != k.at {
-		return false
+		return nil
 	}
 	k.armed = false
-	return true
+	return k.before
 }
 
 func (w *world) knife() *knife {

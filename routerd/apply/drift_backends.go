@@ -2,6 +2,7 @@ package apply
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -176,6 +177,9 @@ func (a *Applier) moveBack(ctx context.Context, backend string, s render.Server)
 			return nil
 		}
 	}
+	if err == nil {
+		err = errors.New("HAProxy has not moved it within a second")
+	}
 	a.suspect = true
-	return fmt.Errorf("server %s of %s has not got its address back: %w", s.Name, backend, err)
+	return fmt.Errorf("give server %s of %s its address again: %w", s.Name, backend, err)
 }
