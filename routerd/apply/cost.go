@@ -6,6 +6,10 @@ import "time"
 // behind, with all its memory, until its last connection ends.
 const worthwhile = 2
 
+// few operations are never worth a reload, whatever they have cost lately: where they take long the machine is busy, and
+// a reload, which was measured at another time, would take longer as well.
+const few = 1000
+
 // What things cost before any was measured: on a small machine, with a thousand routes.
 const (
 	firstFixed   = 300 * time.Microsecond // of any change: stamps, waits for answers
@@ -28,7 +32,9 @@ func (c *costs) online(operations, backends int) time.Duration {
 }
 
 // tooLong tells whether a reload is better than to carry out a plan.
-func (c *costs) tooLong(p *plan) bool { return c.online(p.operations(), p.added) > worthwhile*c.reload }
+func (c *costs) tooLong(p *plan) bool {
+	return p.operations() >= few && c.online(p.operations(), p.added) > worthwhile*c.reload
+}
 
 // learn takes in what a change has cost. A small one tells little about a large one.
 func (c *costs) learn(operations, backends int, took time.Duration) {
@@ -43,7 +49,8 @@ func (c *costs) learn(operations, backends int, took time.Duration) {
 	}
 }
 
-// average moves an average a quarter of the way, and never to nothing.
+// average moves an average a quarter of the way, and never to nothing. One pause of the machine says little: it counts as
+// four times the average at most.
 func average(avg *time.Duration, d time.Duration) {
-	*avg += (max(d, 2*time.Microsecond) - *avg) / 4
+	*avg += (min(max(d, 2*time.Microsecond), 4**avg) - *avg) / 4
 }
