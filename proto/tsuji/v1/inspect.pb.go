@@ -530,7 +530,10 @@ type RouteVerdict struct {
 	// The name of the Secret for want of which the Route is refused, if that is all that is wrong with it.
 	MissingSecret string `protobuf:"bytes,13,opt,name=missing_secret,json=missingSecret,proto3" json:"missing_secret,omitempty"`
 	// Whether the path is matched as it stands, and nothing below it.
-	Exact         bool `protobuf:"varint,14,opt,name=exact,proto3" json:"exact,omitempty"`
+	Exact bool `protobuf:"varint,14,opt,name=exact,proto3" json:"exact,omitempty"`
+	// What of the Route's content routers have refused, by resource; empty: nothing. What is served differs from what
+	// the objects say.
+	Quarantines   []*Quarantine `protobuf:"bytes,15,rep,name=quarantines,proto3" json:"quarantines,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -663,6 +666,105 @@ func (x *RouteVerdict) GetExact() bool {
 	return false
 }
 
+func (x *RouteVerdict) GetQuarantines() []*Quarantine {
+	if x != nil {
+		return x.Quarantines
+	}
+	return nil
+}
+
+// Quarantine says that routers refused a resource, and what is served in its place until the object that it is made of
+// changes.
+type Quarantine struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The resource's name: "route/ns/name".
+	Resource string `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	// The digest of the content that was refused, 32 bytes.
+	Digest []byte `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	// What the router said.
+	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	// The router that said it.
+	Router string `protobuf:"bytes,4,opt,name=router,proto3" json:"router,omitempty"`
+	// When it was refused.
+	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	// Whether the content that was good last is served in its place. If not, nothing is.
+	LastGood      bool `protobuf:"varint,6,opt,name=last_good,json=lastGood,proto3" json:"last_good,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Quarantine) Reset() {
+	*x = Quarantine{}
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Quarantine) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Quarantine) ProtoMessage() {}
+
+func (x *Quarantine) ProtoReflect() protoreflect.Message {
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Quarantine.ProtoReflect.Descriptor instead.
+func (*Quarantine) Descriptor() ([]byte, []int) {
+	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Quarantine) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *Quarantine) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *Quarantine) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *Quarantine) GetRouter() string {
+	if x != nil {
+		return x.Router
+	}
+	return ""
+}
+
+func (x *Quarantine) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *Quarantine) GetLastGood() bool {
+	if x != nil {
+		return x.LastGood
+	}
+	return false
+}
+
 // RouteSource is a part of an object that a Route was made of.
 type RouteSource struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -678,7 +780,7 @@ type RouteSource struct {
 
 func (x *RouteSource) Reset() {
 	*x = RouteSource{}
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[8]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -690,7 +792,7 @@ func (x *RouteSource) String() string {
 func (*RouteSource) ProtoMessage() {}
 
 func (x *RouteSource) ProtoReflect() protoreflect.Message {
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[8]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -703,7 +805,7 @@ func (x *RouteSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteSource.ProtoReflect.Descriptor instead.
 func (*RouteSource) Descriptor() ([]byte, []int) {
-	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{8}
+	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RouteSource) GetKind() string {
@@ -740,7 +842,7 @@ type ListRoutersRequest struct {
 
 func (x *ListRoutersRequest) Reset() {
 	*x = ListRoutersRequest{}
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[9]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -752,7 +854,7 @@ func (x *ListRoutersRequest) String() string {
 func (*ListRoutersRequest) ProtoMessage() {}
 
 func (x *ListRoutersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[9]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -765,7 +867,7 @@ func (x *ListRoutersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutersRequest.ProtoReflect.Descriptor instead.
 func (*ListRoutersRequest) Descriptor() ([]byte, []int) {
-	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{9}
+	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListRoutersRequest) GetIngressController() string {
@@ -793,7 +895,7 @@ type ListRoutersResponse struct {
 
 func (x *ListRoutersResponse) Reset() {
 	*x = ListRoutersResponse{}
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[10]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -805,7 +907,7 @@ func (x *ListRoutersResponse) String() string {
 func (*ListRoutersResponse) ProtoMessage() {}
 
 func (x *ListRoutersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[10]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -818,7 +920,7 @@ func (x *ListRoutersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutersResponse.ProtoReflect.Descriptor instead.
 func (*ListRoutersResponse) Descriptor() ([]byte, []int) {
-	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{10}
+	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListRoutersResponse) GetRouters() []*Router {
@@ -873,7 +975,7 @@ type Router struct {
 
 func (x *Router) Reset() {
 	*x = Router{}
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[11]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -885,7 +987,7 @@ func (x *Router) String() string {
 func (*Router) ProtoMessage() {}
 
 func (x *Router) ProtoReflect() protoreflect.Message {
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[11]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -898,7 +1000,7 @@ func (x *Router) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Router.ProtoReflect.Descriptor instead.
 func (*Router) Descriptor() ([]byte, []int) {
-	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{11}
+	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Router) GetName() string {
@@ -1036,7 +1138,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[12]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1048,7 +1150,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[12]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1061,7 +1163,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{12}
+	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{13}
 }
 
 // GetStatusResponse is the replica's status.
@@ -1091,7 +1193,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[13]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1103,7 +1205,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[13]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1116,7 +1218,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{13}
+	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetStatusResponse) GetControlplaneVersion() string {
@@ -1199,7 +1301,7 @@ type SourceFault struct {
 
 func (x *SourceFault) Reset() {
 	*x = SourceFault{}
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[14]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1211,7 +1313,7 @@ func (x *SourceFault) String() string {
 func (*SourceFault) ProtoMessage() {}
 
 func (x *SourceFault) ProtoReflect() protoreflect.Message {
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[14]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1224,7 +1326,7 @@ func (x *SourceFault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceFault.ProtoReflect.Descriptor instead.
 func (*SourceFault) Descriptor() ([]byte, []int) {
-	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{14}
+	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SourceFault) GetPlace() string {
@@ -1293,7 +1395,7 @@ const file_tsuji_v1_inspect_proto_rawDesc = "" +
 	"page_token\x18\x05 \x01(\tR\tpageToken\"l\n" +
 	"\x12ListRoutesResponse\x12.\n" +
 	"\x06routes\x18\x01 \x03(\v2\x16.tsuji.v1.RouteVerdictR\x06routes\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xbd\x03\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xf5\x03\n" +
 	"\fRouteVerdict\x12-\n" +
 	"\x12ingress_controller\x18\x01 \x01(\tR\x11ingressController\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x12\n" +
@@ -1309,7 +1411,16 @@ const file_tsuji_v1_inspect_proto_rawDesc = "" +
 	"\x06source\x18\v \x01(\v2\x15.tsuji.v1.RouteSourceR\x06source\x12\x15\n" +
 	"\x06set_by\x18\f \x03(\tR\x05setBy\x12%\n" +
 	"\x0emissing_secret\x18\r \x01(\tR\rmissingSecret\x12\x14\n" +
-	"\x05exact\x18\x0e \x01(\bR\x05exact\"K\n" +
+	"\x05exact\x18\x0e \x01(\bR\x05exact\x126\n" +
+	"\vquarantines\x18\x0f \x03(\v2\x14.tsuji.v1.QuarantineR\vquarantines\"\xc1\x01\n" +
+	"\n" +
+	"Quarantine\x12\x1a\n" +
+	"\bresource\x18\x01 \x01(\tR\bresource\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12\x16\n" +
+	"\x06router\x18\x04 \x01(\tR\x06router\x120\n" +
+	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1b\n" +
+	"\tlast_good\x18\x06 \x01(\bR\blastGood\"K\n" +
 	"\vRouteSource\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -1379,7 +1490,7 @@ func file_tsuji_v1_inspect_proto_rawDescGZIP() []byte {
 	return file_tsuji_v1_inspect_proto_rawDescData
 }
 
-var file_tsuji_v1_inspect_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_tsuji_v1_inspect_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_tsuji_v1_inspect_proto_goTypes = []any{
 	(*ListSnapshotsRequest)(nil),  // 0: tsuji.v1.ListSnapshotsRequest
 	(*ListSnapshotsResponse)(nil), // 1: tsuji.v1.ListSnapshotsResponse
@@ -1389,47 +1500,50 @@ var file_tsuji_v1_inspect_proto_goTypes = []any{
 	(*ListRoutesRequest)(nil),     // 5: tsuji.v1.ListRoutesRequest
 	(*ListRoutesResponse)(nil),    // 6: tsuji.v1.ListRoutesResponse
 	(*RouteVerdict)(nil),          // 7: tsuji.v1.RouteVerdict
-	(*RouteSource)(nil),           // 8: tsuji.v1.RouteSource
-	(*ListRoutersRequest)(nil),    // 9: tsuji.v1.ListRoutersRequest
-	(*ListRoutersResponse)(nil),   // 10: tsuji.v1.ListRoutersResponse
-	(*Router)(nil),                // 11: tsuji.v1.Router
-	(*GetStatusRequest)(nil),      // 12: tsuji.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),     // 13: tsuji.v1.GetStatusResponse
-	(*SourceFault)(nil),           // 14: tsuji.v1.SourceFault
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
-	(*Resource)(nil),              // 16: tsuji.v1.Resource
-	(Termination)(0),              // 17: tsuji.v1.Termination
-	(*Refusal)(nil),               // 18: tsuji.v1.Refusal
+	(*Quarantine)(nil),            // 8: tsuji.v1.Quarantine
+	(*RouteSource)(nil),           // 9: tsuji.v1.RouteSource
+	(*ListRoutersRequest)(nil),    // 10: tsuji.v1.ListRoutersRequest
+	(*ListRoutersResponse)(nil),   // 11: tsuji.v1.ListRoutersResponse
+	(*Router)(nil),                // 12: tsuji.v1.Router
+	(*GetStatusRequest)(nil),      // 13: tsuji.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),     // 14: tsuji.v1.GetStatusResponse
+	(*SourceFault)(nil),           // 15: tsuji.v1.SourceFault
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
+	(*Resource)(nil),              // 17: tsuji.v1.Resource
+	(Termination)(0),              // 18: tsuji.v1.Termination
+	(*Refusal)(nil),               // 19: tsuji.v1.Refusal
 }
 var file_tsuji_v1_inspect_proto_depIdxs = []int32{
 	2,  // 0: tsuji.v1.ListSnapshotsResponse.snapshots:type_name -> tsuji.v1.SnapshotSummary
-	15, // 1: tsuji.v1.SnapshotSummary.built:type_name -> google.protobuf.Timestamp
+	16, // 1: tsuji.v1.SnapshotSummary.built:type_name -> google.protobuf.Timestamp
 	2,  // 2: tsuji.v1.GetSnapshotResponse.snapshot:type_name -> tsuji.v1.SnapshotSummary
-	16, // 3: tsuji.v1.GetSnapshotResponse.resources:type_name -> tsuji.v1.Resource
+	17, // 3: tsuji.v1.GetSnapshotResponse.resources:type_name -> tsuji.v1.Resource
 	7,  // 4: tsuji.v1.ListRoutesResponse.routes:type_name -> tsuji.v1.RouteVerdict
-	17, // 5: tsuji.v1.RouteVerdict.termination:type_name -> tsuji.v1.Termination
-	8,  // 6: tsuji.v1.RouteVerdict.source:type_name -> tsuji.v1.RouteSource
-	11, // 7: tsuji.v1.ListRoutersResponse.routers:type_name -> tsuji.v1.Router
-	15, // 8: tsuji.v1.Router.since:type_name -> google.protobuf.Timestamp
-	15, // 9: tsuji.v1.Router.acked:type_name -> google.protobuf.Timestamp
-	18, // 10: tsuji.v1.Router.refusal:type_name -> tsuji.v1.Refusal
-	14, // 11: tsuji.v1.GetStatusResponse.faults:type_name -> tsuji.v1.SourceFault
-	2,  // 12: tsuji.v1.GetStatusResponse.snapshots:type_name -> tsuji.v1.SnapshotSummary
-	0,  // 13: tsuji.v1.SnapshotService.ListSnapshots:input_type -> tsuji.v1.ListSnapshotsRequest
-	3,  // 14: tsuji.v1.SnapshotService.GetSnapshot:input_type -> tsuji.v1.GetSnapshotRequest
-	5,  // 15: tsuji.v1.RouteService.ListRoutes:input_type -> tsuji.v1.ListRoutesRequest
-	9,  // 16: tsuji.v1.FleetService.ListRouters:input_type -> tsuji.v1.ListRoutersRequest
-	12, // 17: tsuji.v1.StatusService.GetStatus:input_type -> tsuji.v1.GetStatusRequest
-	1,  // 18: tsuji.v1.SnapshotService.ListSnapshots:output_type -> tsuji.v1.ListSnapshotsResponse
-	4,  // 19: tsuji.v1.SnapshotService.GetSnapshot:output_type -> tsuji.v1.GetSnapshotResponse
-	6,  // 20: tsuji.v1.RouteService.ListRoutes:output_type -> tsuji.v1.ListRoutesResponse
-	10, // 21: tsuji.v1.FleetService.ListRouters:output_type -> tsuji.v1.ListRoutersResponse
-	13, // 22: tsuji.v1.StatusService.GetStatus:output_type -> tsuji.v1.GetStatusResponse
-	18, // [18:23] is the sub-list for method output_type
-	13, // [13:18] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	18, // 5: tsuji.v1.RouteVerdict.termination:type_name -> tsuji.v1.Termination
+	9,  // 6: tsuji.v1.RouteVerdict.source:type_name -> tsuji.v1.RouteSource
+	8,  // 7: tsuji.v1.RouteVerdict.quarantines:type_name -> tsuji.v1.Quarantine
+	16, // 8: tsuji.v1.Quarantine.since:type_name -> google.protobuf.Timestamp
+	12, // 9: tsuji.v1.ListRoutersResponse.routers:type_name -> tsuji.v1.Router
+	16, // 10: tsuji.v1.Router.since:type_name -> google.protobuf.Timestamp
+	16, // 11: tsuji.v1.Router.acked:type_name -> google.protobuf.Timestamp
+	19, // 12: tsuji.v1.Router.refusal:type_name -> tsuji.v1.Refusal
+	15, // 13: tsuji.v1.GetStatusResponse.faults:type_name -> tsuji.v1.SourceFault
+	2,  // 14: tsuji.v1.GetStatusResponse.snapshots:type_name -> tsuji.v1.SnapshotSummary
+	0,  // 15: tsuji.v1.SnapshotService.ListSnapshots:input_type -> tsuji.v1.ListSnapshotsRequest
+	3,  // 16: tsuji.v1.SnapshotService.GetSnapshot:input_type -> tsuji.v1.GetSnapshotRequest
+	5,  // 17: tsuji.v1.RouteService.ListRoutes:input_type -> tsuji.v1.ListRoutesRequest
+	10, // 18: tsuji.v1.FleetService.ListRouters:input_type -> tsuji.v1.ListRoutersRequest
+	13, // 19: tsuji.v1.StatusService.GetStatus:input_type -> tsuji.v1.GetStatusRequest
+	1,  // 20: tsuji.v1.SnapshotService.ListSnapshots:output_type -> tsuji.v1.ListSnapshotsResponse
+	4,  // 21: tsuji.v1.SnapshotService.GetSnapshot:output_type -> tsuji.v1.GetSnapshotResponse
+	6,  // 22: tsuji.v1.RouteService.ListRoutes:output_type -> tsuji.v1.ListRoutesResponse
+	11, // 23: tsuji.v1.FleetService.ListRouters:output_type -> tsuji.v1.ListRoutersResponse
+	14, // 24: tsuji.v1.StatusService.GetStatus:output_type -> tsuji.v1.GetStatusResponse
+	20, // [20:25] is the sub-list for method output_type
+	15, // [15:20] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_tsuji_v1_inspect_proto_init() }
@@ -1445,7 +1559,7 @@ func file_tsuji_v1_inspect_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tsuji_v1_inspect_proto_rawDesc), len(file_tsuji_v1_inspect_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

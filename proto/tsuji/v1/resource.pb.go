@@ -12,6 +12,7 @@ package tsujiv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -529,7 +530,16 @@ type RefusedResource struct {
 	// The digest of the content that was refused, 32 bytes.
 	Digest []byte `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
 	// What HAProxy, or routerd, said of it.
-	Message       string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	// The digest of what this router has in force under that name, 32 bytes; empty: nothing. With it a control
+	// plane that has just started knows which content was good, if it still has it from elsewhere.
+	InForceDigest []byte `protobuf:"bytes,4,opt,name=in_force_digest,json=inForceDigest,proto3" json:"in_force_digest,omitempty"`
+	// That content itself, as an encoded Resource: of Settings and Routes only, which hold no private keys. It is
+	// left out of what inspection shows.
+	InForce []byte `protobuf:"bytes,5,opt,name=in_force,json=inForce,proto3" json:"in_force,omitempty"`
+	// When the same content may be offered again: the refusal was about how often something changes, and not about
+	// the content. Absent: not before it changes.
+	RetryAfter    *durationpb.Duration `protobuf:"bytes,6,opt,name=retry_after,json=retryAfter,proto3" json:"retry_after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -585,11 +595,32 @@ func (x *RefusedResource) GetMessage() string {
 	return ""
 }
 
+func (x *RefusedResource) GetInForceDigest() []byte {
+	if x != nil {
+		return x.InForceDigest
+	}
+	return nil
+}
+
+func (x *RefusedResource) GetInForce() []byte {
+	if x != nil {
+		return x.InForce
+	}
+	return nil
+}
+
+func (x *RefusedResource) GetRetryAfter() *durationpb.Duration {
+	if x != nil {
+		return x.RetryAfter
+	}
+	return nil
+}
+
 var File_tsuji_v1_resource_proto protoreflect.FileDescriptor
 
 const file_tsuji_v1_resource_proto_rawDesc = "" +
 	"\n" +
-	"\x17tsuji/v1/resource.proto\x12\btsuji.v1\x1a\x1atsuji/v1/certificate.proto\x1a\x18tsuji/v1/endpoints.proto\x1a\x14tsuji/v1/route.proto\x1a\x17tsuji/v1/settings.proto\"\xca\x02\n" +
+	"\x17tsuji/v1/resource.proto\x12\btsuji.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1atsuji/v1/certificate.proto\x1a\x18tsuji/v1/endpoints.proto\x1a\x14tsuji/v1/route.proto\x1a\x17tsuji/v1/settings.proto\"\xca\x02\n" +
 	"\bResource\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12+\n" +
 	"\x11required_features\x18\x02 \x03(\tR\x10requiredFeatures\x120\n" +
@@ -617,11 +648,15 @@ const file_tsuji_v1_resource_proto_rawDesc = "" +
 	"\x05class\x18\x01 \x01(\x0e2\x16.tsuji.v1.RefusalClassR\x05class\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x127\n" +
 	"\tresources\x18\x03 \x03(\v2\x19.tsuji.v1.RefusedResourceR\tresources\x12\x18\n" +
-	"\amessage\x18\x04 \x01(\tR\amessage\"_\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\"\xde\x01\n" +
 	"\x0fRefusedResource\x12\x1a\n" +
 	"\bresource\x18\x01 \x01(\tR\bresource\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage*\x80\x01\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12&\n" +
+	"\x0fin_force_digest\x18\x04 \x01(\fR\rinForceDigest\x12\x19\n" +
+	"\bin_force\x18\x05 \x01(\fR\ainForce\x12:\n" +
+	"\vretry_after\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"retryAfter*\x80\x01\n" +
 	"\fRefusalClass\x12\x1d\n" +
 	"\x19REFUSAL_CLASS_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15REFUSAL_CLASS_CONTENT\x10\x01\x12\x17\n" +
@@ -643,17 +678,18 @@ func file_tsuji_v1_resource_proto_rawDescGZIP() []byte {
 var file_tsuji_v1_resource_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_tsuji_v1_resource_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_tsuji_v1_resource_proto_goTypes = []any{
-	(RefusalClass)(0),       // 0: tsuji.v1.RefusalClass
-	(*Resource)(nil),        // 1: tsuji.v1.Resource
-	(*Commit)(nil),          // 2: tsuji.v1.Commit
-	(*Observed)(nil),        // 3: tsuji.v1.Observed
-	(*ObservedKind)(nil),    // 4: tsuji.v1.ObservedKind
-	(*Refusal)(nil),         // 5: tsuji.v1.Refusal
-	(*RefusedResource)(nil), // 6: tsuji.v1.RefusedResource
-	(*Settings)(nil),        // 7: tsuji.v1.Settings
-	(*Route)(nil),           // 8: tsuji.v1.Route
-	(*Endpoints)(nil),       // 9: tsuji.v1.Endpoints
-	(*Certificate)(nil),     // 10: tsuji.v1.Certificate
+	(RefusalClass)(0),           // 0: tsuji.v1.RefusalClass
+	(*Resource)(nil),            // 1: tsuji.v1.Resource
+	(*Commit)(nil),              // 2: tsuji.v1.Commit
+	(*Observed)(nil),            // 3: tsuji.v1.Observed
+	(*ObservedKind)(nil),        // 4: tsuji.v1.ObservedKind
+	(*Refusal)(nil),             // 5: tsuji.v1.Refusal
+	(*RefusedResource)(nil),     // 6: tsuji.v1.RefusedResource
+	(*Settings)(nil),            // 7: tsuji.v1.Settings
+	(*Route)(nil),               // 8: tsuji.v1.Route
+	(*Endpoints)(nil),           // 9: tsuji.v1.Endpoints
+	(*Certificate)(nil),         // 10: tsuji.v1.Certificate
+	(*durationpb.Duration)(nil), // 11: google.protobuf.Duration
 }
 var file_tsuji_v1_resource_proto_depIdxs = []int32{
 	7,  // 0: tsuji.v1.Resource.settings:type_name -> tsuji.v1.Settings
@@ -665,11 +701,12 @@ var file_tsuji_v1_resource_proto_depIdxs = []int32{
 	4,  // 6: tsuji.v1.Observed.kinds:type_name -> tsuji.v1.ObservedKind
 	0,  // 7: tsuji.v1.Refusal.class:type_name -> tsuji.v1.RefusalClass
 	6,  // 8: tsuji.v1.Refusal.resources:type_name -> tsuji.v1.RefusedResource
-	9,  // [9:9] is the sub-list for method output_type
-	9,  // [9:9] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	11, // 9: tsuji.v1.RefusedResource.retry_after:type_name -> google.protobuf.Duration
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_tsuji_v1_resource_proto_init() }
