@@ -72,7 +72,8 @@ func LoadREST(kubeconfig string) (*rest.Config, error) {
 type timing struct {
 	retry, retryMax time.Duration // before asking again after a failure: the first time, and at most
 	retryOne        time.Duration // the same for a single object, of which there may be thousands: at most
-	forbidden       time.Duration // the same for one that may not be read
+	forbidden       time.Duration // the same for one that may not be read: the first time,
+	forbiddenMax    time.Duration // and at most
 	absent          time.Duration // before asking again for an API that need not be there
 	unreachable     time.Duration // before a failure that may pass by itself is a fault
 	hold            time.Duration // for the objects that another refers to
@@ -81,8 +82,8 @@ type timing struct {
 
 func ordinary() timing {
 	return timing{
-		retry: 100 * time.Millisecond, retryMax: 2 * time.Second, retryOne: 10 * time.Second, forbidden: 30 * time.Second,
-		absent: 10 * time.Second, unreachable: 2 * time.Second, hold: 10 * time.Second, tick: 500 * time.Millisecond,
+		retry: 100 * time.Millisecond, retryMax: 2 * time.Second, retryOne: 10 * time.Second,
+		forbidden: time.Second, forbiddenMax: 5 * time.Minute, absent: 10 * time.Second, unreachable: 2 * time.Second, hold: 10 * time.Second, tick: 500 * time.Millisecond,
 	}
 }
 
@@ -95,7 +96,9 @@ func ordinary() timing {
 // Secrets and ConfigMaps are read when a Route, an Ingress of ours or an IngressController refers to them, each
 // by itself. A Route, Ingress or IngressController that comes to refer to one is handed out with it, or once it is known that
 // it cannot be had, or after ten seconds; until then it is as it was, which is the one way in which
-// what Take returns may be older than another part of it.
+// what Take returns may be older than another part of it. What may not be read is asked for less and less often, up to every five minutes. In one
+// namespace the first 2,000 of them by name are watched; others are handed out as [Unread]. Namespaces take turns with requests for them, and the
+// watches of whole kinds wait for none of these.
 //
 // It is not synced before every kind was read. The API of IngressControllers and that of Zones may be
 // missing, then there are none; for the API of Routes it waits, unless there is an IngressClass of ours: then
@@ -118,6 +121,10 @@ type Kube struct {
 	now     func() time.Time
 	timing  timing
 	started atomic.Bool
+
+	perNamespace     int           // see the constant
+	starts, requests *turns        // of feeds of single objects
+	slots            chan struct{} // an element for each of them that starts
 
 	mu      sync.Mutex // guards what follows, and the lives
 	current *life      // what is handed out; nil: not synced
@@ -145,7 +152,10 @@ func NewKube(c KubeConfig) (*Kube, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a client for the API server %s: %w", c.REST.Host, err)
 	}
-	return &Kube{client: api, log: c.Log, now: c.Now, timing: ordinary(), changed: make(chan struct{})}, nil
+	return &Kube{
+		client: api, log: c.Log, now: c.Now, timing: ordinary(), changed: make(chan struct{}),
+		perNamespace: perNamespace, starts: newTurns(), requests: newTurns(), slots: make(chan struct{}, startsAtOnce),
+	}, nil
 }
 
 // String implements [Source].
@@ -193,13 +203,25 @@ func (k *Kube) Run(ctx context.Context) error {
 	}
 	defer utilnet.CloseIdleConnectionsFor(k.client.http.Transport)
 	ctx = k.client.logTo(ctx, k.log)
-	var ticking sync.WaitGroup
-	ticking.Go(func() { k.tick(ctx) })
-	defer ticking.Wait()
+	var beside sync.WaitGroup
+	beside.Go(func() { k.tick(ctx) })
+	beside.Go(func() { k.starts.run(ctx, k.slotFree) })
+	beside.Go(func() { k.requests.run(ctx, k.client.references.Wait) })
+	defer beside.Wait()
 	for ctx.Err() == nil {
 		newLife(k).run(ctx)
 	}
 	return nil
+}
+
+// slotFree waits until one more feed of a single object may start.
+func (k *Kube) slotFree(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err() //nolint:wrapcheck // nobody reads it
+	case k.slots <- struct{}{}:
+		return nil
+	}
 }
 
 // tick looks, from time to time, at what only time changes, until ctx ends.

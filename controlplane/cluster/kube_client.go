@@ -31,11 +31,13 @@ import (
 // node is a kind that is followed and not handed out: EndpointSlices get their zones from it.
 const node Kind = "Node"
 
-// How many requests a source may make, in all, of which a watch is one: what a thousand Secrets that are
-// referred to need in a few seconds, and what an API server that has just come back can take.
+// How many requests a source may make, of which a watch is one, and as many again for objects that are referred to: what
+// a thousand Secrets need in a few seconds, and what an API server that has just come back can take. Those for whole
+// kinds never wait for the others.
 const (
 	requestsPerSecond = 200
 	requestsAtOnce    = 400
+	startsAtOnce      = 32 // watches of single objects that begin at the same time
 )
 
 // probeTimeout is how long the API server has to tell about its storage.
@@ -48,6 +50,8 @@ type client struct {
 	namespace string
 	reader    Reader
 	resources map[Kind]resource
+	// references limits the requests for single objects.
+	references flowcontrol.RateLimiter
 }
 
 // A resource is how to list and watch the objects of a kind.
@@ -79,7 +83,10 @@ func newClient(c KubeConfig) (*client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make an HTTP client: %w", err)
 	}
-	out := &client{http: h, host: config.Host, namespace: c.Namespace, reader: c.ExternalCertificateReader, resources: map[Kind]resource{}}
+	out := &client{
+		http: h, host: config.Host, namespace: c.Namespace, reader: c.ExternalCertificateReader, resources: map[Kind]resource{},
+		references: flowcontrol.NewTokenBucketRateLimiter(requestsPerSecond, requestsAtOnce),
+	}
 
 	scheme := runtime.NewScheme()
 	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Service{}, &corev1.ServiceList{}, &corev1.Secret{}, &corev1.SecretList{},
@@ -127,6 +134,11 @@ func newClient(c KubeConfig) (*client, error) {
 		rc.GroupVersion, rc.APIPath = &gv, "/apis"
 		if gv.Group == "" {
 			rc.APIPath = "/api"
+		}
+		switch kind {
+		case Secret, ConfigMap, IngressConfig: // only where they are referred to: their feeds wait for their turn
+			rc.RateLimiter = flowcontrol.NewFakeAlwaysRateLimiter()
+		default:
 		}
 		rc.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
 		accept := []string{runtime.ContentTypeJSON}

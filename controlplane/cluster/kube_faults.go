@@ -21,6 +21,7 @@ func (l *life) faults() (out []Fault, more bool) {
 	for _, f := range l.bad {
 		out = append(out, f)
 	}
+	out = append(out, l.crowded()...)
 	now := l.kube.now()
 	for f := range l.failing {
 		lasts := now.Sub(f.since) >= l.kube.timing.unreachable

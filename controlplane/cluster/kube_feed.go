@@ -30,7 +30,8 @@ type feed struct {
 	settled bool      // read, or it is known that there is nothing to read
 	failure error     // of the last request; nil: it succeeded
 	since   time.Time // when requests began to fail
-	slot    bool      // one of life.starts is taken
+	slot    bool      // one of kube.slots is taken
+	good    time.Time // when the first request of this attempt succeeded; zero: none did
 }
 
 // What the reflector looks for in its store.
@@ -64,10 +65,8 @@ func (f *feed) run(ctx context.Context) {
 		if !f.start(ctx) {
 			return
 		}
-		began := time.Now()
 		err := r.ListAndWatchWithContext(ctx)
-		f.free()
-		if time.Since(began) > healthy {
+		if f.free() {
 			n = 0
 		}
 		if !sleep(ctx, f.pause(n, err)) {
@@ -84,10 +83,8 @@ func (f *feed) start(ctx context.Context) bool {
 	if !waits {
 		return true
 	}
-	select {
-	case <-ctx.Done():
+	if f.life.kube.starts.wait(ctx, f.ref.key.Namespace) != nil {
 		return false
-	case f.life.starts <- struct{}{}:
 	}
 	f.life.kube.mu.Lock()
 	f.slot = true
@@ -95,14 +92,30 @@ func (f *feed) start(ctx context.Context) bool {
 	return true
 }
 
-// free lets another begin.
-func (f *feed) free() {
+// free ends an attempt: it lets another begin. It tells whether requests had succeeded for a while.
+func (f *feed) free() (lasted bool) {
 	f.life.kube.mu.Lock()
 	defer f.life.kube.mu.Unlock()
+	f.begun()
+	lasted = !f.good.IsZero() && time.Since(f.good) > healthy
+	f.good = time.Time{}
+	return lasted
+}
+
+// begun lets another begin. The caller holds mu.
+func (f *feed) begun() {
 	if f.slot {
 		f.slot = false
-		<-f.life.starts
+		<-f.life.kube.slots
 	}
+}
+
+// turn waits for the turn of a request, if there may be many.
+func (f *feed) turn(ctx context.Context) error {
+	if f.ref == nil {
+		return nil
+	}
+	return f.life.kube.requests.wait(ctx, f.ref.key.Namespace)
 }
 
 // pause is how long to wait after the nth failure in a row, which err was; nil: the watch ended.
@@ -110,7 +123,7 @@ func (f *feed) pause(n int, err error) time.Duration {
 	t := f.timing()
 	switch {
 	case f.ref != nil && apierrors.IsForbidden(err):
-		t.retryMax = t.forbidden
+		t.retry, t.retryMax = t.forbidden, t.forbiddenMax
 	case f.absent(err) && f.life.kube.client.resources[f.kind].optional:
 		return jitter(t.absent)
 	}
@@ -150,6 +163,9 @@ func sleep(ctx context.Context, d time.Duration) bool {
 // list lists, for the reflector.
 func (f *feed) list(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 	o.FieldSelector = f.selector
+	if err := f.turn(ctx); err != nil {
+		return nil, err
+	}
 	obj, err := f.life.kube.client.resources[f.kind].list(ctx, f.namespace, o)
 	if err == nil {
 		err = f.verify(ctx)
@@ -165,6 +181,9 @@ func (f *feed) list(ctx context.Context, o metav1.ListOptions) (runtime.Object, 
 // watch watches, for the reflector.
 func (f *feed) watch(ctx context.Context, o metav1.ListOptions) (apiwatch.Interface, error) {
 	o.FieldSelector = f.selector
+	if err := f.turn(ctx); err != nil {
+		return nil, err
+	}
 	w, err := f.life.kube.client.resources[f.kind].watch(ctx, f.namespace, o)
 	if err == nil {
 		if err = f.verify(ctx); err != nil {
@@ -217,6 +236,9 @@ func (f *feed) note(err error) {
 	before := f.failure
 	f.failure = err
 	if err == nil {
+		if f.good.IsZero() {
+			f.good = time.Now()
+		}
 		if before != nil {
 			delete(l.failing, f)
 			l.kube.doubt = true
@@ -242,7 +264,7 @@ func (f *feed) note(err error) {
 
 // gone tells whether nobody cares for the feed any more. The caller holds mu.
 func (f *feed) gone() bool {
-	return f.life.ctx.Err() != nil || f.ref != nil && f.life.refs[f.ref.key] != f.ref
+	return f.life.ctx.Err() != nil || f.ref != nil && (f.life.refs[f.ref.key] != f.ref || f.ref.feed != f)
 }
 
 // settle says that the feed was read, or need not be waited for. The caller holds mu.
@@ -371,10 +393,7 @@ func (f *feed) Replace(list []any, revision string) error {
 		}
 	}
 	l.reached[f.kind] = max(l.reached[f.kind], parseRevision(revision))
-	if f.slot {
-		f.slot = false
-		<-l.starts
-	}
+	f.begun()
 	if !f.settled {
 		f.settle()
 	}

@@ -21,7 +21,6 @@ type life struct {
 	ctx    context.Context //nolint:containedctx // of the goroutines that callbacks start; ends with run
 	cancel context.CancelFunc
 	epoch  string // uid of namespace kube-system
-	starts chan struct{}
 
 	probing  chan struct{} // held by who asks for the storage; guards verified
 	verified time.Time     // when it was last asked for, and was the same
@@ -33,6 +32,7 @@ type life struct {
 	system    *feed // of namespaces: failures to look at the storage are its
 	routes    *feed
 	refs      map[Key]*ref
+	shares    map[string]share // of the keys of refs, by namespace
 	objects   map[Kind]map[name]metav1.Object
 	zones     *zones
 	ingresses *Ingresses
@@ -51,13 +51,10 @@ type life struct {
 	taken     map[Key][]Key         // the same, as they were handed out
 }
 
-// startsAtOnce is how many watches of single objects start at the same time.
-const startsAtOnce = 32
-
 func newLife(k *Kube) *life {
 	l := &life{
-		kube: k, starts: make(chan struct{}, startsAtOnce), probing: make(chan struct{}, 1),
-		refs: map[Key]*ref{}, objects: map[Kind]map[name]metav1.Object{}, zones: newZones(), ingresses: NewIngresses(), moved: map[Key]struct{}{}, bad: map[Key]Fault{}, failing: map[*feed]struct{}{},
+		kube: k, probing: make(chan struct{}, 1),
+		refs: map[Key]*ref{}, shares: map[string]share{}, objects: map[Kind]map[name]metav1.Object{}, zones: newZones(), ingresses: NewIngresses(), moved: map[Key]struct{}{}, bad: map[Key]Fault{}, failing: map[*feed]struct{}{},
 		handled: map[Kind]uint64{}, reached: map[Kind]uint64{},
 		pending: map[Key]metav1.Object{}, now: map[Key][]Key{}, taken: map[Key][]Key{},
 	}

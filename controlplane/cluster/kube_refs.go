@@ -27,7 +27,7 @@ type ref struct {
 	since   time.Time
 	settled bool // it was read, or cannot be; or it took too long, and nobody waits any more
 	cancel  context.CancelFunc
-	feed    *feed
+	feed    *feed // nil: it is not watched, being beyond its namespace's share
 }
 
 // references returns what an object refers to; nil: nothing.
@@ -115,12 +115,31 @@ func (l *life) acquire(key Key) {
 	r := &ref{key: key, users: 1, since: l.kube.now()}
 	l.refs[key] = r
 	l.waiting++
+	l.join(r)
+}
+
+// follow begins to watch an object that is referred to. The caller holds mu.
+func (l *life) follow(r *ref) {
 	if l.ended {
 		return
 	}
 	ctx, cancel := context.WithCancel(l.ctx)
-	r.cancel, r.feed = cancel, newFeed(l, key.Kind, r)
-	l.work.Go(func() { r.feed.run(ctx) })
+	f := newFeed(l, r.key.Kind, r)
+	r.cancel, r.feed = cancel, f
+	l.work.Go(func() { f.run(ctx) })
+}
+
+// unfollow ends that. The caller holds mu.
+func (l *life) unfollow(r *ref) {
+	if r.feed == nil {
+		return
+	}
+	r.cancel()
+	if _, ok := l.failing[r.feed]; ok {
+		delete(l.failing, r.feed)
+		l.kube.doubt = true
+	}
+	r.cancel, r.feed = nil, nil
 }
 
 // release ends a reference to an object, and with the last one the object. The caller holds mu.
@@ -136,10 +155,7 @@ func (l *life) release(key Key) {
 	if !r.settled {
 		l.waiting--
 	}
-	if r.cancel != nil {
-		r.cancel()
-		delete(l.failing, r.feed)
-	}
+	l.leave(r)
 	l.put(key, nil)
 }
 

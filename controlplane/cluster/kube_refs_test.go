@@ -21,7 +21,8 @@ import (
 
 // impatient makes a source ask again soon for what it may not read, and wait for what it may.
 func impatient(k *Kube) {
-	k.timing.forbidden, k.timing.absent, k.timing.hold = 200*time.Millisecond, 200*time.Millisecond, time.Hour
+	k.timing.forbidden, k.timing.forbiddenMax = 200*time.Millisecond, 200*time.Millisecond
+	k.timing.absent, k.timing.hold = 200*time.Millisecond, time.Hour
 }
 
 // A Secret is watched, by itself, while a Route refers to it: it appears, changes, vanishes; it may not be
