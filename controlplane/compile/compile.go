@@ -1,7 +1,7 @@
 // Package compile turns Kubernetes objects into the resources of a snapshot, with a verdict on each Route.
 //
-// It guarantees that its result is a function of the set of objects: the order and the number of changes
-// that led there do not matter, nor does what was there before; there is no clock in it, no goroutine, no
+// It guarantees that its result is a function of the set of objects and of what is [Kept]: the order and the number
+// of changes that led there do not matter, nor does anything else that was there before; there is no clock in it, no goroutine, no
 // environment, no file and no log. What one change costs depends on what the change touches: an
 // EndpointSlice its Service's Endpoints, a Route itself and those that compete with it for a host. Equal
 // objects leave equal digests and no verdicts. Every string in a resource has passed an allow list. A
@@ -41,6 +41,8 @@ type Config struct {
 	// ExternalCertificateReader is the service account that must be allowed to read the Secrets that Routes
 	// name as their certificates, by Roles and bindings among the objects. Zero: that is not looked at.
 	ExternalCertificateReader cluster.Reader
+	// Kept is what another compiler for the IngressController had kept, by its last Result; zero: nothing.
+	Kept Kept
 }
 
 // Validate reports what is wrong with the configuration.
@@ -67,6 +69,8 @@ type Result struct {
 	// Removed are the Routes that had a verdict and have none any more, because they are gone or are
 	// not this IngressController's any more, by namespace and name.
 	Removed []cluster.Key
+	// Kept is what the result depends on beside the objects: who begins with it, and with all objects, has the same result.
+	Kept Kept
 }
 
 // Compiler compiles for one IngressController. One goroutine owns it.
@@ -82,6 +86,7 @@ type Compiler struct {
 	access    access
 
 	policy             policy       // what the IngressController says about which Routes are admitted
+	kept               Kept         // what it refers to, as it was when it was last good
 	defaultCertificate id           // the Secret that it names; zero: none
 	settingsMaps       [2]id        // the ConfigMaps that it names: error pages and the CA of clients; zero: none
 	hsts               []hstsPolicy // what the HSTS headers of Routes must say
@@ -108,6 +113,7 @@ func New(c Config) *Compiler {
 		crypto:            newCrypto(),
 		access:            newAccess(c.ExternalCertificateReader),
 		policy:            policyOf(nil),
+		kept:              c.Kept,
 	}
 }
 
@@ -157,7 +163,7 @@ func (c *Compiler) Apply(changes []cluster.Change) Result {
 	slices.SortStableFunc(c.notices, Notice.compare)
 	c.config = out.config.applyTo(c.config)
 	c.facts = out.facts.applyTo(c.facts)
-	return Result{Config: c.config, Facts: c.facts, Verdicts: out.verdicts, Faults: c.faults, Notices: c.notices, Removed: out.removed}
+	return Result{Config: c.config, Facts: c.facts, Verdicts: out.verdicts, Faults: c.faults, Notices: c.notices, Removed: out.removed, Kept: c.kept}
 }
 
 // ingest puts one change into the store, and marks what depends on it.
@@ -188,11 +194,11 @@ func (c *Compiler) ingest(ch cluster.Change, d *dirty) {
 		o.putSecret(k, ch.Object)
 		d.secrets[k] = struct{}{}
 		maps.Copy(d.content, o.routesBySecret[k])
-		d.settings = d.settings || k == c.defaultCertificate
+		d.settings = d.settings || c.settingsSecret(k)
 	case cluster.ConfigMap:
 		o.putConfigMap(k, ch.Object)
 		d.configMaps[k] = struct{}{}
-		d.settings = d.settings || slices.Contains(c.settingsMaps[:], k)
+		d.settings = d.settings || c.settingsConfigMap(k)
 		if k == serviceCA {
 			c.changeServiceCA(d)
 		}

@@ -1,6 +1,7 @@
 package compile_test
 
 import (
+	"cmp"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -62,7 +63,7 @@ func (w *world) apply(changes ...cluster.Change) {
 }
 
 // Whatever happened, and in whatever order and portions: snapshot and verdicts are those of compiling what
-// there is now from nothing. Every reference has its fact, and no fact is without a reference.
+// there is now from nothing, with what was kept. Every reference has its fact, and no fact is without a reference.
 func TestIncrementalEqualsFromNothing(t *testing.T) {
 	t.Parallel()
 	u := newUniverse(t)
@@ -80,19 +81,7 @@ func TestIncrementalEqualsFromNothing(t *testing.T) {
 			checkClaims(t, w)
 			checkSafeResult(t, w.last)
 		}
-		fresh := newWorld(reader)
-		var all []cluster.Change
-		for _, o := range w.objects {
-			all = append(all, put(o))
-		}
-		order := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "order"), 0))
-		slices.SortFunc(all, func(a, b cluster.Change) int { return a.Key.Compare(b.Key) })
-		order.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-		portion := rapid.IntRange(1, 40).Draw(t, "portion")
-		fresh.apply()
-		for c := range slices.Chunk(all, portion) {
-			fresh.apply(c...)
-		}
+		fresh, all := fromNothing(t, w, reader)
 		equal(t, w, fresh)
 
 		// Nothing new: the very same sets, and no verdicts.
@@ -110,6 +99,93 @@ func TestIncrementalEqualsFromNothing(t *testing.T) {
 		empty.apply()
 		equal(t, w, empty)
 	})
+}
+
+// fromNothing compiles what w has now, with what it kept, in some order and portions. What says what is to be kept comes
+// with the first.
+func fromNothing(t *rapid.T, w *world, reader ...cluster.Reader) (fresh *world, all []cluster.Change) {
+	t.Helper()
+	fresh = newWorld(reader...)
+	fresh.compiler = compile.New(compile.Config{ExternalCertificateReader: append(reader, cluster.Reader{})[0], Kept: w.last.Kept})
+	for _, o := range w.objects {
+		all = append(all, put(o))
+	}
+	order := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "order"), 0))
+	slices.SortFunc(all, func(a, b cluster.Change) int { return a.Key.Compare(b.Key) })
+	order.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	slices.SortStableFunc(all, func(a, b cluster.Change) int { return cmp.Compare(lateness(a), lateness(b)) })
+	first := 0
+	for first < len(all) && lateness(all[first]) == 0 {
+		first++
+	}
+	portion := rapid.IntRange(1, 40).Draw(t, "portion")
+	first = min(first+portion, len(all))
+	fresh.apply(all[:first]...)
+	for c := range slices.Chunk(all[first:], portion) {
+		fresh.apply(c...)
+	}
+	return fresh, all
+}
+
+func lateness(c cluster.Change) int {
+	if c.Key.Kind == cluster.IngressController {
+		return 0
+	}
+	return 1
+}
+
+// The same in a world of what Settings refer to and nothing else, where much of it is kept; and whatever happened, no
+// default certificate and no CA of clients goes while the IngressController names one.
+func TestKeptIsAnInput(t *testing.T) {
+	t.Parallel()
+	u := newUniverse(t)
+	stayed := 0
+	rapid.Check(t, func(t *rapid.T) {
+		w := newWorld()
+		w.apply()
+		for range rapid.IntRange(1, 30).Draw(t, "steps") {
+			before := settingsIn(t, w.last)
+			o := pick(t, "kind", u.defaultSecret, u.configMap, u.configMap, u.ingressController)(t)
+			c := put(o)
+			if c.Key.Kind != cluster.IngressController && pick(t, "gone", false, false, true) {
+				c = gone(o)
+			}
+			w.apply(c)
+			checkReferences(t, w.last)
+			now := settingsIn(t, w.last)
+			if c.Key.Kind == cluster.IngressController {
+				continue
+			}
+			if before.GetDefaultCertificate() != "" && now.GetDefaultCertificate() == "" || before.GetClientTls().GetCa() != "" && now.GetClientTls().GetCa() == "" {
+				t.Errorf("%v took what is referred to away", c.Key)
+			}
+			if c.Object == nil && now.GetDefaultCertificate()+now.GetClientTls().GetCa() != "" && len(w.last.Faults) > 0 {
+				stayed++
+			}
+		}
+		fresh, _ := fromNothing(t, w)
+		equal(t, w, fresh)
+	})
+	if stayed == 0 {
+		t.Error("nothing was ever kept")
+	}
+}
+
+// defaultSecret is one that may be the default certificate.
+func (u universe) defaultSecret(t *rapid.T) metav1.Object {
+	s := u.secret(t)
+	s.SetNamespace("openshift-ingress")
+	return s
+}
+
+func settingsIn(t *rapid.T, r compile.Result) *tsujiv1.Settings {
+	t.Helper()
+	item, _ := r.Config.Get(tsujiv1.SettingsName)
+	res, err := tsujiv1.Decode(item)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.GetSettings()
 }
 
 func equal(t *rapid.T, got, want *world) {
@@ -148,11 +224,7 @@ func checkReferences(t *rapid.T, r compile.Result) {
 			t.Fatal(err)
 		}
 		use(res.GetSettings().GetDefaultCertificate())
-		if ca := res.GetSettings().GetClientTls().GetCa(); len(r.Faults) == 0 { // else routers refuse to go without it
-			use(ca)
-		} else {
-			used[ca] = true
-		}
+		use(res.GetSettings().GetClientTls().GetCa())
 		use(res.GetRoute().GetCertificate())
 		use(res.GetRoute().GetDestinationTls().GetCa())
 		for _, b := range res.GetRoute().GetBackends() {
@@ -397,7 +469,7 @@ func (u universe) ingressController(t *rapid.T) metav1.Object {
 		"tsuji.dev/allowed-domains":   pick(t, "allowed", "", "", "", "w.example.com", "c.example.com,a.w.example.com", "-"),
 		"tsuji.dev/denied-domains":    pick(t, "denied", "", "", "", "b.w.example.com", "*.w.example.com"),
 	}
-	ic.Spec.DefaultCertificate = pick(t, "default", nil, &corev1.LocalObjectReference{Name: "t1"})
+	ic.Spec.DefaultCertificate = pick(t, "default", nil, &corev1.LocalObjectReference{Name: "t1"}, &corev1.LocalObjectReference{Name: "t2"})
 	ic.Spec.RouteSelector = pick(t, "routes", nil, nil, &metav1.LabelSelector{MatchLabels: map[string]string{"shard": "a"}})
 	ic.Spec.NamespaceSelector = pick(t, "namespaces", nil, nil, &metav1.LabelSelector{MatchLabels: map[string]string{"env": "test"}})
 	ic.Spec.RouteAdmission = pick(t, "admission", nil,

@@ -22,8 +22,8 @@ type refs struct {
 	endpoints  map[id]map[string]int // by Service, then port
 	secrets    map[id]int
 	configMaps map[id]int
-	settings   id // the default certificate's Secret, if the settings use it
-	settingsCA id // the ConfigMap with the CA of clients, if the settings use it
+	settings   id // the Secret whose certificate the settings use as the default one
+	settingsCA id // the ConfigMap whose CA certificates they use for clients
 }
 
 func newRefs() refs {
@@ -106,12 +106,11 @@ func (c *Compiler) compileSharedFacts(d *dirty, out *output) {
 			out.facts.remove = append(out.facts.remove, name)
 			continue
 		}
-		// Whoever refers to a Secret has found it good, and was asked again if it is another now.
-		out.facts.add(c.secretPair(c.objects.secrets[s], "").resource(name))
+		out.facts.add(&tsujiv1.Resource{Name: name, Kind: &tsujiv1.Resource_Certificate{Certificate: c.sharedCertificate(s)}})
 	}
 	for m := range d.configMaps {
 		name := tsujiv1.CertificateName(m.Namespace, tsujiv1.FromConfigMap, m.Name)
-		ca, _ := c.caCertificate(m)
+		ca := c.sharedBundle(m)
 		if c.refs.configMaps[m] == 0 || ca == nil {
 			out.facts.remove = append(out.facts.remove, name)
 			continue

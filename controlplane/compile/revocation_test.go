@@ -64,7 +64,7 @@ func (c ca) list(number int64) string {
 }
 
 // An IngressController asks clients for certificates. What is beside their CA in crl.pem is who is revoked; where
-// that cannot be read, routers are left without the CA, so that they keep what they had.
+// that cannot be read, and never was, nobody gets in.
 func TestRevocationLists(t *testing.T) {
 	t.Parallel()
 	a, b := newCA(t, "a"), newCA(t, "b", "http://crl.example.com/b")
@@ -79,7 +79,7 @@ func TestRevocationLists(t *testing.T) {
 		{"a list of each CA", a.pem() + b.pem(), a.list(1) + "in between\n" + b.list(1), true, true, nil},
 		{"one of two has a list", a.pem() + b.pem(), a.list(1), true, true, []string{`no revocation list of CA "CN=b"`}},
 		{"a list that another signed", a.pem(), newCA(t, "a").list(1), true, true, []string{`no revocation list of CA "CN=a"`}},
-		{"lists that are none", a.pem(), "nothing", false, false, []string{"there is no revocation list in it; routers take nothing new"}},
+		{"lists that are none", a.pem(), "nothing", false, false, []string{"there is no revocation list in it; until then every request whose TLS ends at a router is answered with 503"}},
 		{"a certificate for a list", a.pem(), a.pem(), false, false, []string{`unrecognized PEM block "CERTIFICATE"`}},
 		{"a list that is cut", a.pem(), "-----BEGIN X509 CRL-----\nMIHFMGw=\n-----END X509 CRL-----\n", false, false, []string{"failed to parse revocation list"}},
 	} {
@@ -96,7 +96,7 @@ func TestRevocationLists(t *testing.T) {
 			r := compiler.Apply(append(crowd(t, 3), put(ic), put(clients)))
 			checkSafeResult(t, r)
 			clientTLS := settingsOf(t, r).GetClientTls()
-			if clientTLS.GetCheckRevocation() != c.checked || clientTLS.GetCa() != name {
+			if clientTLS.GetCheckRevocation() != c.checked || (clientTLS.GetCa() == name) != c.served || !clientTLS.GetRequired() {
 				t.Errorf("%v", clientTLS)
 			}
 			item, served := r.Facts.Get(name)

@@ -10,7 +10,6 @@ import (
 
 	operatorv1 "github.com/openshift/api/operator/v1"
 	"google.golang.org/protobuf/types/known/durationpb"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 
@@ -39,11 +38,19 @@ type settings struct {
 	c      *Compiler
 	spec   *operatorv1.IngressControllerSpec
 	out    *tsujiv1.Settings
-	ca     id // the ConfigMap whose Certificate is referred to; zero: none
-	faults []string
+	faults []settingsFault
 }
 
-func (s *settings) fault(text string) { s.faults = append(s.faults, text) }
+// settingsFault is one thing that is wrong with it, and what to do about that.
+type settingsFault struct{ text, remedy string }
+
+const mendThere = "mend what it says there"
+
+func (s *settings) fault(text string) { s.faultOf(text, mendThere) }
+
+func (s *settings) faultOf(text, remedy string) {
+	s.faults = append(s.faults, settingsFault{text, remedy})
+}
 
 // compileSettings compiles what the IngressController says of a router. What is absent, or cannot be, has
 // OpenShift's default, except where that would open what was meant to be closed.
@@ -64,7 +71,9 @@ func (c *Compiler) compileSettings(d *dirty, out *output) {
 	s.tuning()
 	s.annotations(ic.Annotations)
 	_, faults := namingOf(ic)
-	s.faults = append(s.faults, faults...)
+	for _, f := range faults {
+		s.fault(f)
+	}
 	s.out.Tls = tlsProfileOf(ic.Spec.TLSSecurityProfile, s.fault)
 	c.settingsMaps = [2]id{}
 	s.headers()
@@ -73,16 +82,17 @@ func (c *Compiler) compileSettings(d *dirty, out *output) {
 	s.compression()
 	s.clientTLS()
 	s.overrides()
-	secret := s.defaultCertificate()
+	s.defaultCertificate()
 
+	secret, ca := c.kept.certificate.of, c.kept.clientCA.of
 	c.moveSecret(c.refs.settings, secret, d)
-	c.moveConfigMap(c.refs.settingsCA, s.ca, d)
-	c.refs.settings, c.refs.settingsCA = secret, s.ca
+	c.moveConfigMap(c.refs.settingsCA, ca, d)
+	c.refs.settings, c.refs.settingsCA = secret, ca
 	c.faults = c.ingressConfigFaults()
 	for _, f := range s.faults {
 		c.faults = append(c.faults, cluster.Fault{
 			Place:   cluster.Key{Kind: cluster.IngressController, Namespace: ic.Namespace, Name: c.ingressController}.String(),
-			Message: printable(f), Remedy: "mend what it says there",
+			Message: printable(f.text), Remedy: f.remedy,
 		})
 	}
 	res := &tsujiv1.Resource{Name: tsujiv1.SettingsName, Kind: &tsujiv1.Resource_Settings{Settings: s.out}}
@@ -92,38 +102,16 @@ func (c *Compiler) compileSettings(d *dirty, out *output) {
 	out.config.add(res)
 }
 
-// defaultCertificate returns the Secret of the default certificate, if it can be used.
-func (s *settings) defaultCertificate() id {
-	const field = "spec.defaultCertificate.name"
-	c := s.c
-	c.defaultCertificate = id{}
-	ref := s.spec.DefaultCertificate
-	if ref == nil || ref.Name == "" {
-		return id{}
-	}
-	if f := validation.IsDNS1123Subdomain(ref.Name); len(f) > 0 {
-		s.fault(invalid(field, ref.Name, f[0]))
-		return id{}
-	}
-	c.defaultCertificate = id{Namespace: ingressNamespace, Name: ref.Name}
-	if f := c.secretPair(c.objects.secrets[c.defaultCertificate], "").faults; len(f) > 0 {
-		s.fault(invalid(field, ref.Name, "Secret "+c.defaultCertificate.String()+": "+f[0].detail+"; routers serve certificates of their own"))
-		return id{}
-	}
-	s.out.DefaultCertificate = tsujiv1.CertificateName(ingressNamespace, tsujiv1.FromSecret, ref.Name)
-	return c.defaultCertificate
-}
-
-// configMap returns a ConfigMap that the IngressController names, which is compiled again when that one
-// changes; nil: there is none.
-func (s *settings) configMap(slot int, field, name string) (id, *corev1.ConfigMap) {
+// configMap returns the name of a ConfigMap that the IngressController names, which is compiled again when that
+// one changes; the zero one if it cannot be a name.
+func (s *settings) configMap(slot int, field, name string) id {
 	if f := validation.IsDNS1123Subdomain(name); len(f) > 0 {
 		s.fault(invalid(field, name, f[0]))
-		return id{}, nil
+		return id{}
 	}
 	k := id{Namespace: configNamespace, Name: name}
 	s.c.settingsMaps[slot] = k
-	return k, s.c.objects.configMaps[k]
+	return k
 }
 
 // proxyProtocol tells whether clients come through a load balancer that speaks the PROXY protocol.

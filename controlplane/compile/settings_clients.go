@@ -9,34 +9,37 @@ import (
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 )
 
-// clientTLS compiles spec.clientTLS. What cannot be read of it closes rather than opens: without its CA
-// certificates, or with revocation lists that cannot be read, the Settings refer to some that are not there, which routers refuse, so that they keep what
-// they had; and where no pattern can be used nobody matches.
+// clientTLS compiles spec.clientTLS. What cannot be read of it closes rather than opens. CA certificates that have
+// vanished, or that cannot be read, or whose revocation lists cannot be, stay in use as they were; if there never
+// were any, no certificate of a client is accepted. Where no pattern can be used nobody matches.
 func (s *settings) clientTLS() {
 	const field = "spec.clientTLS."
+	kept := &s.c.kept.clientCA
 	t := s.spec.ClientTLS
 	switch t.ClientCertificatePolicy {
 	case operatorv1.ClientCertificatePolicyRequired, operatorv1.ClientCertificatePolicyOptional:
 	case "":
+		*kept = keptCertificate{}
 		return
 	default:
 		s.fault(unsupported(field+"clientCertificatePolicy", string(t.ClientCertificatePolicy), "Optional", "Required"))
 	}
 	c := &tsujiv1.ClientTLS{Required: t.ClientCertificatePolicy != operatorv1.ClientCertificatePolicyOptional}
 	s.out.ClientTls = c
-	k, _ := s.configMap(1, field+"clientCA.name", t.ClientCA.Name)
-	if k == (id{}) {
-		k = id{Namespace: configNamespace, Name: "none"}
-	} else if ca, fault := s.c.caCertificate(k); ca == nil {
-		s.fault(invalid(field+"clientCA.name", k.Name, fault+"; routers take nothing new until it is there"))
-	} else {
-		s.ca = k
-		c.CheckRevocation = len(ca.GetRevocationListsPem()) > 0
-		for _, f := range s.c.revocationFaults(k, c.CheckRevocation) {
-			s.fault(invalid(field+"clientCA.name", k.Name, f))
+	if k := s.configMap(1, field+"clientCA.name", t.ClientCA.Name); k != (id{}) {
+		if fault := kept.follow(k, s.c.clientCA); fault != "" {
+			s.faultOf(invalid(field+"clientCA.name", k.Name, fault+"; "+kept.stays("ConfigMap", nobodyGetsIn(c))),
+				"put the CA certificates into "+clientCAKey+" of ConfigMap "+k.String())
+		} else {
+			for _, f := range s.c.revocationFaults(k, len(kept.certificate.GetRevocationListsPem()) > 0) {
+				s.fault(invalid(field+"clientCA.name", k.Name, f))
+			}
 		}
 	}
-	c.Ca = tsujiv1.CertificateName(k.Namespace, tsujiv1.FromConfigMap, k.Name)
+	if kept.of != (id{}) {
+		c.Ca = tsujiv1.CertificateName(kept.of.Namespace, tsujiv1.FromConfigMap, kept.of.Name)
+		c.CheckRevocation = len(kept.certificate.GetRevocationListsPem()) > 0
+	}
 	for i, p := range t.AllowedSubjectPatterns {
 		if f := patternFault(p); f != "" {
 			s.fault(invalid(fmt.Sprintf("%sallowedSubjectPatterns[%d]", field, i), p, f))
@@ -47,6 +50,14 @@ func (s *settings) clientTLS() {
 	if len(t.AllowedSubjectPatterns) > 0 && len(c.AllowedSubjectPatterns) == 0 {
 		c.AllowedSubjectPatterns = []string{matchesNothing}
 	}
+}
+
+// nobodyGetsIn tells what becomes of clients while there are no CA certificates, and never were.
+func nobodyGetsIn(c *tsujiv1.ClientTLS) string {
+	if c.GetRequired() {
+		return "until then every request whose TLS ends at a router is answered with 503"
+	}
+	return "until then no client is asked for a certificate, and nobody has one"
 }
 
 const (

@@ -96,34 +96,66 @@ const (
 	page404Key = "error-page-404.http"
 )
 
-// errorPages compiles spec.httpErrorCodePages.
+// errorPages compiles spec.httpErrorCodePages. A page that has vanished with its ConfigMap, or that cannot be used,
+// stays as it was; one that the ConfigMap has no more is none.
 func (s *settings) errorPages() {
 	const field = "spec.httpErrorCodePages.name"
+	kept := &s.c.kept.pages
 	name := s.spec.HttpErrorCodePages.Name
 	if name == "" {
-		return
-	}
-	k, m := s.configMap(0, field, name)
-	if m == nil {
-		if k != (id{}) {
-			s.fault(invalid(field, name, fmt.Sprintf("configmaps %q not found in namespace %s", name, configNamespace)))
-		}
+		*kept = keptPages{}
 		return
 	}
 	limit := int(s.out.GetTuning().GetHeaderBufferBytes() - s.out.GetTuning().GetHeaderBufferMaxRewriteBytes())
-	read := func(key string) []byte {
-		if m.Data[key] == "" {
-			return nil
+	if k := s.configMap(0, field, name); k != (id{}) {
+		m, unread := s.c.objects.configMaps[k], s.c.objects.unreadConfigMaps[k]
+		switch remedy := "put the ConfigMap back, or name none"; {
+		case m == nil && unread != "":
+			s.faultOf(invalid(field, name, fmt.Sprintf("ConfigMap %s cannot be read: %s%s", k, unread, kept.stay(limit))), remedy)
+		case m == nil:
+			s.faultOf(invalid(field, name, fmt.Sprintf("configmaps %q not found in namespace %s%s", name, configNamespace, kept.stay(limit))), remedy)
+		default:
+			s.page(&kept.unavailable, name, page503Key, m.Data[page503Key], limit)
+			s.page(&kept.notFound, name, page404Key, m.Data[page404Key], limit)
 		}
-		page, fault := errorPage(m.Data[key], limit)
-		if fault != "" {
-			s.fault(invalid(field, name, key+": "+fault))
-		}
-		return page
 	}
-	if pages := (&tsujiv1.ErrorPages{ServiceUnavailable: read(page503Key), NotFound: read(page404Key)}); len(pages.GetServiceUnavailable())+len(pages.GetNotFound()) > 0 {
+	pages := &tsujiv1.ErrorPages{ServiceUnavailable: fitting(kept.unavailable, limit), NotFound: fitting(kept.notFound, limit)}
+	if len(pages.GetServiceUnavailable())+len(pages.GetNotFound()) > 0 {
 		s.out.ErrorPages = pages
 	}
+}
+
+// page takes a page's text, if it is one.
+func (s *settings) page(kept *[]byte, name, key, text string, limit int) {
+	if text == "" {
+		*kept = nil
+		return
+	}
+	page, fault := errorPage(text, limit)
+	if fault == "" {
+		*kept = page
+		return
+	}
+	if len(fitting(*kept, limit)) > 0 {
+		fault += "; the last good page stays in use"
+	}
+	s.fault(invalid("spec.httpErrorCodePages.name", name, key+": "+fault))
+}
+
+// fitting returns a page that fits into routers' buffers, which may be smaller than when it was found good.
+func fitting(page []byte, limit int) []byte {
+	if len(page) > limit {
+		return nil
+	}
+	return page
+}
+
+// stay tells that pages are kept, if some are that fit.
+func (k *keptPages) stay(limit int) string {
+	if len(fitting(k.unavailable, limit))+len(fitting(k.notFound, limit)) == 0 {
+		return ""
+	}
+	return "; the last good pages stay in use"
 }
 
 var (

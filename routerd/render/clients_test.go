@@ -59,6 +59,56 @@ func clientCertificatesStory(t *testing.T, binary string) {
 	}
 }
 
+// Clients must have certificates, and there is no CA yet: none gets in where TLS ends at the router, whatever it shows.
+// Where they may have one, none has. What is passed through, and plain HTTP, goes on.
+func TestClientsWithoutCA(t *testing.T) {
+	t.Parallel()
+	haproxytest.Each(t, clientsWithoutCAStory)
+}
+
+func clientsWithoutCAStory(t *testing.T, binary string) {
+	t.Parallel()
+	pair := theAuthority().pair("ann")
+	cert, err := tls.X509KeyPair(pair, pair)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, required := range []bool{true, false} {
+		want := "edge /"
+		if required {
+			want = "503"
+		}
+		for _, passthroughToo := range []bool{false, true} {
+			resources := []*tsujiv1.Resource{
+				settingsOf(&tsujiv1.Settings{ClientTls: &tsujiv1.ClientTLS{Required: required}}),
+				routeOf(simple("edge", "edge.example", "/", edge, allow)), endpointsOf("ns", "edge", serve(t, "edge", nil)),
+			}
+			if passthroughToo {
+				resources = append(resources, routeOf(simple("passed", "passed.example", "/", passthrough, none)), endpointsOf("ns", "passed", serve(t, "passed", theAuthority().pair("passed.own"))))
+			}
+			rt := start(t, binary, options(), resources...)
+			for _, certificates := range [][]tls.Certificate{nil, {cert}} {
+				rt.client = certificates
+				got := rt.do("https://edge.example/", "", http.Header{"X-Ssl-Client-Cn": {"forged"}})
+				if got.short() != want {
+					t.Errorf("required %t, %d certificates: %s, want %s", required, len(certificates), got.short(), want)
+				}
+				if !required && (got.seen.Header.Get("X-Ssl-Client-Cn") != "" || got.seen.Header.Get("X-Ssl-Client-Der") != "") {
+					t.Errorf("an endpoint is told of a client: %v", got.seen.Header)
+				}
+			}
+			if got := rt.do("http://edge.example/", "", nil).short(); got != "edge /" {
+				t.Errorf("plain HTTP: %s", got)
+			}
+			if passthroughToo {
+				if got := rt.do("https://passed.example/", "", nil).short(); got != "passed /" {
+					t.Errorf("passed through: %s", got)
+				}
+			}
+		}
+	}
+}
+
 // What clients say of their TLS themselves reaches endpoints only where the Settings keep it.
 func TestClientTLSHeaders(t *testing.T) {
 	t.Parallel()

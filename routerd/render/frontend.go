@@ -121,10 +121,11 @@ func (w *writer) addresses(list []string) string {
 	return strings.Join(all, ",") + only6
 }
 
-// verifyClients returns what a bind line says to ask for certificates of clients.
+// verifyClients returns what a bind line says to ask for certificates of clients. Where there is no CA to verify
+// them with, none is asked for.
 func (w *writer) verifyClients(files clientFiles) string {
 	c := w.s.GetClientTls()
-	if c == nil {
+	if files.ca == "" {
 		return ""
 	}
 	verify := "optional"
@@ -139,10 +140,15 @@ func (w *writer) verifyClients(files clientFiles) string {
 }
 
 // clientCertificateRules lets in only subjects that match, and tells endpoints who came, in headers that no
-// client can send itself (httpRules removes them, unless the Settings keep them).
+// client can send itself (httpRules removes them, unless the Settings keep them). Where each client must have a
+// certificate, and there is no CA to verify one with, it lets in nobody.
 func (w *writer) clientCertificateRules() {
 	c := w.s.GetClientTls()
 	if c == nil {
+		return
+	}
+	if c.GetRequired() && c.GetCa() == "" {
+		w.line("  http-request deny deny_status 503")
 		return
 	}
 	if patterns := c.GetAllowedSubjectPatterns(); len(patterns) > 0 {

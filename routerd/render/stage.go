@@ -74,7 +74,7 @@ func (r *Renderer) stageItem(s *staged, i snapshot.Item) error {
 }
 
 // stageProgram renders the Settings again where they or the CA certificates that they name changed, or their
-// revocation lists. It refuses those that ask clients for certificates of a CA that is not there, or that want them
+// revocation lists. It refuses those that name a CA for certificates of clients that is not there, or that want them
 // checked against lists that are not: HAProxy could verify none, and letting everybody in is not what was meant.
 func (r *Renderer) stageProgram(s *staged) error {
 	now, files := r.wantedSettings(s), clientFiles{}
@@ -83,7 +83,7 @@ func (r *Renderer) stageProgram(s *staged) error {
 	if s.settings == nil && !other {
 		return nil
 	}
-	if now.GetClientTls() != nil {
+	if name != "" {
 		c := r.wantedCertificate(s, name)
 		if c == nil || c.ca == nil {
 			return fmt.Errorf("client certificates: no CA certificates %.80q", name)

@@ -996,7 +996,8 @@ type ClientTLS struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Whether a client without a certificate is refused.
 	Required bool `protobuf:"varint,1,opt,name=required,proto3" json:"required,omitempty"`
-	// Name of the Certificate resource with the CA bundle.
+	// Name of the Certificate resource with the CA bundle. Empty: there is none, so that no client has a certificate
+	// that counts, and if one is required nobody gets in.
 	Ca string `protobuf:"bytes,2,opt,name=ca,proto3" json:"ca,omitempty"`
 	// Regular expressions of which a subject must match one; empty: any subject.
 	AllowedSubjectPatterns []string `protobuf:"bytes,3,rep,name=allowed_subject_patterns,json=allowedSubjectPatterns,proto3" json:"allowed_subject_patterns,omitempty"`
