@@ -121,7 +121,7 @@ func Run(ctx context.Context, c Config) error {
 
 	synced := make(chan struct{})
 	p := &pipeline{
-		source: c.Source, board: board, inspect: inspection, now: time.Now, log: c.Log,
+		source: c.Source, board: board, inspect: inspection, fleet: routers, keep: listed, now: time.Now, log: c.Log,
 		compile: func(name string) *compile.Compiler {
 			return compile.New(compile.Config{IngressController: name, AllowLoopbackEndpoints: c.Loopback, ExternalCertificateReader: c.Reader})
 		},

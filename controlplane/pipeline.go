@@ -11,13 +11,11 @@ import (
 
 	"github.com/tsuji-dev/tsuji/controlplane/cluster"
 	"github.com/tsuji-dev/tsuji/controlplane/compile"
+	"github.com/tsuji-dev/tsuji/controlplane/fleet"
 	"github.com/tsuji-dev/tsuji/controlplane/inspect"
 	"github.com/tsuji-dev/tsuji/controlplane/release"
 	"github.com/tsuji-dev/tsuji/snapshot"
 )
-
-// defaultIngressController is served even if no such object exists: a plain directory of Routes has none.
-const defaultIngressController = "default"
 
 // pause is the least time between two compilations: the first change goes out at once, and a burst behind it is
 // taken together.
@@ -34,34 +32,35 @@ type pipeline struct {
 	now     func() time.Time
 	log     *slog.Logger
 
-	objects   map[cluster.Key]cluster.Change // what there is now: a new IngressController's compiler begins from it
-	compilers map[string]*compile.Compiler   // by IngressController; nil: to be made
-	faults    map[string][]cluster.Fault     // by IngressController
-	held      map[string]*release.Held       // by IngressController; nil: nothing is
+	fleet       *fleet.Fleet
+	keep        time.Duration                  // how long an IngressController without object and routers is served yet
+	objects     map[cluster.Key]cluster.Change // what there is now: a new IngressController's compiler begins from it
+	controllers map[string]*ingressController  // those that are served, by name
 }
 
 // run follows the source until ctx ends.
 func (p *pipeline) run(ctx context.Context) error {
 	p.objects = map[cluster.Key]cluster.Change{}
-	p.faults = map[string][]cluster.Fault{}
-	p.held = map[string]*release.Held{}
-	p.compilers = map[string]*compile.Compiler{defaultIngressController: nil}
+	p.controllers = map[string]*ingressController{defaultIngressController: {name: defaultIngressController}}
 	for {
 		changed := p.source.Changed()
 		batch, synced := p.source.Take()
+		var again time.Time
 		if synced {
+			p.retire()
 			p.handle(batch)
+			again = p.again()
 		} else {
 			p.inspect.SetFaults(batch.Faults)
 		}
-		if err := wait(ctx, changed); err != nil {
+		if err := p.wait(ctx, changed, again); err != nil {
 			return ignoreCanceled(err)
 		}
 	}
 }
 
-// wait returns when the channel is closed, but not before the pause has passed.
-func wait(ctx context.Context, changed <-chan struct{}) error {
+// wait returns when the channel is closed, or at the time, zero being never; but not before the pause has passed.
+func (p *pipeline) wait(ctx context.Context, changed <-chan struct{}, again time.Time) error {
 	paused := time.NewTimer(pause)
 	defer paused.Stop()
 	select {
@@ -69,12 +68,19 @@ func wait(ctx context.Context, changed <-chan struct{}) error {
 		return ctx.Err()
 	case <-paused.C:
 	}
+	var at <-chan time.Time
+	if !again.IsZero() {
+		timer := time.NewTimer(again.Sub(p.now()))
+		defer timer.Stop()
+		at = timer.C
+	}
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-changed:
-		return nil
+	case <-at:
 	}
+	return nil
 }
 
 // handle compiles a batch for every IngressController, and publishes what came of it. Verdicts and faults come
@@ -86,39 +92,13 @@ func (p *pipeline) handle(batch cluster.Batch) {
 		result compile.Result
 	}
 	var outcomes []outcome
-	for _, c := range batch.Changes {
-		if c.Object == nil {
-			delete(p.objects, c.Key)
-			continue
-		}
-		p.objects[c.Key] = c
-		if c.Key.Kind == cluster.IngressController && p.compilers[c.Key.Name] == nil {
-			p.compilers[c.Key.Name] = nil // made below
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(p.compilers)) {
-		c, changes := p.compilers[name], batch.Changes
-		if c == nil {
-			c = p.compile(name)
-			p.compilers[name] = c
-			changes = slices.Collect(maps.Values(p.objects))
-		}
-		result := c.Apply(changes)
-		s := p.guard(name, snapshot.New(batch.Revision, result.Config, result.Facts))
-		p.tell(name, result.Faults)
-		for _, v := range result.Verdicts {
-			if !v.GetAdmitted() {
-				attributes := []any{"ingress_controller", name, "route", v.GetNamespace() + "/" + v.GetName()}
-				if s := v.GetSource(); s != nil { // there is no object of that name
-					attributes = append(attributes, "of", fmt.Sprintf("%s %s/%s", s.GetKind(), v.GetNamespace(), s.GetName()), "field", s.GetField())
-				}
-				p.log.Warn("route refused", append(attributes, "reason", v.GetReason(), "message", v.GetMessage())...)
-			}
-		}
-		for _, n := range result.Notices {
-			p.log.Info("external certificate changed", "ingress_controller", name, "route", n.Namespace+"/"+n.Name, "reason", n.Reason, "message", n.Message)
-		}
-		p.log.Debug("compiled", "ingress_controller", name, "version", s.Version().Short(), "changes", len(changes), "resources", s.Len())
+	p.note(batch.Changes)
+	for _, name := range slices.Sorted(maps.Keys(p.controllers)) {
+		c := p.controllers[name]
+		result := p.apply(c, batch.Changes)
+		s := p.guard(c, snapshot.New(batch.Revision, result.Config, result.Facts))
+		p.tell(c, result)
+		p.log.Debug("compiled", "ingress_controller", name, "version", s.Version().Short(), "changes", len(batch.Changes), "resources", s.Len())
 		outcomes = append(outcomes, outcome{name, s, result})
 	}
 	p.inspect.SetFaults(append(slices.Clone(batch.Faults), p.alarms()...))
@@ -132,62 +112,113 @@ func (p *pipeline) handle(batch cluster.Batch) {
 	}
 }
 
+// note takes changes over into what there is, and an IngressController that is new into those that are served.
+func (p *pipeline) note(changes []cluster.Change) {
+	for _, c := range changes {
+		if c.Object == nil {
+			delete(p.objects, c.Key)
+			continue
+		}
+		p.objects[c.Key] = c
+		if c.Key.Kind == cluster.IngressController && p.controllers[c.Key.Name] == nil {
+			p.controllers[c.Key.Name] = &ingressController{name: c.Key.Name}
+		}
+	}
+}
+
+// apply compiles changes for an IngressController; for one that is new all that there is.
+func (p *pipeline) apply(c *ingressController, changes []cluster.Change) compile.Result {
+	if c.compiler == nil {
+		c.compiler = p.compile(c.name)
+		changes = slices.Collect(maps.Values(p.objects))
+	}
+	return c.compiler.Apply(c.take(changes, p.now()))
+}
+
+// retire drops the IngressControllers that nobody needs any more.
+func (p *pipeline) retire() {
+	now := p.now()
+	for name, c := range p.controllers {
+		if c.over(p.keep, now) && p.fleet.Count(name, now) == 0 {
+			p.log.Info("an IngressController that was deleted is served no more: none of its routers is left", "ingress_controller", name)
+			delete(p.controllers, name)
+			p.board.Drop(name)
+			p.inspect.Forget(name)
+		}
+	}
+}
+
+// again returns when there may be something to do though the source says nothing new; zero: never.
+func (p *pipeline) again() time.Time {
+	for _, c := range p.controllers {
+		if !c.left.IsZero() {
+			return p.now().Add(p.keep / 10) // the last of its routers may leave at any time
+		}
+	}
+	return time.Time{}
+}
+
 // allowAnnotation on an IngressController allows a drop that is held: its value is what the alarm tells.
 const allowAnnotation = "tsuji.dev/allow-route-drop"
 
 // guard returns what may be published of an IngressController when s was compiled: see [release.Guard].
-func (p *pipeline) guard(name string, s snapshot.Snapshot) snapshot.Snapshot {
-	current, ok, _ := p.board.Target(release.View{IngressController: name})
+func (p *pipeline) guard(c *ingressController, s snapshot.Snapshot) snapshot.Snapshot {
+	current, ok, _ := p.board.Target(release.View{IngressController: c.name})
 	if !ok {
 		return s
 	}
-	var allow string
-	if o, ok := p.objects[ingressControllerKey(name)]; ok {
-		allow = o.Object.GetAnnotations()[allowAnnotation]
-	}
-	s, held := release.Guard(current.Snapshot, s, allow)
-	before := p.held[name]
+	s, held := release.Guard(current.Snapshot, s, c.annotation(allowAnnotation))
+	before := c.held
 	switch {
 	case held == nil && before != nil:
-		p.log.Info("the drop of routes is no longer held", "ingress_controller", name)
+		p.log.Info("the drop of routes is no longer held", "ingress_controller", c.name)
 	case held != nil && (before == nil || *held != *before):
-		p.log.Error("most routes would be dropped: held", "ingress_controller", name, "routes", held.Before, "left", held.After, "allow_with", allowAnnotation+"="+held.Allow())
+		p.log.Error("most routes would be dropped: held", "ingress_controller", c.name, "routes", held.Before, "left", held.After, "allow_with", allowAnnotation+"="+held.Allow())
 	}
-	p.held[name] = held
+	c.held = held
 	return s
 }
 
-// tell logs what is newly wrong with an IngressController, and keeps all of it for alarms.
-func (p *pipeline) tell(name string, faults []cluster.Fault) {
-	for _, f := range faults {
-		if !slices.Contains(p.faults[name], f) {
-			p.log.Warn("fault in an IngressController", "ingress_controller", name, "place", f.Place, "message", f.Message, "remedy", f.Remedy)
+// tell logs what is newly wrong with an IngressController or its Routes, and keeps the faults for alarms.
+func (p *pipeline) tell(c *ingressController, result compile.Result) {
+	for _, f := range result.Faults {
+		if !slices.Contains(c.faults, f) {
+			p.log.Warn("fault in an IngressController", "ingress_controller", c.name, "place", f.Place, "message", f.Message, "remedy", f.Remedy)
 		}
 	}
-	p.faults[name] = faults
+	c.faults = result.Faults
+	for _, v := range result.Verdicts {
+		if !v.GetAdmitted() {
+			attributes := []any{"ingress_controller", c.name, "route", v.GetNamespace() + "/" + v.GetName()}
+			if s := v.GetSource(); s != nil { // there is no object of that name
+				attributes = append(attributes, "of", fmt.Sprintf("%s %s/%s", s.GetKind(), v.GetNamespace(), s.GetName()), "field", s.GetField())
+			}
+			p.log.Warn("route refused", append(attributes, "reason", v.GetReason(), "message", v.GetMessage())...)
+		}
+	}
+	for _, n := range result.Notices {
+		p.log.Info("external certificate changed", "ingress_controller", c.name, "route", n.Namespace+"/"+n.Name, "reason", n.Reason, "message", n.Message)
+	}
 }
 
 // alarms are what is wrong with IngressControllers, and what is held, as faults.
 func (p *pipeline) alarms() []cluster.Fault {
 	var all []cluster.Fault
-	for _, name := range slices.Sorted(maps.Keys(p.faults)) {
-		all = append(all, p.faults[name]...)
-	}
-	for _, name := range slices.Sorted(maps.Keys(p.held)) {
-		if h := p.held[name]; h != nil {
+	for _, name := range slices.Sorted(maps.Keys(p.controllers)) {
+		c := p.controllers[name]
+		all = append(all, c.faults...)
+		if f := c.orphaned(p.keep); f != nil {
+			all = append(all, *f)
+		}
+		if h := c.held; h != nil {
 			all = append(all, cluster.Fault{
-				Place:   ingressControllerKey(name).String(),
+				Place:   c.key().String(),
 				Message: h.String() + "; what was served still is",
 				Remedy:  fmt.Sprintf("bring the Routes back, or allow it by the annotation %s: %q on the IngressController", allowAnnotation, h.Allow()),
 			})
 		}
 	}
 	return all
-}
-
-// ingressControllerKey is where OpenShift has its IngressControllers.
-func ingressControllerKey(name string) cluster.Key {
-	return cluster.Key{Kind: cluster.IngressController, Namespace: "openshift-ingress-operator", Name: name}
 }
 
 func ignoreCanceled(err error) error {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -40,11 +41,11 @@ func TestWhatIsToldComesFirst(t *testing.T) {
 	}
 	board := release.NewBoard(1)
 	inspection := inspect.New(inspect.Config{Board: board, Fleet: fleet.New(fleet.Config{}), Log: log, Now: time.Now})
-	told := make(chan string, 16) // more than there are versions
+	told := make(chan string, 64) // more than the clock is asked
 	p := &pipeline{
-		source: source, board: board, inspect: inspection, log: log,
+		source: source, board: board, inspect: inspection, fleet: fleet.New(fleet.Config{}), log: log,
 		compile: func(name string) *compile.Compiler { return compile.New(compile.Config{IngressController: name}) },
-		now: func() time.Time { // is asked for when the version is published
+		now: func() time.Time { // is asked, among others, right before the version is published
 			s, err := inspection.GetStatus(t.Context(), &tsujiv1.GetStatusRequest{})
 			told <- fmt.Sprintf("%d admitted, %d refused, %d faults, %d versions, %v", s.GetRoutesAdmitted(), s.GetRoutesRefused(), len(s.GetFaults()), len(s.GetSnapshots()), err)
 			return time.Now()
@@ -54,13 +55,27 @@ func TestWhatIsToldComesFirst(t *testing.T) {
 	ended := make(chan error, 2)
 	go func() { ended <- source.Run(ctx) }()
 	go func() { ended <- p.run(ctx) }()
-	if got, want := <-told, "1 admitted, 1 refused, 1 faults, 0 versions, <nil>"; got != want {
-		t.Errorf("when the version came there were %s, want %s", got, want)
+	for {
+		_, ok, published := board.Target(release.View{IngressController: "default"})
+		if ok {
+			break
+		}
+		<-published
 	}
 	cancel()
 	for range 2 {
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
+	}
+	close(told)
+	var last string
+	for said := range told {
+		if strings.Contains(said, " 0 versions") {
+			last = said
+		}
+	}
+	if want := "1 admitted, 1 refused, 1 faults, 0 versions, <nil>"; last != want {
+		t.Errorf("when the version came there were %s, want %s", last, want)
 	}
 }

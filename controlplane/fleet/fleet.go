@@ -211,6 +211,20 @@ func (f *Fleet) List(now time.Time) []*tsujiv1.Router {
 	return all
 }
 
+// Count returns how many routers of an IngressController are listed: those that are connected, or were lately.
+func (f *Fleet) Count(ingressController string, now time.Time) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.expire(now)
+	n := 0
+	for k := range f.records {
+		if k.ingressController == ingressController {
+			n++
+		}
+	}
+	return n
+}
+
 // expire forgets who left too long ago, or too many departures ago.
 func (f *Fleet) expire(now time.Time) {
 	for e := f.gone.Front(); e != nil; e = f.gone.Front() {

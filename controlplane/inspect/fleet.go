@@ -3,11 +3,17 @@ package inspect
 import (
 	"cmp"
 	"context"
+	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/tsuji-dev/tsuji/controlplane/release"
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 	"github.com/tsuji-dev/tsuji/snapshot"
 )
+
+// maxWaiting is how many IngressControllers that are not served are told of: without TLS routers name them as they like.
+const maxWaiting = 16
 
 // ListRouters implements FleetService.
 func (s *Server) ListRouters(_ context.Context, q *tsujiv1.ListRoutersRequest) (*tsujiv1.ListRoutersResponse, error) {
@@ -31,7 +37,8 @@ func (s *Server) GetStatus(context.Context, *tsujiv1.GetStatusRequest) (*tsujiv1
 		Source:              s.c.Source,
 		Snapshots:           s.summaries(func(e release.Entry) bool { return e.Current }),
 	}
-	for _, r := range s.routers() {
+	routers := s.routers()
+	for _, r := range routers {
 		if r.GetConnected() {
 			a.RoutersConnected++
 			if equal(r.GetAckedVersion(), r.GetTargetVersion()) {
@@ -41,9 +48,33 @@ func (s *Server) GetStatus(context.Context, *tsujiv1.GetStatusRequest) (*tsujiv1
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	a.Synced, a.Faults = s.synced, s.faults
+	a.Synced, a.Faults = s.synced, s.allFaults(routers)
 	a.RoutesRefused, a.RoutesAdmitted = s.judged[index(false)], s.judged[index(true)]
 	return a, nil
+}
+
+// allFaults are those of the source, and that routers are connected whose IngressController is not served. The caller
+// holds mu.
+func (s *Server) allFaults(routers []*tsujiv1.Router) []*tsujiv1.SourceFault {
+	if !s.synced {
+		return s.faults
+	}
+	waiting := map[string]int{}
+	for _, r := range routers {
+		if r.GetConnected() && r.GetTargetVersion() == "" {
+			waiting[r.GetIngressController()]++
+		}
+	}
+	all := slices.Clone(s.faults)
+	names := slices.Sorted(maps.Keys(waiting))
+	for _, name := range names[:min(len(names), maxWaiting)] {
+		all = append(all, &tsujiv1.SourceFault{
+			Place:   "IngressController " + name,
+			Message: fmt.Sprintf("there is none, or it was deleted; its routers (%d connected) wait, and serve what they had", waiting[name]),
+			Remedy:  "create it, or end its routers: routerd --ingress-controller and their certificates name it",
+		})
+	}
+	return all
 }
 
 // routers are the fleet's, each with the version that it should have.

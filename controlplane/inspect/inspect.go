@@ -80,6 +80,17 @@ func (s *Server) Observe(ingressController string, r compile.Result) {
 	}
 }
 
+// Forget drops the verdicts of an IngressController that is served no more.
+func (s *Server) Forget(ingressController string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k := range s.verdicts {
+		if k.ingressController == ingressController {
+			s.forget(k)
+		}
+	}
+}
+
 // forget drops a verdict, if there is one. The caller holds mu.
 func (s *Server) forget(k verdictKey) {
 	if v, ok := s.verdicts[k]; ok {

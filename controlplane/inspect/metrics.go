@@ -31,7 +31,8 @@ func (s *Server) Collect(ch chan<- prometheus.Metric) {
 	}
 	type place struct{ ingressController, zone string }
 	count := map[place]map[string]int{}
-	for _, r := range s.routers() {
+	all := s.routers()
+	for _, r := range all {
 		p := place{r.GetIngressController(), r.GetZone()}
 		if count[p] == nil {
 			// All of them, so that one that goes to 0 is seen to.
@@ -56,7 +57,7 @@ func (s *Server) Collect(ch chan<- prometheus.Metric) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	gauge(synced, index(s.synced))
-	gauge(faults, len(s.faults))
+	gauge(faults, len(s.allFaults(all)))
 	gauge(routes, int(s.judged[index(true)]), "admitted")
 	gauge(routes, int(s.judged[index(false)]), "refused")
 }

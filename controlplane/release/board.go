@@ -103,6 +103,16 @@ func (b *Board) Publish(ingressController string, t Target, now time.Time) {
 	s.changed = make(chan struct{})
 }
 
+// Drop ends an IngressController: it has no target and no versions any more, and those who wait for it learn of that.
+func (b *Board) Drop(ingressController string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if s := b.series[ingressController]; s != nil {
+		delete(b.series, ingressController)
+		close(s.changed)
+	}
+}
+
 // forget drops the times of what the history holds no more.
 func (s *series) forget() {
 	held := s.held.All()
@@ -127,6 +137,13 @@ func (b *Board) Target(v View) (t Target, ok bool, changed <-chan struct{}) {
 		return Target{}, false, b.another
 	}
 	return s.target, true, s.changed
+}
+
+// Serves tells whether there is a target of any IngressController.
+func (b *Board) Serves() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.series) > 0
 }
 
 // Lookup returns the snapshot of an equal version, if it is held.

@@ -21,10 +21,15 @@ func (s *session) run(ctx context.Context) {
 		return
 	}
 	s.catchUp(ctx)
+	told := false
 	entered := false // it has waited for its turn to be sent a whole snapshot
 	for ctx.Err() == nil {
 		target, ok, changed := s.server.config.Board.Target(s.view)
 		now := s.server.config.Now()
+		if !ok && !told && s.server.config.Board.Serves() {
+			s.server.unserved.tell(s, now)
+			told = true
+		}
 		s.mu.Lock()
 		if s.state.series == nil {
 			s.resume()

@@ -104,10 +104,11 @@ func (c Config) withDefaults() Config {
 type Server struct {
 	discoverygrpc.UnimplementedAggregatedDiscoveryServiceServer
 
-	config  Config
-	metrics *Metrics
-	frames  *frames
-	slots   chan struct{} // as many values as streams are being sent a whole snapshot
+	config   Config
+	metrics  *Metrics
+	frames   *frames
+	unserved unserved
+	slots    chan struct{} // as many values as streams are being sent a whole snapshot
 
 	mu       sync.Mutex
 	sessions map[*session]struct{} // guarded by mu
