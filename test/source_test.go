@@ -82,6 +82,7 @@ var resources = map[string]schema.GroupVersionResource{
 	"Service":       {Version: "v1", Resource: "services"},
 	"EndpointSlice": {Group: "discovery.k8s.io", Version: "v1", Resource: "endpointslices"},
 	"Secret":        {Version: "v1", Resource: "secrets"},
+	"ConfigMap":     {Version: "v1", Resource: "configmaps"},
 	"Namespace":     {Version: "v1", Resource: "namespaces"},
 
 	"Ingress":           {Group: "networking.k8s.io", Version: "v1", Resource: "ingresses"},
@@ -127,7 +128,7 @@ func newCluster(t testing.TB) *cluster {
 		t.Fatal(err)
 	}
 	c := &cluster{t: t, server: server, client: client, objects: map[string][]*object{}, kubeconfig: server.Kubeconfig()}
-	for _, name := range []string{"shop", "openshift-ingress-operator"} {
+	for _, name := range []string{"shop", "openshift-ingress-operator", "openshift-ingress", "openshift-config"} {
 		c.apply(&object{Object: map[string]any{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": name}}})
 	}
 	t.Cleanup(func() {
