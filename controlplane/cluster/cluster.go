@@ -16,6 +16,10 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -112,6 +116,30 @@ func (f Fault) String() string {
 		place = fmt.Sprintf("%s:%d", place, f.Line)
 	}
 	return fmt.Sprintf("%s: %s (%s)", place, f.Message, f.Remedy)
+}
+
+// printable returns the fault with nothing in it that a terminal would obey or a protobuf cannot hold: files may have such names.
+func (f Fault) printable() Fault {
+	f.Place, f.Message, f.Remedy = printable(f.Place), printable(f.Message), printable(f.Remedy)
+	return f
+}
+
+func printable(s string) string {
+	if utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for len(s) > 0 {
+		r, n := utf8.DecodeRuneInString(s)
+		if unicode.IsPrint(r) && (r != utf8.RuneError || n > 1) {
+			b.WriteString(s[:n])
+		} else {
+			quoted := strconv.Quote(s[:n])
+			b.WriteString(quoted[1 : len(quoted)-1])
+		}
+		s = s[n:]
+	}
+	return b.String()
 }
 
 // Batch is what is new since the last one.

@@ -6,12 +6,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"maps"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,8 +51,11 @@ func (c DirConfig) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Dir is a directory of manifests as a [Source]: every *.yaml, *.yml and *.json below it, links followed,
-// hidden files and editors' backups not. A file may have several documents, and Lists; kinds that no
+// Dir is a directory of manifests as a [Source]: every *.yaml, *.yml and *.json below it, but for hidden files and
+// editors' backups. The directory may be a link. Links in it are followed if they are relative and do not lead out of it; a file or
+// directory is read once, however many links lead to it, and by its own name if it has one. Bounds are 256 MiB for a file, 1 GiB and
+// 100,000 for all, 500,000 names of any kind, and 32 directories one in the other; beyond, what was read before stays in force, and
+// what is new is not read. A file may have several documents, and Lists; kinds that no
 // source follows are passed over, so what kubectl prints will do.
 //
 // An object is deleted by deleting its file, or its document from a file that has no broken ones. What a
@@ -70,6 +71,7 @@ type Dir struct {
 	log              *slog.Logger
 	now              func() time.Time
 	settle, poll     time.Duration
+	most             bounds
 	started          atomic.Bool
 
 	// Owned by Run.
@@ -113,8 +115,8 @@ func NewDir(c DirConfig) (*Dir, error) {
 	return &Dir{
 		path: c.Path, abs: abs, epoch: "dir:" + hex.EncodeToString(sum[:8]),
 		log: c.Log, now: c.Now, settle: c.Settle, poll: c.Poll,
-		decoder: newDecoder(),
-		files:   map[string]*file{}, claims: map[Key][]claim{}, doubles: map[Key][]Fault{}, current: map[Key]metav1.Object{},
+		most: ordinaryBounds(), decoder: newDecoder(),
+		files: map[string]*file{}, claims: map[Key][]claim{}, doubles: map[Key][]Fault{}, current: map[Key]metav1.Object{},
 		pending: map[Key]metav1.Object{}, taken: map[Key]metav1.Object{}, changed: make(chan struct{}),
 	}, nil
 }
@@ -172,6 +174,9 @@ func (d *Dir) publish(dirty map[Key]bool, faults []Fault, synced bool) {
 			d.pending[key] = d.current[key]
 		}
 		news = true
+	}
+	for i := range faults {
+		faults[i] = faults[i].printable()
 	}
 	if !slices.Equal(d.faults, faults) {
 		report(d.log, d.String(), d.faults, faults)
@@ -243,11 +248,15 @@ func (d *Dir) Run(ctx context.Context) error {
 // read looks at the directory once, telling visit of each directory in it, and publishes what is new. It
 // returns whether there were any objects.
 func (d *Dir) read(ctx context.Context, visit func(dir string)) bool {
-	w, err := newWalk(d.abs, visit)
+	w, err := newWalk(ctx, d.abs, d.most, visit)
+	if ctx.Err() != nil {
+		return true
+	}
 	if err != nil {
 		d.lost(reason(err), nil)
 		return false
 	}
+	defer w.close()
 	next, faults := d.look(ctx, w)
 	if ctx.Err() != nil {
 		return true
@@ -281,41 +290,6 @@ func (d *Dir) lost(why string, faults []Fault) {
 		f.Remedy = "is the volume mounted? Put the manifests back; to serve no Route on purpose, leave a Namespace in it"
 	}
 	d.publish(nil, sorted(append(faults, f)), false)
-}
-
-// look reads those of the files that changed. It returns what every file says, and faults that are in none.
-func (d *Dir) look(ctx context.Context, w *walk) (map[string]*file, []Fault) {
-	var faults []Fault
-	next := make(map[string]*file, len(w.files))
-	for dir, err := range w.dirs {
-		within := func(p string) bool { return strings.HasPrefix(p, dir+"/") }
-		if errors.Is(err, fs.ErrNotExist) && !slices.ContainsFunc(slices.Collect(maps.Keys(d.files)), within) {
-			continue // a link to nothing that never was a directory
-		}
-		faults = append(faults, Fault{
-			Place: dir, Message: fmt.Sprintf("the directory cannot be listed (%s); what it held stays in force", reason(err)),
-			Remedy: "let the control plane's user read and enter it, restore what it is a link to, or remove it",
-		})
-		for p, f := range d.files {
-			if within(p) {
-				next[p] = f
-			}
-		}
-	}
-	for _, found := range w.files {
-		old := d.files[found.path]
-		if found.err == nil && old.unchanged(found.info) {
-			next[found.path] = old
-			continue
-		}
-		if f := d.decoder.open(ctx, w.root, found, old); f != nil {
-			next[found.path] = f
-		}
-		if ctx.Err() != nil {
-			break
-		}
-	}
-	return next, faults
 }
 
 // commit puts the word of every file in force, and returns the keys of the objects that changed.

@@ -5,10 +5,8 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -233,35 +231,4 @@ func sorted(faults []Fault) []Fault {
 		return cmp.Or(strings.Compare(a.Place, b.Place), cmp.Compare(a.Line, b.Line), strings.Compare(a.Message, b.Message))
 	})
 	return faults
-}
-
-// open reads a file. It returns nil if the file went away meanwhile, and old if it says what it said.
-func (d *decoder) open(ctx context.Context, root string, found found, old *file) *file {
-	switch {
-	case found.err != nil && errors.Is(found.err, fs.ErrNotExist):
-		return old.failed(found.path, "the file is a link to nothing", "restore what it points to, or remove the link")
-	case found.err != nil:
-		return old.failed(found.path, "the file cannot be looked at: "+reason(found.err), "let the control plane's user read it")
-	case !found.info.Mode().IsRegular():
-		return old.failed(found.path, "the file is no ordinary file", "remove it, or rename it")
-	case found.info.Size() > maxFile:
-		return old.failed(found.path, "the file is larger than 256 MiB", "divide it")
-	}
-	read := time.Now()
-	content, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(found.path)))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return old.failed(found.path, "the file cannot be read: "+reason(err), "let the control plane's user read it")
-	}
-	sum := sha256.Sum256(content)
-	if old != nil && old.info != nil && old.sum == sum {
-		f := *old
-		f.info, f.read = found.info, read
-		return &f
-	}
-	f := d.parse(ctx, found.path, content, old)
-	f.info, f.read, f.sum = found.info, read, sum
-	return f
 }

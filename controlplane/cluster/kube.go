@@ -292,6 +292,9 @@ func (k *Kube) judge() {
 	if k.replaced != nil {
 		faults = append(faults, *k.replaced)
 	}
+	for i := range faults {
+		faults[i] = faults[i].printable()
+	}
 	faults = slices.Compact(sorted(faults))
 	if slices.Equal(faults, k.faults) {
 		return

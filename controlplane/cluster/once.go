@@ -57,6 +57,9 @@ func ReadManifests(ctx context.Context, paths []string, stdin io.Reader) (Manife
 	for _, fs := range d.doubles {
 		faults = append(faults, fs...)
 	}
+	for i := range faults {
+		faults[i] = faults[i].printable()
+	}
 	m := Manifests{Places: map[Key]Place{}, Faults: sorted(faults)}
 	for _, key := range slices.SortedFunc(maps.Keys(d.current), Key.Compare) {
 		m.Changes = append(m.Changes, Change{key, d.current[key]})
@@ -92,7 +95,7 @@ func (d *Dir) once(ctx context.Context, path string, stdin io.Reader, files map[
 	}
 	path = filepath.ToSlash(filepath.Clean(path))
 	if !info.IsDir() {
-		f := d.decoder.open(ctx, "", found{path: path, info: info}, nil)
+		f := d.decoder.open(ctx, found{path: path, info: info}, nil, maxFile, func() (*os.File, error) { return os.OpenFile(path, readOnly, 0) })
 		switch {
 		case f == nil: // it went away meanwhile
 			return nil, fmt.Errorf("%s: %w", path, os.ErrNotExist)
@@ -102,20 +105,22 @@ func (d *Dir) once(ctx context.Context, path string, stdin io.Reader, files map[
 		files[path] = f
 		return nil, nil
 	}
-	w, err := newWalk(path, func(string) {})
+	w, err := newWalk(ctx, path, ordinaryBounds(), func(string) {})
 	if err != nil {
 		return nil, err
 	}
-	var faults []Fault
-	for dir, err := range w.dirs {
-		faults = append(faults, Fault{
-			Place: joined(path, dir), Message: "the directory cannot be listed: " + reason(err),
-			Remedy: "make it readable, or remove it",
-		})
+	defer w.close()
+	if w.cut {
+		return nil, fmt.Errorf("%s: there are more than %d names below it", path, maxNames)
+	}
+	faults := d.unlisted(w, map[string]*file{})
+	for i, f := range faults {
+		faults[i].Place = joined(path, f.Place)
 	}
 	for _, f := range w.files {
-		f.path = joined(path, f.path)
-		if read := d.decoder.open(ctx, "", f, nil); read != nil {
+		at := f.path
+		f.path = joined(path, at)
+		if read := d.decoder.open(ctx, f, nil, w.most.file, func() (*os.File, error) { return w.open(at) }); read != nil {
 			files[f.path] = read
 		}
 	}

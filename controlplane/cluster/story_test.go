@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 	"golang.org/x/tools/txtar"
 )
 
@@ -21,7 +22,7 @@ var update = flag.Bool("update", false, "write what the stories say into testdat
 
 // Every story in testdata: files are written, removed and renamed, the directory is read, and what Take
 // then returns is written down. Sections named "write FILE" write it; "run" holds lines of "remove FILE",
-// "rename FILE FILE", "link FILE TARGET", "mkdir DIR"; "batch" is what is taken.
+// "rename FILE FILE", "link FILE TARGET", "mkdir DIR", "fifo FILE"; "batch" is what is taken.
 func TestStories(t *testing.T) {
 	stories, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(stories) == 0 {
@@ -96,6 +97,8 @@ func script(t *testing.T, dir, lines string) {
 			must(t, os.Symlink(words[2], path))
 		case "mkdir":
 			must(t, os.MkdirAll(path, 0o755))
+		case "fifo":
+			must(t, unix.Mkfifo(path, 0o644))
 		default:
 			t.Fatalf("no such command: %s", line)
 		}
