@@ -1,6 +1,10 @@
 package apply
 
-import "time"
+import (
+	"time"
+
+	"github.com/tsuji-dev/tsuji/routerd/render"
+)
 
 // worthwhile is how many times as long as a reload a change by commands may take: a reload leaves an old worker
 // behind, with all its memory, until its last connection ends.
@@ -32,8 +36,39 @@ func (c *costs) online(operations, backends int) time.Duration {
 }
 
 // tooLong tells whether a reload is better than to carry out a plan.
-func (c *costs) tooLong(p *plan) bool {
-	return p.operations() >= few && c.online(p.operations(), p.added) > worthwhile*c.reload
+func (c *costs) tooLong(p *plan) bool { return c.tooMany(p.operations(), p.added) }
+
+// tooMany tells whether a reload is better than so many commands, so many of which add backends.
+func (c *costs) tooMany(operations, backends int) bool {
+	return operations >= few && c.online(operations, backends) > worthwhile*c.reload
+}
+
+// atLeast returns how many operations the plan of a change has at least, and how many backends it adds at least, before
+// anything is planned: where a reload is cheaper than that, no plan is made.
+func (in planner) atLeast(c render.Change) (operations, backends int) {
+	operations = 2*len(c.Entries) + len(c.CrtList) // each entry is read back
+	for _, f := range c.CAs {
+		if f.New != nil {
+			operations++
+		}
+	}
+	for _, f := range c.Certificates {
+		if f.New != nil {
+			operations += 3
+		}
+	}
+	for _, b := range c.Backends {
+		if b.New == nil {
+			continue
+		}
+		operations++
+		if b.Old != nil && b.Old.Kind() == b.New.Kind() || !in.can.DynamicBackends || len(in.held.leaving(b.Name)) > 0 {
+			continue // it may be that next to nothing is to be done
+		}
+		backends++
+		operations += 2 + 2*len(b.New.Servers)
+	}
+	return operations, backends
 }
 
 // learn takes in what a change has cost. A small one tells little about a large one.

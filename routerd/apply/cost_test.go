@@ -3,16 +3,11 @@ package apply
 import (
 	"testing"
 	"time"
-
-	"github.com/tsuji-dev/tsuji/routerd/haproxy"
 )
 
 // A reload is chosen for a large change where it is cheaper, and never for a small one, however slow the machine was.
 func TestCosts(t *testing.T) {
 	t.Parallel()
-	change := func(operations, backends int) *plan {
-		return &plan{options: make([]haproxy.Op, operations), added: backends}
-	}
 	quiet, busy := newCosts(), newCosts()
 	for range 100 {
 		quiet.learn(60, 2, 1200*time.Microsecond)
@@ -31,8 +26,7 @@ func TestCosts(t *testing.T) {
 		{"many", 15_000, 1_000, false, true},
 		{"nearly all", 150_000, 10_000, true, true},
 	} {
-		p := change(c.operations, c.backends)
-		if q, b := quiet.tooLong(p), busy.tooLong(p); q != c.quiet || b != c.busy {
+		if q, b := quiet.tooMany(c.operations, c.backends), busy.tooMany(c.operations, c.backends); q != c.quiet || b != c.busy {
 			t.Errorf("%s: a reload on a quiet machine %t, on a busy one %t", c.what, q, b)
 		}
 	}

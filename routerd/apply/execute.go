@@ -41,7 +41,11 @@ type notOnline struct {
 
 // plan plans a change for the worker that runs, if commands are the way to make it.
 func (a *Applier) plan(c render.Change) (*plan, error) {
-	p, err := newPlan(a.planner(), c)
+	in := a.planner()
+	if operations, backends := in.atLeast(c); a.costs.tooMany(operations, backends) {
+		return nil, a.cheaper(operations, backends)
+	}
+	p, err := newPlan(in, c)
 	var not *impossible
 	switch {
 	case errors.As(err, &not):
@@ -50,10 +54,15 @@ func (a *Applier) plan(c render.Change) (*plan, error) {
 		return nil, &notOnline{becauseProgram, err}
 	}
 	if a.costs.tooLong(p) {
-		return nil, &notOnline{becauseCheaper, fmt.Errorf("%d operations and %d new backends would take %s, a reload %s",
-			p.operations(), p.added, a.costs.online(p.operations(), p.added).Round(time.Millisecond), a.costs.reload.Round(time.Millisecond))}
+		return nil, a.cheaper(p.operations(), p.added)
 	}
 	return p, nil
+}
+
+// cheaper says that a reload is better than so many operations.
+func (a *Applier) cheaper(operations, backends int) error {
+	return &notOnline{becauseCheaper, fmt.Errorf("%d operations and %d new backends would take %s, a reload %s",
+		operations, backends, a.costs.online(operations, backends).Round(time.Millisecond), a.costs.reload.Round(time.Millisecond))}
 }
 
 func (a *Applier) planner() planner {

@@ -16,7 +16,7 @@ import (
 type planner struct {
 	can     haproxy.Capabilities
 	held    held
-	routing func(backend string) []render.Entry // the entries that name a route's backend, after the change
+	routing func(backends ...string) []render.Entry // the entries that name routes' backends, each once, after the change
 	now     time.Time
 }
 
@@ -71,13 +71,12 @@ func newPlan(in planner, c render.Change) (*plan, error) {
 	for _, e := range c.Entries {
 		p.entry(in, e)
 	}
-	for _, b := range slices.Sorted(maps.Keys(moved)) {
-		for _, e := range in.routing(b) {
-			if _, done := p.entries[haproxy.MapKey{File: e.File, Key: e.Key}]; !done {
-				p.entry(in, render.EntryChange{File: e.File, Key: e.Key, Old: e.Value, New: e.Value})
-			}
+	for _, e := range in.routing(slices.Sorted(maps.Keys(moved))...) {
+		if _, done := p.entries[haproxy.MapKey{File: e.File, Key: e.Key}]; !done {
+			p.entry(in, render.EntryChange{File: e.File, Key: e.Key, Old: e.Value, New: e.Value})
 		}
 	}
+	p.forgetSuspended(in, c.Backends)
 	return p, nil
 }
 
@@ -138,10 +137,8 @@ func (p *plan) planBackend(in planner, b render.BackendChange, moved map[string]
 	if b.New == nil {
 		p.leaveBackend(in, current, b.Old)
 		p.rename(in, b.Name, "")
-		p.forgetSuspended(in, b.Name, nil)
 		return nil
 	}
-	p.forgetSuspended(in, b.Name, byName(b.New.Servers))
 	if b.Old != nil && b.Old.Kind() == b.New.Kind() && in.fits(current, byName(b.Old.Servers), b.New) == nil {
 		p.planServers(in, current, byName(b.Old.Servers), b.New)
 		return nil
@@ -280,9 +277,21 @@ func (p *plan) rename(in planner, backend, to string) {
 	p.change(render.EntryChange{File: stampMap, Key: nameKey + backend, Old: in.held.actual[backend], New: to}, &p.routes, &p.gone)
 }
 
-func (p *plan) forgetSuspended(in planner, backend string, wanted map[string]render.Server) {
+// forgetSuspended notes which servers that are suspended go with a change.
+func (p *plan) forgetSuspended(in planner, changes []render.BackendChange) {
+	if len(in.held.suspended) == 0 {
+		return
+	}
+	wanted := map[string]map[string]render.Server{}
+	for _, b := range changes {
+		wanted[b.Name] = nil
+		if b.New != nil {
+			wanted[b.Name] = byName(b.New.Servers)
+		}
+	}
 	for s := range in.held.suspended {
-		if _, ok := wanted[s.name]; s.backend == backend && !ok {
+		servers, changed := wanted[s.backend]
+		if _, ok := servers[s.name]; changed && !ok {
 			p.unsuspended = append(p.unsuspended, s)
 		}
 	}
@@ -335,7 +344,8 @@ func (p *plan) turn() []haproxy.Op { return slices.Concat(p.routes, p.shift, p.g
 
 // operations counts commands, those that read back included.
 func (p *plan) operations() int {
-	return len(p.make()) + len(p.turn()) + len(p.lines) + len(p.entries) + len(p.backends) + len(p.prints)
+	return len(p.files) + len(p.options) + len(p.servers) + len(p.routes) + len(p.shift) + len(p.gone) + len(p.unset) +
+		len(p.lines) + len(p.entries) + len(p.backends) + len(p.prints)
 }
 
 // commit notes in held what is different now that the plan was carried out.
@@ -385,5 +395,5 @@ func addServer(backend string, s render.Server, ready bool) []haproxy.Op {
 
 func sameButWeight(a, b render.Server) bool {
 	b.Weight = a.Weight
-	return a.Line() == b.Line()
+	return a.Equal(b)
 }

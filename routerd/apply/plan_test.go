@@ -149,12 +149,19 @@ func (s *scene) change(next map[string]render.Backend) {
 		}
 	}
 	s.backends = next
-	p, err := newPlan(planner{can: s.can, held: s.held, now: s.now, routing: func(b string) []render.Entry {
-		if _, ok := next[b]; !ok {
-			return nil
+	in := planner{can: s.can, held: s.held, now: s.now, routing: func(backends ...string) []render.Entry {
+		var list []render.Entry
+		for _, b := range backends {
+			if _, ok := next[b]; ok {
+				list = append(list, render.Entry{File: testMap, Key: b + ".test/", Value: b})
+			}
 		}
-		return []render.Entry{{File: testMap, Key: b + ".test/", Value: b}}
-	}}, c)
+		return list
+	}}
+	p, err := newPlan(in, c)
+	if operations, backends := in.atLeast(c); err == nil && (operations > p.operations() || backends > p.added) {
+		s.t.Fatalf("at least %d operations and %d backends, but the plan has %d and %d", operations, backends, p.operations(), p.added)
+	}
 	if err != nil {
 		if s.can.DynamicBackends {
 			s.t.Fatalf("no plan: %v", err)
@@ -410,8 +417,11 @@ func TestPlan(t *testing.T) {
 			if c.held != nil {
 				c.held(h)
 			}
-			p, err := newPlan(planner{can: c.can, held: h, now: time.Unix(1e9, 0), routing: func(b string) []render.Entry {
-				return []render.Entry{{File: testMap, Key: "x.test/", Value: b}}
+			p, err := newPlan(planner{can: c.can, held: h, now: time.Unix(1e9, 0), routing: func(backends ...string) []render.Entry {
+				if len(backends) == 0 {
+					return nil
+				}
+				return []render.Entry{{File: testMap, Key: "x.test/", Value: backends[0]}}
 			}}, render.Change{Backends: []render.BackendChange{{Name: x, Old: c.old, New: c.new}}})
 			var got strings.Builder
 			if err != nil {

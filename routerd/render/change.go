@@ -14,15 +14,14 @@ const maxReasons = 16
 type changes struct {
 	Change
 	reasons      int
-	routes       map[string]bool         // resources of routes that were put, changed or removed
-	hosts        map[hostKey]*host       // those whose entries or certificates may have changed, as they were
+	hosts        map[hostKey]bool        // those whose claims or certificates may have changed
 	certificates map[string]*certificate // those that were put or removed, as they were
 	caUsers      map[string]int          // files of CA certificates whose use changed → routes that used them
 }
 
 func newChanges() *changes {
 	return &changes{
-		routes: map[string]bool{}, hosts: map[hostKey]*host{}, certificates: map[string]*certificate{}, caUsers: map[string]int{},
+		hosts: map[hostKey]bool{}, certificates: map[string]*certificate{}, caUsers: map[string]int{},
 	}
 }
 
@@ -70,7 +69,7 @@ func (b *Backend) equal(o *Backend) bool {
 	if b == nil || o == nil {
 		return b == o
 	}
-	return b.Name == o.Name && b.Kind() == o.Kind() && slices.EqualFunc(b.Servers, o.Servers, Server.equal)
+	return b.Name == o.Name && b.Kind() == o.Kind() && slices.EqualFunc(b.Servers, o.Servers, Server.Equal)
 }
 
 // data returns the route's entries in the maps of options; the route may be nil.
@@ -134,28 +133,27 @@ func (r *Renderer) commitLines(c *changes) {
 	for name := range c.certificates {
 		used[name] = r.lines[name]
 	}
-	for k, before := range c.hosts {
-		count := map[string]int{}
-		if name, ok := before.certificate(func(name string) bool { return was(name).isPair() }); ok {
-			count[name]--
+	count := func(k hostKey, name string, n int) {
+		if name == "" {
+			return
 		}
-		if name, ok := r.hosts[k].certificate(r.hasPair); ok {
-			count[name]++
+		if _, known := used[name]; !known {
+			used[name] = r.lines[name]
 		}
-		for name, n := range count {
-			if n == 0 {
-				continue
-			}
-			if _, known := used[name]; !known {
-				used[name] = r.lines[name]
-			}
-			r.lines[name] += n
-			one := r.certificates[name]
-			if n < 0 {
-				one = was(name)
-			}
-			c.CrtList = append(c.CrtList, CrtListChange{Certificate: one.path, Filter: k.sni(), Added: n > 0})
-			r.touch(crtListPath)
+		r.lines[name] += n
+		one := r.certificates[name]
+		if n < 0 {
+			one = was(name)
+		}
+		c.CrtList = append(c.CrtList, CrtListChange{Certificate: one.path, Filter: k.sni(), Added: n > 0})
+		r.touch(crtListPath)
+	}
+	for k := range c.hosts {
+		h := r.hosts[k]
+		if now := h.certificate(r.hasPair); now != h.served {
+			count(k, h.served, -1)
+			count(k, now, 1)
+			h.served = now
 		}
 	}
 	for name, before := range used {

@@ -1,6 +1,7 @@
 package render
 
 import (
+	"cmp"
 	"fmt"
 	"iter"
 	"slices"
@@ -32,23 +33,30 @@ func (k hostKey) sni() string {
 
 func (k hostKey) String() string { return "host " + k.sni() }
 
-// entry is one line of a map.
-type entry struct{ key, value string }
-
-// certLine says that a certificate is for a host. While there is no such certificate the line is left out,
-// and the host is served with the default one: a Route may arrive before its Secret.
-type certLine struct {
-	certificate string // the resource's name
-	host        hostKey
-}
-
-// host is what all routes of one host come to. It is immutable.
+// host is what all routes of one host come to, kept up to date: what a change costs depends on the change and on the keys
+// below its paths, not on how many paths there are.
 type host struct {
-	routes      []string // the resources, sorted
-	http, https []entry
-	passthrough string // the backend, noRoute where a wildcard must not answer, or empty
-	certs       []certLine
+	hostKey
+	paths       paths
+	entries     []*entry // by key
+	terminated  int      // claims where TLS ends here
+	passing     []*claim // that are passed through, by name; the first counts
+	passthrough string   // the backend, noRoute where a wildcard must not answer, or empty
+	certs       []certUse
+	served      string // the certificate that has the line in crt-list.txt; empty: none
 }
+
+// entry is a key of the host's maps: host/path/, or host/path/pathEnd for one path alone. Empty values: it is not in that map.
+type entry struct{ key, http, https string }
+
+// certUse is a certificate that claims on the host name, and how many do. They are by name.
+type certUse struct {
+	name   string
+	claims int
+}
+
+// move is a claim that comes, goes, or becomes another one; nil: there is none.
+type move struct{ before, now *claim }
 
 // What maps say besides names of backends. HAProxy has no backends of these names, so that a request that
 // is left with one ends in the default backend.
@@ -64,196 +72,228 @@ const pathEnd = "#"
 // redirectBackend names the backend that redirects to HTTPS.
 func redirectBackend(code uint32) string { return fmt.Sprintf("redirect:%d", code) }
 
-// makeHost computes what the routes of a host come to. underPassthrough: the parent domain has a
-// passthrough route for all its hosts.
-//
-// OpenShift's router: over plain HTTP the most specific of all the host's routes decides whether to
-// redirect; if it does not, the most specific of those that are served over plain HTTP answers. Over TLS
-// the most specific of those that end TLS here answers. Where OpenShift's order of expressions by text
-// differs from "the longest path", the longest path is meant.
-func makeHost(k hostKey, routes map[string]*route, underPassthrough bool) *host {
-	h := &host{routes: sortedKeys(routes)}
-	all, tls := newPaths(), newPaths()
-	for _, name := range h.routes {
-		r := routes[name]
-		all.put(r)
-		if r.terminated() {
-			tls.put(r)
+// empty tells whether nothing claims the host any more.
+func (h *host) empty() bool { return len(h.paths.prefixes)+len(h.paths.exact) == 0 }
+
+// move makes claims come and go, and tells what that changes in the maps for HTTP and for TLS that ends here.
+func (h *host) move(moves []move, changed func(EntryChange)) {
+	certs := map[string]int{}
+	var touched []*claim
+	for _, m := range moves {
+		if c := m.before; c != nil {
+			h.paths.take(c)
+			h.count(c, -1, certs)
+			touched = append(touched, c)
 		}
-		if r.passthrough() && h.passthrough == "" {
-			h.passthrough = r.backend
-		}
-		if r.terminated() && r.spec.GetCertificate() != "" {
-			h.certs = append(h.certs, certLine{certificate: r.spec.GetCertificate(), host: k})
+		if c := m.now; c != nil {
+			h.paths.put(c)
+			h.count(c, 1, certs)
+			touched = append(touched, c)
 		}
 	}
-	if h.passthrough == "" && tls.len() > 0 && underPassthrough {
+	h.useCerts(certs)
+	h.addKeys(touched)
+	file, tlsFile, _ := h.files()
+	gone := false
+	for e := range h.reached(touched) {
+		http, https := h.answers(e.key)
+		for _, x := range []EntryChange{{file, e.key, e.http, http}, {tlsFile, e.key, e.https, https}} {
+			if x.Old != x.New {
+				changed(x)
+			}
+		}
+		e.http, e.https = http, https
+		gone = gone || http == "" && https == ""
+	}
+	if gone {
+		h.entries = slices.DeleteFunc(h.entries, func(e *entry) bool { return e.http == "" && e.https == "" })
+	}
+}
+
+// count takes a claim in, or out, of what is counted.
+func (h *host) count(c *claim, n int, certs map[string]int) {
+	if c.terminated {
+		h.terminated += n
+	}
+	if c.certificate != "" {
+		certs[c.certificate] += n
+	}
+	switch {
+	case c.passthrough && n > 0:
+		h.passing = insert(h.passing, []*claim{c}, compareClaims)
+	case c.passthrough:
+		h.passing = slices.DeleteFunc(h.passing, func(o *claim) bool { return o.resource == c.resource })
+	}
+}
+
+// useCerts counts the claims that name certificates.
+func (h *host) useCerts(more map[string]int) {
+	byName := func(a, b certUse) int { return cmp.Compare(a.name, b.name) }
+	var come []certUse
+	gone := false
+	for _, name := range sortedKeys(more) {
+		use := certUse{name, more[name]}
+		if use.claims == 0 {
+			continue
+		}
+		if i, found := slices.BinarySearchFunc(h.certs, use, byName); found {
+			h.certs[i].claims += use.claims
+			gone = gone || h.certs[i].claims == 0
+		} else {
+			come = append(come, use)
+		}
+	}
+	h.certs = insert(h.certs, come, byName)
+	if gone {
+		h.certs = slices.DeleteFunc(h.certs, func(u certUse) bool { return u.claims == 0 })
+	}
+}
+
+// addKeys adds the keys that claims need, with no values yet.
+func (h *host) addKeys(claims []*claim) {
+	var missing []*entry
+	for _, c := range claims {
+		for _, key := range c.keys() {
+			if _, found := h.find(h.name + key); !found && h.paths.claimed(key, false) {
+				missing = append(missing, &entry{key: h.name + key})
+			}
+		}
+	}
+	slices.SortFunc(missing, compareKeys)
+	missing = slices.CompactFunc(missing, func(a, b *entry) bool { return a.key == b.key })
+	h.entries = insert(h.entries, missing, compareKeys)
+}
+
+func compareKeys(a, b *entry) int { return cmp.Compare(a.key, b.key) }
+
+// find returns where a key is, or would be.
+func (h *host) find(key string) (int, bool) {
+	return slices.BinarySearchFunc(h.entries, key, func(e *entry, key string) int { return cmp.Compare(e.key, key) })
+}
+
+// reached yields the entries that may depend on claims, each once: for one path alone its own, for a prefix all that begin
+// with it.
+func (h *host) reached(claims []*claim) iter.Seq[*entry] {
+	var keys []string
+	for _, c := range claims {
+		if c.exact {
+			keys = append(keys, h.name+c.keys()[0])
+		} else {
+			keys = append(keys, h.name+c.below())
+		}
+	}
+	slices.Sort(keys)
+	return func(yield func(*entry) bool) {
+		last := pathEnd // what begins with it was yielded
+		for _, key := range keys {
+			if strings.HasPrefix(key, last) {
+				continue
+			}
+			last = key
+			for i, _ := h.find(key); i < len(h.entries) && strings.HasPrefix(h.entries[i].key, key); i++ {
+				if !yield(h.entries[i]) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// answers returns the values of a key; empty: it is not in that map.
+func (h *host) answers(key string) (http, https string) {
+	key = key[len(h.name):]
+	answer := httpAnswer
+	if h.wildcard {
+		answer = wildcardHTTPAnswer
+	}
+	if h.paths.claimed(key, false) {
+		http = answer(h.paths.under(key, false))
+	}
+	if h.paths.claimed(key, true) {
+		https = httpsAnswer(h.paths.under(key, true))
+	}
+	return http, https
+}
+
+// passThrough decides again who has the TLS that does not end here, and tells what that changes. under: the parent domain
+// has a passthrough route for all its hosts.
+func (h *host) passThrough(under bool, changed func(EntryChange)) {
+	before := h.passthrough
+	switch {
+	case len(h.passing) > 0:
+		h.passthrough = h.passing[0].backend
+	case h.terminated > 0 && under:
 		h.passthrough = noRoute
+	default:
+		h.passthrough = ""
 	}
-	answerHTTP := httpAnswer
-	if k.wildcard {
-		answerHTTP = wildcardHTTPAnswer
-	}
-	h.http = all.entries(k.name, answerHTTP)
-	h.https = tls.entries(k.name, httpsAnswer)
-	slices.SortFunc(h.certs, func(a, b certLine) int { return strings.Compare(a.certificate, b.certificate) })
-	h.certs = slices.Compact(h.certs)
-	return h
-}
-
-// paths are routes of one host, by their path.
-type paths struct{ prefixes, exact map[string]*route }
-
-func newPaths() paths { return paths{prefixes: map[string]*route{}, exact: map[string]*route{}} }
-
-func (p paths) len() int { return len(p.prefixes) + len(p.exact) }
-
-// put adds a route under its path. Two of one path cannot be admitted; the first by name stays.
-func (p paths) put(r *route) {
-	byPath := p.prefixes
-	if r.spec.GetExact() {
-		byPath = p.exact
-	}
-	if _, taken := byPath[r.path]; !taken {
-		byPath[r.path] = r
+	if h.passthrough != before {
+		_, _, file := h.files()
+		changed(EntryChange{file, h.name, before, h.passthrough})
 	}
 }
 
-// entries returns the entries of a host: for each prefix what answers below it; and what answers one path alone,
-// which is an exact one, or for a prefix that ends in "/" the same without, which is not below it though its key is.
-func (p paths) entries(name string, answer func(routes iter.Seq[*route]) string) []entry {
-	m := make(map[string]string, p.len())
-	alone := func(path string) { m[name+path+"/"+pathEnd] = answer(p.at(path)) }
-	for path := range p.prefixes {
-		below := strings.TrimSuffix(path, "/") + "/"
-		m[name+below] = answer(p.below(below))
-		if path != "/" && strings.HasSuffix(path, "/") {
-			alone(strings.TrimSuffix(path, "/"))
+// naming returns the entries that name one of the wanted backends, which claims are of.
+func (h *host) naming(wanted map[string]bool, claims []*claim) []Entry {
+	named := func(value string) bool {
+		one, other, _ := strings.Cut(value, "|")
+		return wanted[one] || wanted[other]
+	}
+	http, https, tcp := h.files()
+	var list []Entry
+	for e := range h.reached(claims) {
+		if named(e.http) {
+			list = append(list, Entry{http, e.key, e.http})
+		}
+		if named(e.https) {
+			list = append(list, Entry{https, e.key, e.https})
 		}
 	}
-	for path := range p.exact {
-		alone(path)
-	}
-	list := make([]entry, 0, len(m))
-	for _, k := range sortedKeys(m) {
-		list = append(list, entry{k, m[k]})
+	if named(h.passthrough) {
+		list = append(list, Entry{tcp, h.name, h.passthrough})
 	}
 	return list
 }
 
-// at yields the routes that a path matches, the longest first: the one that has exactly this path before those that
-// have it as a prefix.
-func (p paths) at(path string) iter.Seq[*route] {
-	return func(yield func(*route) bool) {
-		if r := p.exact[path]; r != nil && !yield(r) {
-			return
-		}
-		p.below(path)(yield)
-	}
-}
-
-// below yields the routes of whose prefixes a path is one or is below one, the longest first.
-//
-// OpenShift's router: a path matches itself and what follows it after a "/"; one that ends in "/" matches
-// what begins with it.
-func (p paths) below(path string) iter.Seq[*route] {
-	return func(yield func(*route) bool) {
-		for n := len(path); n > 0; n-- {
-			if n < len(path) && path[n] != '/' && path[n-1] != '/' {
-				continue
-			}
-			if r := p.prefixes[path[:n]]; r != nil && !yield(r) {
-				return
-			}
-		}
-	}
-}
-
-// httpAnswer says what answers plain HTTP on an exact host.
-func httpAnswer(routes iter.Seq[*route]) string {
-	answer := noRoute
-	for r := range routes {
-		if c := r.redirect(); c != 0 && answer == noRoute {
-			return redirectBackend(c)
-		}
-		if r.plain() {
-			return r.backend
-		}
-		answer = notPlain
-	}
-	return answer
-}
-
-// wildcardHTTPAnswer says what answers plain HTTP under a wildcard: first where the exact host has no route,
-// then where it has one that is not served over plain HTTP.
-func wildcardHTTPAnswer(routes iter.Seq[*route]) string {
-	plain := noRoute
-	for r := range routes {
-		if r.plain() {
-			plain = r.backend
-			break
-		}
-	}
-	first := httpAnswer(routes)
-	if first == notPlain {
-		first = noRoute
-	}
-	return first + "|" + plain
-}
-
-func httpsAnswer(routes iter.Seq[*route]) string {
-	for r := range routes {
-		return r.backend
-	}
-	return noRoute
-}
-
 // certificate returns the one certificate of the host's that is served: the first that is there. One, because of
-// several lines for a name HAProxy takes the oldest, and that depends on what came first. The host may be nil.
-func (h *host) certificate(there func(name string) bool) (name string, ok bool) {
-	if h == nil {
-		return "", false
-	}
-	for _, l := range h.certs {
-		if there(l.certificate) {
-			return l.certificate, true
+// several lines for a name HAProxy takes the oldest, and that depends on what came first. While there is none the
+// host is served with the default one: a Route may arrive before its Secret.
+func (h *host) certificate(there func(name string) bool) string {
+	for _, c := range h.certs {
+		if there(c.name) {
+			return c.name
 		}
 	}
-	return "", false
+	return ""
 }
 
-// in returns the host's entries in one of the maps that requests of its kind are looked up in.
-func (h *host) in(path string, k hostKey) []entry {
-	switch path {
-	case mapHTTP, mapHTTPWildcard:
-		return h.http
-	case mapHTTPS, mapHTTPSWildcard:
-		return h.https
-	}
-	if h.passthrough == "" {
-		return nil
-	}
-	return []entry{{k.name, h.passthrough}}
-}
-
-// lists are the host's entries in the maps that requests are looked up in, by file and key. The host may be nil.
-func (h *host) lists(k hostKey) []Entry {
-	if h == nil {
-		return nil
-	}
-	httpFile, httpsFile, tcpFile := mapHTTP, mapHTTPS, mapTCP
+// files returns the maps that requests are looked up in: over plain HTTP, over TLS that ends here, and over TLS that is
+// passed through.
+func (k hostKey) files() (http, https, tcp string) {
 	if k.wildcard {
-		httpFile, httpsFile, tcpFile = mapHTTPWildcard, mapHTTPSWildcard, mapTCPWildcard
+		return mapHTTPWildcard, mapHTTPSWildcard, mapTCPWildcard
 	}
-	list := make([]Entry, 0, len(h.http)+len(h.https)+1)
-	for _, e := range h.http {
-		list = append(list, Entry{httpFile, e.key, e.value})
-	}
-	for _, e := range h.https {
-		list = append(list, Entry{httpsFile, e.key, e.value})
-	}
-	if h.passthrough != "" {
-		list = append(list, Entry{tcpFile, k.name, h.passthrough})
+	return mapHTTP, mapHTTPS, mapTCP
+}
+
+// list returns the host's entries in one of the maps that requests of its kind are looked up in, by key.
+func (h *host) list(file string) []Entry {
+	var list []Entry
+	switch http, https, _ := h.files(); file {
+	case http, https:
+		for _, e := range h.entries {
+			value := e.http
+			if file == https {
+				value = e.https
+			}
+			if value != "" {
+				list = append(list, Entry{file, e.key, value})
+			}
+		}
+	default:
+		if h.passthrough != "" {
+			list = []Entry{{file, h.name, h.passthrough}}
+		}
 	}
 	return list
 }

@@ -237,7 +237,7 @@ func consistent(r *render.Renderer, files disk) error {
 			}
 		}
 	}
-	sections := ""
+	sections, named := "", map[string]bool{}
 	for _, name := range r.Backends() {
 		b, ok := r.Backend(name)
 		if !ok || b.Name != name {
@@ -248,10 +248,15 @@ func consistent(r *render.Renderer, files disk) error {
 			if !render.IsRouting(e.File) || routing[e.File+" "+e.Key+" "+e.Value] != "file" {
 				return fmt.Errorf("%s: routing entry %v is not in the files", name, e)
 			}
+			named[e.File+" "+e.Key+" "+e.Value] = true
 			if got := render.Rename(e.Value, func(b string) string { return strings.Replace(b, name, "x", 1) }); got == e.Value || strings.Contains(got, name) {
 				return fmt.Errorf("%s: %q is %q with another name", name, e.Value, got)
 			}
 		}
+	}
+	all := r.Routing(r.Backends()...)
+	if len(named) != len(routing) || len(all) != len(routing) {
+		return fmt.Errorf("files have %d entries that name backends; by backend there are %d, and by all backends %d", len(routing), len(named), len(all))
 	}
 	whole := map[string][]string{}
 	for _, file := range r.Maps() {

@@ -39,18 +39,20 @@ func (r *Renderer) sortedBackends() []string {
 	return r.sorted
 }
 
-// Routing returns the entries of the routing maps whose value names the backend, by file and key. It costs as
-// much as the backend's host has routes.
-func (r *Renderer) Routing(backend string) []Entry {
-	rt := r.backends[backend]
-	if rt == nil {
-		return nil
+// Routing returns the entries of the routing maps whose values name one of the backends, each once. It costs as much as
+// there are keys below the backends' paths, however many backends that are.
+func (r *Renderer) Routing(backends ...string) []Entry {
+	wanted := make(map[string]bool, len(backends))
+	claims := map[hostKey][]*claim{}
+	for _, name := range backends {
+		if rt := r.backends[name]; rt != nil {
+			wanted[name] = true
+			claims[rt.host] = append(claims[rt.host], rt.claim)
+		}
 	}
 	var list []Entry
-	for _, e := range r.hosts[rt.host].lists(rt.host) {
-		if slices.Contains(strings.Split(e.Value, "|"), backend) {
-			list = append(list, e)
-		}
+	for k, of := range claims {
+		list = append(list, r.hosts[k].naming(wanted, of)...)
 	}
 	return list
 }

@@ -306,8 +306,8 @@ func (r *Renderer) sortedHosts(wildcard bool) []hostKey {
 func (r *Renderer) mapFile(path string) []byte {
 	var b bytes.Buffer
 	for _, k := range r.sortedHosts(isWildcardMap(path)) {
-		for _, e := range r.hosts[k].in(path, k) {
-			b.WriteString(e.key + " " + e.value + "\n")
+		for _, e := range r.hosts[k].list(path) {
+			b.WriteString(e.Key + " " + e.Value + "\n")
 		}
 	}
 	return b.Bytes()
@@ -329,7 +329,7 @@ func (r *Renderer) crtList() []byte {
 	}
 	for _, wildcard := range []bool{false, true} {
 		for _, k := range r.sortedHosts(wildcard) {
-			if name, ok := r.hosts[k].certificate(r.hasPair); ok {
+			if name := r.hosts[k].served; name != "" {
 				b.WriteString(r.certificates[name].path + " " + k.sni() + "\n")
 			}
 		}

@@ -20,6 +20,7 @@ type route struct {
 	entries  []Entry  // in the maps of options, by file and key; depends on spec alone
 	wanted   profile  // as far as spec alone decides
 	cookie   string   // as Backend has it; depends on spec alone
+	claim    *claim   // depends on spec alone
 
 	// What follows depends on facts as well: Settings, endpoints and CA certificates.
 
@@ -99,6 +100,7 @@ func newRoute(resource string, spec *tsujiv1.Route, v Version) (*route, error) {
 		return nil, fmt.Errorf("termination %d is not known", spec.GetTermination())
 	}
 	r.backend = prefix + spec.GetNamespace() + ":" + spec.GetName()
+	r.claim = newClaim(r)
 	for _, ref := range spec.GetBackends() {
 		if err := checkObjectName("service", ref.GetService()); err != nil {
 			return nil, err

@@ -76,7 +76,8 @@ func (s Server) arguments() string {
 	return b.String()
 }
 
-func (s Server) equal(o Server) bool {
+// Equal tells whether two servers are the same in all that HAProxy is told of them.
+func (s Server) Equal(o Server) bool {
 	return s.Name == o.Name && s.Weight == o.Weight && s.ID == o.ID && s.Address == o.Address && s.Port == o.Port &&
 		s.Cookie == o.Cookie && slices.Equal(s.Params, o.Params)
 }

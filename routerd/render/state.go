@@ -9,7 +9,7 @@ import (
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 )
 
-// state is the rendered form of a snapshot. What its maps point to is immutable.
+// state is the rendered form of a snapshot. What its maps point to is immutable, but for hosts.
 type state struct {
 	settings     *tsujiv1.Settings // never nil
 	program      program           // the Settings, rendered
@@ -21,6 +21,7 @@ type state struct {
 	backends map[string]*route // by the backend's name
 	sorted   []string          // names of all backends; nil: to be sorted again
 	profiles map[profile]int   // that are not common → routes of theirs; 0: remembered
+	unused   int               // of profiles, those that are only remembered
 	passed   bool              // there is, or was, a route that is passed through
 	caUsers  map[string]int    // file of CA certificates → routes that verify with it
 	lines    map[string]int    // certificate with a key → lines of crt-list.txt
@@ -66,12 +67,13 @@ func (r *Renderer) commit(s *staged) Change {
 		}
 		r.endpoints[name] = e
 	}
-	touched := map[hostKey]bool{}
+	moves := map[hostKey][]move{}
 	for _, name := range sortedKeys(s.routes) {
-		r.commitRoute(name, s.routes[name], touched, c)
+		r.commitRoute(name, s.routes[name], moves, c)
 	}
-	r.commitHosts(touched, c)
+	r.commitHosts(moves, c)
 	r.commitLines(c)
+	r.dropHosts(c)
 	r.commitCAs(c)
 	return c.finish()
 }
@@ -121,25 +123,27 @@ func (r *Renderer) commitCertificate(name string, now *certificate, c *changes) 
 	}
 	if before.isPair() != now.isPair() { // the lines of crt-list.txt come or go
 		for user := range r.users[name] {
-			k := r.routes[user].host
-			c.hosts[k] = r.hosts[k]
+			c.hosts[r.routes[user].host] = true
 		}
 	}
 }
 
-func (r *Renderer) commitRoute(name string, now *route, touched map[hostKey]bool, c *changes) {
+func (r *Renderer) commitRoute(name string, now *route, moves map[hostKey][]move, c *changes) {
 	before := r.routes[name]
 	if before == nil && now == nil {
 		return
 	}
-	c.routes[name] = true
-	for _, x := range []*route{before, now} {
-		if x == nil {
-			continue
-		}
-		if before == nil || now == nil || before.spec != now.spec {
-			touched[x.host] = true
-		}
+	switch {
+	case before == nil:
+		moves[now.host] = append(moves[now.host], move{nil, now.claim})
+	case now == nil:
+		moves[before.host] = append(moves[before.host], move{before.claim, nil})
+	case before.claim == now.claim:
+	case before.host == now.host:
+		moves[now.host] = append(moves[now.host], move{before.claim, now.claim})
+	default:
+		moves[before.host] = append(moves[before.host], move{before.claim, nil})
+		moves[now.host] = append(moves[now.host], move{nil, now.claim})
 	}
 	r.forget(before, c)
 	r.remember(now, c)
@@ -166,8 +170,10 @@ func (r *Renderer) forget(rt *route, c *changes) {
 	r.checked -= rt.checked()
 	delete(r.routes, rt.resource)
 	delete(r.backends, rt.backend)
-	if _, added := r.profiles[rt.profile]; added {
-		r.profiles[rt.profile]--
+	if n, added := r.profiles[rt.profile]; added {
+		if r.profiles[rt.profile] = n - 1; n == 1 {
+			r.unused++
+		}
 	}
 	if rt.caFile != "" {
 		c.useCA(rt.caFile, r.caUsers)
@@ -193,8 +199,10 @@ func (r *Renderer) remember(rt *route, c *changes) {
 		r.addProfile(rt.profile)
 		c.reload("profile "+rt.rendered.Profile, "new, for "+rt.title())
 	}
-	if _, added := r.profiles[rt.profile]; added {
-		r.profiles[rt.profile]++
+	if n, added := r.profiles[rt.profile]; added {
+		if r.profiles[rt.profile] = n + 1; n == 0 {
+			r.unused--
+		}
 	}
 	if rt.passthrough() && !r.passed {
 		r.passed = true
@@ -215,16 +223,12 @@ const maxUnused = 64
 // addProfile takes a profile into the program. That is a reload: those that are used no more may go with it, if
 // there are many.
 func (r *Renderer) addProfile(p profile) {
-	unused := 0
-	for _, n := range r.profiles {
-		if n == 0 {
-			unused++
-		}
-	}
-	if unused >= maxUnused {
+	if r.unused >= maxUnused {
 		maps.DeleteFunc(r.profiles, func(_ profile, n int) bool { return n == 0 })
+		r.unused = 0
 	}
 	r.profiles[p] = 0
+	r.unused++
 	r.touch(configPath)
 }
 
@@ -256,26 +260,14 @@ func (r *route) checked() int {
 	return n
 }
 
-// commitHosts computes again the hosts whose routes changed. Where a wildcard for passthrough comes or
-// goes, so do the exact hosts beside it.
-func (r *Renderer) commitHosts(touched map[hostKey]bool, c *changes) {
-	routes := map[hostKey]map[string]*route{}
-	for k := range touched {
-		routes[k] = map[string]*route{}
-		if h := r.hosts[k]; h != nil { // those that stay
-			for _, name := range h.routes {
-				if now := r.routes[name]; now != nil && now.host == k {
-					routes[k][name] = now
-				}
-			}
-		}
+// commitHosts makes claims come and go. Where a wildcard for passthrough comes or goes, so does what keeps it away from
+// the exact hosts beside it.
+func (r *Renderer) commitHosts(moves map[hostKey][]move, c *changes) {
+	changed := func(e EntryChange) {
+		c.Entries = append(c.Entries, e)
+		r.touch(e.File)
 	}
-	for name := range c.routes {
-		if now := r.routes[name]; now != nil && touched[now.host] {
-			routes[now.host][name] = now
-		}
-	}
-	keys := slices.SortedFunc(maps.Keys(touched), func(a, b hostKey) int {
+	keys := slices.SortedFunc(maps.Keys(moves), func(a, b hostKey) int {
 		if a.wildcard != b.wildcard { // wildcards first: exact hosts depend on them
 			if a.wildcard {
 				return -1
@@ -285,50 +277,51 @@ func (r *Renderer) commitHosts(touched map[hostKey]bool, c *changes) {
 		return strings.Compare(a.name, b.name)
 	})
 	for _, k := range keys {
-		before := r.hosts[k]
-		r.commitHost(k, routes[k], c)
-		if k.wildcard && r.wildcardPassthrough(k.name) != (before != nil && before.passthrough != "") {
-			for sibling := range r.under[k.name] {
-				if !touched[sibling] {
-					r.commitHost(sibling, r.routesOf(sibling), c)
-				}
+		h := r.hostOf(k)
+		c.hosts[k] = true
+		h.move(moves[k], changed)
+		before := r.wildcardPassthrough(k.name)
+		h.passThrough(r.wildcardPassthrough(k.parent()), changed)
+		if !k.wildcard || r.wildcardPassthrough(k.name) == before {
+			continue
+		}
+		for beside := range r.under[k.name] {
+			if _, later := moves[beside]; !later {
+				r.hosts[beside].passThrough(!before, changed)
 			}
 		}
 	}
 }
 
-func (r *Renderer) commitHost(k hostKey, routes map[string]*route, c *changes) {
-	before := r.hosts[k]
-	parent := k.parent()
-	var now *host
-	if len(routes) == 0 {
+// hostOf returns a host, a new one if need be.
+func (r *Renderer) hostOf(k hostKey) *host {
+	h := r.hosts[k]
+	if h != nil {
+		return h
+	}
+	h = &host{hostKey: k}
+	r.hosts[k] = h
+	if parent := k.parent(); parent != "" {
+		if r.under[parent] == nil {
+			r.under[parent] = map[hostKey]bool{}
+		}
+		r.under[parent][k] = true
+	}
+	return h
+}
+
+// dropHosts drops those that nothing claims any more.
+func (r *Renderer) dropHosts(c *changes) {
+	for k := range c.hosts {
+		if h := r.hosts[k]; h == nil || !h.empty() {
+			continue
+		}
 		delete(r.hosts, k)
-		delete(r.under[parent], k)
-		if len(r.under[parent]) == 0 {
-			delete(r.under, parent)
-		}
-	} else {
-		now = makeHost(k, routes, r.wildcardPassthrough(parent))
-		r.hosts[k] = now
-		if parent != "" {
-			if r.under[parent] == nil {
-				r.under[parent] = map[hostKey]bool{}
-			}
-			r.under[parent][k] = true
+		delete(r.under[k.parent()], k)
+		if len(r.under[k.parent()]) == 0 {
+			delete(r.under, k.parent())
 		}
 	}
-	if _, known := c.hosts[k]; !known {
-		c.hosts[k] = before
-	}
-	r.changeEntries(before.lists(k), now.lists(k), c)
-}
-
-func (r *Renderer) routesOf(k hostKey) map[string]*route {
-	routes := map[string]*route{}
-	for _, name := range r.hosts[k].routes {
-		routes[name] = r.routes[name]
-	}
-	return routes
 }
 
 func (r *Renderer) wildcardPassthrough(domain string) bool {

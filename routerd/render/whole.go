@@ -19,8 +19,8 @@ func (r *Renderer) Entries(file string) iter.Seq2[string, string] {
 				if k.wildcard != wildcard {
 					continue
 				}
-				for _, e := range h.in(file, k) {
-					if !yield(e.key, e.value) {
+				for _, e := range h.list(file) {
+					if !yield(e.Key, e.Value) {
 						return
 					}
 				}
@@ -58,11 +58,20 @@ func (r *Renderer) Certificates() []string {
 // CAs returns the paths of the CA certificates that are in use, of routes and of clients, sorted.
 func (r *Renderer) CAs() []string {
 	paths := sortedKeys(r.caUsers)
-	if c := r.certificates[r.settings.GetClientTls().GetCa()]; c != nil && c.ca != nil && len(r.options.HTTPS) > 0 && !slices.Contains(paths, c.path) {
-		paths = append(paths, c.path)
+	if path := r.clientCA(); path != "" && r.caUsers[path] == 0 {
+		paths = append(paths, path)
 		slices.Sort(paths)
 	}
 	return paths
+}
+
+// clientCA returns the path of the CA certificates that clients are verified with; empty: none are.
+func (r *Renderer) clientCA() string {
+	c := r.certificates[r.settings.GetClientTls().GetCa()]
+	if c == nil || c.ca == nil || len(r.options.HTTPS) == 0 {
+		return ""
+	}
+	return c.path
 }
 
 // CrtList returns the lines of crt-list.txt, as such that were added; false: HAProxy reads none.
@@ -71,8 +80,8 @@ func (r *Renderer) CrtList() (lines []CrtListChange, ok bool) {
 		return nil, false
 	}
 	for k, h := range r.hosts {
-		if name, ok := h.certificate(r.hasPair); ok {
-			lines = append(lines, CrtListChange{Certificate: r.certificates[name].path, Filter: k.sni(), Added: true})
+		if h.served != "" {
+			lines = append(lines, CrtListChange{Certificate: r.certificates[h.served].path, Filter: k.sni(), Added: true})
 		}
 	}
 	return lines, true
@@ -84,7 +93,7 @@ func (r *Renderer) InUse(path string) []byte {
 		return r.defaultPair()
 	}
 	c := r.paths[path]
-	if c == nil || path != c.path || c.isPair() && r.lines[c.resource] == 0 || !c.isPair() && !slices.Contains(r.CAs(), path) {
+	if c == nil || path != c.path || c.isPair() && r.lines[c.resource] == 0 || !c.isPair() && r.caUsers[path] == 0 && path != r.clientCA() {
 		return nil
 	}
 	return c.content(path)
