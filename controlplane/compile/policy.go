@@ -32,7 +32,7 @@ func policyOf(ic *operatorv1.IngressController) policy {
 		p.wildcards = a.WildcardPolicy == operatorv1.WildcardPolicyAllowed
 	}
 	p.naming, _ = namingOf(ic) // what is wrong with it is told with the settings
-	p.leastConnections = overridesOf(ic).LoadBalancingAlgorithm == "leastconn"
+	p.leastConnections = overridesOf(ic).LoadBalancingAlgorithm == algorithmLeastConn
 	return p
 }
 

@@ -57,8 +57,12 @@ func tlsProfileOf(p *configv1.TLSSecurityProfile, fault func(string)) *tsujiv1.T
 		if p.Custom != nil {
 			return customProfile(&p.Custom.TLSProfileSpec, intermediate, fault)
 		}
+		fault(required("spec.tlsSecurityProfile.custom", "there is nothing in it; Intermediate is used"))
+		return intermediate
+	case configv1.TLSProfileIntermediateType, "":
 		return intermediate
 	default:
+		fault(unsupported("spec.tlsSecurityProfile.type", string(p.Type), "Old", "Intermediate", "Modern", "Custom") + "; Intermediate is used")
 		return intermediate
 	}
 }
@@ -92,12 +96,23 @@ func customProfile(spec *configv1.TLSProfileSpec, otherwise *tsujiv1.TLSProfile,
 		p.MinVersion = tsujiv1.TLSVersion_TLS_VERSION_1_3
 	case configv1.VersionTLS12:
 		p.MinVersion = tsujiv1.TLSVersion_TLS_VERSION_1_2
+	case "":
+	default:
+		fault(unsupported(field+"minTLSVersion", string(spec.MinTLSVersion), "VersionTLS10", "VersionTLS11", "VersionTLS12", "VersionTLS13") + "; VersionTLS12 is used")
 	}
-	if len(p.GetCiphers()) == 0 && p.GetMinVersion() != tsujiv1.TLSVersion_TLS_VERSION_1_3 {
+	// A list without any is OpenShift's for either, as it is for all who have no suite of TLS 1.3 in it, and want none.
+	only13 := p.GetMinVersion() == tsujiv1.TLSVersion_TLS_VERSION_1_3
+	if len(p.GetCiphers()) == 0 && !only13 {
 		p.Ciphers = otherwise.GetCiphers()
+		if len(spec.Ciphers) > 0 {
+			fault(required(field+"ciphers", "there is no cipher for TLS 1.2 in it; those of Intermediate are used"))
+		}
 	}
 	if len(p.GetCipherSuites()) == 0 {
 		p.CipherSuites = otherwise.GetCipherSuites()
+		if only13 {
+			fault(required(field+"ciphers", "there is no cipher suite of TLS 1.3 in it; those of Intermediate are used"))
+		}
 	}
 	return p
 }

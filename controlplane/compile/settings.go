@@ -66,6 +66,7 @@ func (c *Compiler) compileSettings(d *dirty, out *output) {
 		IdleCloseOnResponse: ic.Spec.IdleConnectionTerminationPolicy == operatorv1.IngressControllerConnectionTerminationPolicyDeferred,
 		AbortOnClose:        ic.Spec.ClosedClientConnectionPolicy == operatorv1.IngressControllerClosedClientConnectionPolicyAbort,
 	}}
+	s.choices()
 	s.selectors()
 	s.timeouts()
 	s.tuning()
@@ -166,6 +167,28 @@ func (s *settings) annotations(values map[string]string) {
 		if s.out.Tuning.HardStopAfter, ok = parseTime(v); !ok {
 			s.fault(invalid("metadata.annotations["+annHardStopAfter+"]", v, "must be a time: a whole number from 1, then us, ms, s, m, h or d"))
 		}
+	}
+}
+
+// choices tells of values that are none of those that there are, which an API server would not take: the default counts.
+func (s *settings) choices() {
+	of := func(field, value string, known ...string) {
+		if value != "" && !slices.Contains(known, value) {
+			s.fault(unsupported(field, value, known...))
+		}
+	}
+	of("spec.httpEmptyRequestsPolicy", string(s.spec.HTTPEmptyRequestsPolicy), "Respond", "Ignore")
+	of("spec.idleConnectionTerminationPolicy", string(s.spec.IdleConnectionTerminationPolicy), "Immediate", "Deferred")
+	of("spec.closedClientConnectionPolicy", string(s.spec.ClosedClientConnectionPolicy), "Abort", "Continue")
+	if a := s.spec.RouteAdmission; a != nil {
+		of("spec.routeAdmission.namespaceOwnership", string(a.NamespaceOwnership), "Strict", "InterNamespaceAllowed")
+		of("spec.routeAdmission.wildcardPolicy", string(a.WildcardPolicy), "WildcardsAllowed", "WildcardsDisallowed")
+	}
+	if h := s.spec.HTTPHeaders; h != nil {
+		of("spec.httpHeaders.forwardedHeaderPolicy", string(h.ForwardedHeaderPolicy), "Append", "Replace", "IfNone", "Never")
+	}
+	if l := s.spec.Logging; l != nil && l.Access != nil {
+		of("spec.logging.access.logEmptyRequests", string(l.Access.LogEmptyRequests), "Log", "Ignore")
 	}
 }
 

@@ -2,6 +2,8 @@ package compile
 
 import (
 	"encoding/json"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -16,6 +18,9 @@ type overrides struct {
 	ContStats              json.RawMessage `json:"contStats"`
 }
 
+// knownOverrides are those of OpenShift's operator. Two are about how its router changes HAProxy without a reload.
+var knownOverrides = []string{"loadBalancingAlgorithm", "mutualTLSHeaderFilter", "contStats", "dynamicConfigManager", "maxDynamicServers"}
+
 // overridesOf reads them; what cannot be read is not there.
 func overridesOf(ic *operatorv1.IngressController) overrides {
 	var o overrides
@@ -24,6 +29,12 @@ func overridesOf(ic *operatorv1.IngressController) overrides {
 	}
 	return o
 }
+
+// The algorithms that may be the default.
+const (
+	algorithmRandom    = "random"
+	algorithmLeastConn = "leastconn"
+)
 
 // overrides compiles spec.unsupportedConfigOverrides.
 func (s *settings) overrides() {
@@ -35,6 +46,10 @@ func (s *settings) overrides() {
 			s.fault(field + ": Invalid value: must be an object whose loadBalancingAlgorithm is a text; none of it is used")
 			return
 		}
+		s.knownOverrides(field, raw)
+	}
+	if a := o.LoadBalancingAlgorithm; a != "" && a != algorithmRandom && a != algorithmLeastConn {
+		s.fault(unsupported(field+".loadBalancingAlgorithm", a, algorithmRandom, algorithmLeastConn) + "; random is used")
 	}
 	flag := func(name string, value json.RawMessage, otherwise bool) bool {
 		text := strings.Trim(string(value), `"`)
@@ -50,4 +65,17 @@ func (s *settings) overrides() {
 	}
 	s.out.KeepClientTlsHeaders = !flag("mutualTLSHeaderFilter", o.MutualTLSHeaderFilter, true)
 	s.out.ContinuousStatistics = flag("contStats", o.ContStats, false)
+}
+
+// knownOverrides tells of those that nobody knows. Case does not matter, as in what reads them.
+func (s *settings) knownOverrides(field string, raw []byte) {
+	var all map[string]json.RawMessage
+	if json.Unmarshal(raw, &all) != nil {
+		return // told
+	}
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		if !slices.ContainsFunc(knownOverrides, func(k string) bool { return strings.EqualFold(k, name) }) {
+			s.fault(field + ": " + quoted(name) + " is not known and is ignored")
+		}
+	}
 }

@@ -179,6 +179,10 @@ func (w *writer) global() {
 	}
 }
 
+// anySecurity has OpenSSL use what else is asked for, whatever its security level is: from level 1 on it signs no
+// handshake of TLS 1.1, since that takes MD5 and SHA-1.
+const anySecurity = "@SECLEVEL=0"
+
 // tls writes what TLS with clients may use. HAProxy looks for no files beside a certificate's.
 func (w *writer) tls() {
 	versions := map[tsujiv1.TLSVersion]string{
@@ -197,11 +201,15 @@ func (w *writer) tls() {
 	}
 	w.line("  ssl-default-bind-options %s", bounds)
 	w.line("  tune.ssl.default-dh-param 2048")
+	ciphers := t.GetCiphers()
+	if t.GetMinVersion() == tsujiv1.TLSVersion_TLS_VERSION_1_1 && len(ciphers) > 0 {
+		ciphers = append([]string{anySecurity}, ciphers...)
+	}
 	for _, l := range []struct {
 		directive, extra string
 		words            []string
 	}{
-		{"ssl-default-bind-ciphers", "-_+!@=.", t.GetCiphers()},
+		{"ssl-default-bind-ciphers", "-_+!@=.", ciphers},
 		{"ssl-default-bind-ciphersuites", "_", t.GetCipherSuites()},
 		{"ssl-default-bind-curves", "_-", w.groups(t.GetGroups())},
 	} {
