@@ -259,6 +259,7 @@ func (k *Kube) adopt(l *life) {
 			}
 		}
 		maps.Copy(had, old.pending) // what was handed out of those that are not as they were handed out
+		maps.Copy(l.served, old.served)
 	}
 	l.adopted = true
 	for kind, objects := range l.objects {

@@ -2,6 +2,9 @@ package cluster
 
 import (
 	"fmt"
+	"net/http"
+	"strings"
+	"sync"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -40,6 +43,75 @@ func TestKubeIngressSecrets(t *testing.T) {
 	for _, name := range []string{"others", "one", "two"} {
 		if f := m.faultAt("Secret " + ns + "/" + name); f != "" {
 			t.Errorf("fault: %s", f)
+		}
+	}
+}
+
+// A class comes, goes and comes back while the Secrets of its Ingresses take long: an Ingress is handed out with its class
+// and without its Secret never. One that needs no Secret does not wait for them, nor does one that is served already.
+func TestKubeIngressClassComesBack(t *testing.T) {
+	t.Parallel()
+	a, _ := sharedServer(t)
+	const ns, class = "classes", "{apiVersion: networking.k8s.io/v1, kind: IngressClass, metadata: {name: of-classes}, spec: {controller: tsuji.dev/ingress}}"
+	var mu sync.Mutex
+	release := make(chan struct{}) // guarded by mu; closed when Secrets may be read
+	config := intercept(a.server.Config(), func(r *http.Request, next http.RoundTripper) (*http.Response, error) {
+		if strings.Contains(r.URL.Path, ns+"/secrets") {
+			mu.Lock()
+			ch := release
+			mu.Unlock()
+			select {
+			case <-ch:
+			case <-r.Context().Done():
+				return nil, r.Context().Err()
+			}
+		}
+		return next.RoundTrip(r)
+	})
+	ingress := func(name, note, tls string) string {
+		return fmt.Sprintf(`{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {name: %s, namespace: %s, annotations: {note: %q}}, spec: {ingressClassName: of-classes,
+  %s defaultBackend: {service: {name: app, port: {number: 80}}}}}`, name, ns, note, tls)
+	}
+	const secure = "tls: [{hosts: [a.example.com], secretName: one}],"
+	a.apply(aNamespace(ns))
+	a.apply(aSecret(ns, "one", "1") + "\n---\n" + ingress("secure", "1", secure) + "\n---\n" + ingress("plain", "1", ""))
+	k := following(t, KubeConfig{REST: config, Namespace: ns}, impatient)
+	var m mirror
+	get := func(name string) *networkingv1.Ingress { return get[*networkingv1.Ingress](&m, Ingress, ns, name) }
+	has := func() bool {
+		_, ok := m.objects[Key{Kind: IngressClass, Name: "of-classes"}]
+		if ok && get("secure") != nil && m.objects[Key{Secret, ns, "one"}] == nil {
+			t.Error("an Ingress was handed out with its class, and without its Secret")
+		}
+		return ok
+	}
+	m.until(t, k, "synced", m.synchronized)
+	if get("secure") == nil || get("plain") == nil {
+		t.Fatalf("synced with %v", m.objects)
+	}
+	for i := range 3 {
+		a.apply(class)
+		m.until(t, k, "the class", has)
+		if get("secure") != nil || get("plain") == nil {
+			t.Errorf("with the class that has come: %v", m.objects)
+		}
+		note := fmt.Sprint(i)
+		a.apply(ingress("plain", note, "") + "\n---\n" + ingress("secure", note, secure))
+		m.until(t, k, "what needs no Secret", func() bool { return has() && get("plain").Annotations["note"] == note })
+		if get("secure") != nil {
+			t.Errorf("it was handed out without its Secret")
+		}
+		mu.Lock()
+		close(release)
+		release = make(chan struct{})
+		mu.Unlock()
+		m.until(t, k, "the Secret, and with it the Ingress", func() bool {
+			return has() && get("secure") != nil && get("secure").Annotations["note"] == note
+		})
+		a.remove("networking.k8s.io/v1", "IngressClass", "", "of-classes")
+		m.until(t, k, "the class is gone, and the Secret with it", func() bool { return !has() && m.objects[Key{Secret, ns, "one"}] == nil })
+		if get("secure") == nil {
+			t.Error("the Ingress is gone with its class")
 		}
 	}
 }

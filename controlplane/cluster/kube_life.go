@@ -37,6 +37,7 @@ type life struct {
 	zones     *zones
 	ingresses *Ingresses
 	moved     map[Key]struct{} // Ingresses that may refer to others than when they were handed out
+	served    map[Key]struct{} // Ingresses that were ours when they were handed out
 	bad       map[Key]Fault    // objects that cannot be used
 	failing   map[*feed]struct{}
 	waiting   int // refs that are not settled
@@ -54,7 +55,7 @@ type life struct {
 func newLife(k *Kube) *life {
 	l := &life{
 		kube: k, probing: make(chan struct{}, 1),
-		refs: map[Key]*ref{}, shares: map[string]share{}, objects: map[Kind]map[name]metav1.Object{}, zones: newZones(), ingresses: NewIngresses(), moved: map[Key]struct{}{}, bad: map[Key]Fault{}, failing: map[*feed]struct{}{},
+		refs: map[Key]*ref{}, shares: map[string]share{}, objects: map[Kind]map[name]metav1.Object{}, zones: newZones(), ingresses: NewIngresses(), moved: map[Key]struct{}{}, served: map[Key]struct{}{}, bad: map[Key]Fault{}, failing: map[*feed]struct{}{},
 		handled: map[Kind]uint64{}, reached: map[Kind]uint64{},
 		pending: map[Key]metav1.Object{}, now: map[Key][]Key{}, taken: map[Key][]Key{},
 	}
@@ -268,7 +269,9 @@ func (l *life) take() Batch {
 			l.refer(l.taken, key, l.now[key]) // which may end references, and so add to pending
 		}
 	}
-	l.takeIngresses()
+	for _, key := range l.takeIngresses() {
+		b.Changes = append(b.Changes, Change{Key: key})
+	}
 	rest := map[Key]metav1.Object{} // a new one: clearing the old costs as much as it ever held
 	for key, had := range l.pending {
 		if l.held(key) {

@@ -62,9 +62,7 @@ func appendKey(keys []Key, kind Kind, namespace, name string) []Key {
 	return append(keys, Key{kind, namespace, name})
 }
 
-// referIngresses says what those Ingresses refer to for which an object matters. One that was handed out
-// already, and only now becomes ours, does not wait for its Secrets: for a moment it may go without.
-// The caller holds mu.
+// referIngresses says what those Ingresses refer to for which an object matters. The caller holds mu.
 func (l *life) referIngresses(key Key, obj metav1.Object) {
 	for _, n := range l.ingresses.Put(key, obj) {
 		k := Key{Ingress, n.Namespace, n.Name}
@@ -76,15 +74,34 @@ func (l *life) referIngresses(key Key, obj metav1.Object) {
 	}
 }
 
-// takeIngresses has the references of Ingresses as they are handed out be those that they are now. The caller
-// holds mu.
-func (l *life) takeIngresses() {
+// takeIngresses has the references of Ingresses as they are handed out be those that they are now. It returns those that
+// are to be taken back: they were handed out while they were another's, and something else than themselves has made them
+// ours, such as their class that came. They are handed out again with their Secrets; what has their hosts keeps them until
+// then, and nobody else waits. The caller holds mu.
+func (l *life) takeIngresses() (back []Key) {
 	for key := range l.moved {
-		if !l.held(key) {
+		n := name{Namespace: key.Namespace, Name: key.Name}
+		_, served := l.served[key]
+		switch {
+		case !l.held(key):
 			l.refer(l.taken, key, l.now[key])
 			delete(l.moved, key)
+			if l.ingresses.Ours(n) != nil {
+				l.served[key] = struct{}{}
+			} else {
+				delete(l.served, key)
+			}
+		case !served:
+			had, changed := l.pending[key]
+			if !changed {
+				had = l.objects[key.Kind][n]
+			}
+			if l.pending[key] = nil; had != nil {
+				back = append(back, key)
+			}
 		}
 	}
+	return back
 }
 
 // refer says what the object of key refers to, in one of the life's two indices. The caller holds mu.
