@@ -1,7 +1,6 @@
 package controlplane
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -19,7 +18,8 @@ type ingressController struct {
 	name     string
 	compiler *compile.Compiler // nil: to be made
 	faults   []cluster.Fault   // of the last compilation
-	held     *release.Held     // nil: nothing is
+	guard    release.Guard
+	held     *release.Held // nil: nothing is
 
 	// objects are those of its name, in whatever namespace, as its compiler has them. The last one that is deleted stays
 	// here: what a selector or a CA of clients has closed must not open because its object is gone.
@@ -86,17 +86,14 @@ func (c *ingressController) annotation(name string) string {
 	return ""
 }
 
-// orphaned is the fault of being served without the object that there was; nil: there is one, or never was.
-func (c *ingressController) orphaned(keep time.Duration) *cluster.Fault {
-	if c.left.IsZero() {
-		return nil
+// again returns when there may be something to do though nothing changed; a zero time: never.
+func (c *ingressController) again(keep time.Duration, now time.Time) []time.Time {
+	_, permitted, _ := release.Allowed(c.annotation(allowAnnotation), now)
+	at := []time.Time{c.guard.Again(), permitted}
+	if !c.left.IsZero() {
+		at = append(at, now.Add(keep/10)) // the last of its routers may leave at any time
 	}
-	return &cluster.Fault{
-		Place: c.key().String(),
-		Message: fmt.Sprintf("it was deleted; its routers go on by what it said last, until none of them has been connected for %s",
-			keep),
-		Remedy: "end its routers, or create it again",
-	}
+	return at
 }
 
 // over tells whether its object has been gone for so long that only routers of its own can keep it.

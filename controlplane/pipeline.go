@@ -96,7 +96,7 @@ func (p *pipeline) handle(batch cluster.Batch) {
 	for _, name := range slices.Sorted(maps.Keys(p.controllers)) {
 		c := p.controllers[name]
 		result := p.apply(c, batch.Changes)
-		s := p.guard(c, snapshot.New(batch.Revision, result.Config, result.Facts))
+		s := c.guarded(snapshot.New(batch.Revision, result.Config, result.Facts), result.SharedHosts, p.now(), p.log)
 		p.tell(c, result)
 		p.log.Debug("compiled", "ingress_controller", name, "version", s.Version().Short(), "changes", len(batch.Changes), "resources", s.Len())
 		outcomes = append(outcomes, outcome{name, s, result})
@@ -149,34 +149,16 @@ func (p *pipeline) retire() {
 }
 
 // again returns when there may be something to do though the source says nothing new; zero: never.
-func (p *pipeline) again() time.Time {
+func (p *pipeline) again() (at time.Time) {
+	now := p.now()
 	for _, c := range p.controllers {
-		if !c.left.IsZero() {
-			return p.now().Add(p.keep / 10) // the last of its routers may leave at any time
+		for _, t := range c.again(p.keep, now) {
+			if !t.IsZero() && (at.IsZero() || t.Before(at)) {
+				at = t
+			}
 		}
 	}
-	return time.Time{}
-}
-
-// allowAnnotation on an IngressController allows a drop that is held: its value is what the alarm tells.
-const allowAnnotation = "tsuji.dev/allow-route-drop"
-
-// guard returns what may be published of an IngressController when s was compiled: see [release.Guard].
-func (p *pipeline) guard(c *ingressController, s snapshot.Snapshot) snapshot.Snapshot {
-	current, ok, _ := p.board.Target(release.View{IngressController: c.name})
-	if !ok {
-		return s
-	}
-	s, held := release.Guard(current.Snapshot, s, c.annotation(allowAnnotation))
-	before := c.held
-	switch {
-	case held == nil && before != nil:
-		p.log.Info("the drop of routes is no longer held", "ingress_controller", c.name)
-	case held != nil && (before == nil || *held != *before):
-		p.log.Error("most routes would be dropped: held", "ingress_controller", c.name, "routes", held.Before, "left", held.After, "allow_with", allowAnnotation+"="+held.Allow())
-	}
-	c.held = held
-	return s
+	return at
 }
 
 // tell logs what is newly wrong with an IngressController or its Routes, and keeps the faults for alarms.
@@ -207,16 +189,7 @@ func (p *pipeline) alarms() []cluster.Fault {
 	for _, name := range slices.Sorted(maps.Keys(p.controllers)) {
 		c := p.controllers[name]
 		all = append(all, c.faults...)
-		if f := c.orphaned(p.keep); f != nil {
-			all = append(all, *f)
-		}
-		if h := c.held; h != nil {
-			all = append(all, cluster.Fault{
-				Place:   c.key().String(),
-				Message: h.String() + "; what was served still is",
-				Remedy:  fmt.Sprintf("bring the Routes back, or allow it by the annotation %s: %q on the IngressController", allowAnnotation, h.Allow()),
-			})
-		}
+		all = append(all, c.alarms(p.keep, p.now())...)
 	}
 	return all
 }

@@ -122,7 +122,12 @@ func stopAPIServer() {
 // newCluster returns the API server as a source. What the story made in it goes at its end.
 func newCluster(t testing.TB) *cluster {
 	t.Helper()
-	server := apiServer(t)
+	return clusterOf(t, apiServer(t))
+}
+
+// clusterOf returns an API server that a story may have for itself.
+func clusterOf(t testing.TB, server *kubetest.Server) *cluster {
+	t.Helper()
 	client, err := dynamic.NewForConfig(server.Config())
 	if err != nil {
 		t.Fatal(err)

@@ -71,6 +71,8 @@ type Result struct {
 	Removed []cluster.Key
 	// Kept is what the result depends on beside the objects: who begins with it, and with all objects, has the same result.
 	Kept Kept
+	// SharedHosts tells whether Routes of different namespaces may share a host.
+	SharedHosts bool
 }
 
 // Compiler compiles for one IngressController. One goroutine owns it.
@@ -163,7 +165,7 @@ func (c *Compiler) Apply(changes []cluster.Change) Result {
 	slices.SortStableFunc(c.notices, Notice.compare)
 	c.config = out.config.applyTo(c.config)
 	c.facts = out.facts.applyTo(c.facts)
-	return Result{Config: c.config, Facts: c.facts, Verdicts: out.verdicts, Faults: c.faults, Notices: c.notices, Removed: out.removed, Kept: c.kept}
+	return Result{Config: c.config, Facts: c.facts, Verdicts: out.verdicts, Faults: c.faults, Notices: c.notices, Removed: out.removed, Kept: c.kept, SharedHosts: !c.policy.strict}
 }
 
 // ingest puts one change into the store, and marks what depends on it.

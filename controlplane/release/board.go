@@ -2,7 +2,8 @@
 //
 // It guarantees that everybody who asks for a view gets the same target until another is published, that
 // whoever waits for a change learns of it without being registered anywhere, and that a version published
-// before is found again by its digests while the history holds it.
+// before is found again by its digests while the history holds it; and that most Routes do not go together unless it is
+// allowed.
 //
 // Do not assume that a publication is a new version: content that was published before keeps the revision
 // it was first known by, and only what was observed may have moved on.
