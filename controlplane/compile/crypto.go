@@ -1,11 +1,8 @@
 package compile
 
 import (
-	"bytes"
-	"crypto/ecdsa"
-	"crypto/rsa"
+	"cmp"
 	"crypto/sha256"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
 	"encoding/pem"
@@ -16,14 +13,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 )
 
-const (
-	cachedCertificates = 16384     // parsed and verified, by digest of what they were made from
-	maxPEM             = 512 << 10 // bytes in one field
-	maxKey             = 16 << 10  // bytes of a private key
-
-	// OpenSSL's default security level refuses shorter RSA keys, and its RSA does not take longer ones.
-	minRSABits, maxRSABits = 2048, 16384
-)
+const cachedCertificates = 16384 // parsed and verified, by digest of what they were made from
 
 // crypto parses and verifies certificates, each once: what it returns is a function of its input, and is
 // shared, so never modified.
@@ -35,16 +25,18 @@ type crypto struct {
 // pair is a certificate chain and its key, sanitised.
 type pair struct {
 	chain, key []byte
+	notes      []certFault // what is not used, or could not be read, of fields that do
 	faults     []certFault // when there are some, the rest is empty
 }
 
-// certFault is what is wrong with one of the three fields that a pair is made of: "certificate", "key",
+// certFault is what is to be told of one of the three fields that a pair is made of: "certificate", "key",
 // "caCertificate".
 type certFault struct{ field, detail string }
 
 type bundle struct {
 	pem   []byte
-	fault string
+	notes []string // what could not be read
+	fault string   // when there is one, the rest is empty
 }
 
 func newCrypto() *crypto {
@@ -82,14 +74,14 @@ func (c *crypto) pair(cert, key, ca string) *pair {
 }
 
 // bundle parses CA certificates to verify others with.
-func (c *crypto) bundle(text string) ([]byte, string) {
+func (c *crypto) bundle(text string) bundle {
 	k := digestOf(text)
 	if b, ok := c.bundles.Get(k); ok {
-		return b.pem, b.fault
+		return b
 	}
 	b := makeBundle(text)
 	c.bundles.Add(k, b)
-	return b.pem, b.fault
+	return b
 }
 
 func makeBundle(text string) bundle {
@@ -100,19 +92,73 @@ func makeBundle(text string) bundle {
 	if err != nil {
 		return bundle{fault: fmt.Sprintf("failed to parse CA certificate: %v", err)}
 	}
-	if f := signatureFault(p.certificates); f != "" {
-		return bundle{fault: f}
+	if n := len(p.certificates); n > maxBundleCertificates {
+		return bundle{fault: fmt.Sprintf("%d certificates are too many: use %d or less", n, maxBundleCertificates)}
 	}
-	return bundle{pem: encodeCertificates(p.certificates)}
+	for _, c := range p.certificates {
+		if f := caFault(c); f != "" {
+			return bundle{fault: f}
+		}
+	}
+	out := encodeCertificates(p.certificates)
+	if len(out) > maxBundle {
+		return bundle{fault: fmt.Sprintf("%d bytes of certificates are too many: use %d or less", len(out), maxBundle)}
+	}
+	return bundle{pem: out, notes: p.notes()}
+}
+
+// caFault tells why nothing could be verified with a certificate, or why HAProxy could not tell that it has it;
+// empty: all is well.
+func caFault(c *x509.Certificate) string {
+	if f := weakFault(c); f != "" && !selfSigned(c) {
+		return f
+	}
+	switch keyKind(c) {
+	case rsaKind, dsaKind, ecKind, ed25519Kind:
+		// However short: OpenSSL loads it among others, and verifies nothing with it.
+	default:
+		if f := keyFault(c); f != "" {
+			return f
+		}
+	}
+	var p printed
+	p.names(c)
+	return cmp.Or(serialFault(c), p.fault, p.tooMany())
+}
+
+// chainFault tells why a router could not serve these certificates; empty: it could.
+func chainFault(certs []*x509.Certificate) string {
+	for _, c := range certs {
+		if f := cmp.Or(keyFault(c), signatureFault(c), serialFault(c)); f != "" {
+			return f
+		}
+		var p printed
+		if p.names(c); p.fault != "" {
+			return p.fault
+		}
+	}
+	return ""
+}
+
+func serialFault(c *x509.Certificate) string {
+	if n := (c.SerialNumber.BitLen() + 7) / 8; n > maxSerial {
+		return fmt.Sprintf("a serial number of %d bytes is too long: %d are allowed", n, maxSerial)
+	}
+	return ""
 }
 
 // makePair does what OpenShift's extended validation does: the certificate parses, its chain verifies
 // against the CA certificates if there are some (validity in time is for clients to judge), and the key,
 // which may be in either field, is the first certificate's.
 func makePair(cert, key, ca string) *pair {
-	var faults []certFault
+	p := &pair{}
 	fault := func(field, format string, args ...any) {
-		faults = append(faults, certFault{field, fmt.Sprintf(format, args...)})
+		p.faults = append(p.faults, certFault{field, fmt.Sprintf(format, args...)})
+	}
+	note := func(field string, notes ...string) {
+		for _, n := range notes {
+			p.notes = append(p.notes, certFault{field, n})
+		}
 	}
 	certs, err := parsePEM(cert)
 	switch {
@@ -140,143 +186,75 @@ func makePair(cert, key, ca string) *pair {
 	if err != nil {
 		fault("key", "%v", err)
 	}
-	if len(faults) > 0 {
-		return &pair{faults: faults}
+	if len(p.faults) > 0 {
+		return &pair{faults: p.faults}
+	}
+	note("certificate", certs.notes()...)
+	note("caCertificate", cas.notes()...)
+	note("key", keys.notes()...)
+	if len(cas.keys) > 0 {
+		note("caCertificate", "the private key in it is not used: take it out")
+	}
+	if len(keys.certificates) > 0 {
+		note("key", "the certificates in it are not used: clients get those of the certificate alone")
 	}
 
-	if ca != "" {
-		if err := verify(certs.certificates, cas.certificates); err != nil {
-			fault("certificate", "error verifying certificate: %v", err)
-		}
-	}
-	found := append(certs.keys, keys.keys...) //nolint:gocritic // both are this function's
-	chain := certs.certificates
-	for _, c := range cas.certificates {
-		if !slices.ContainsFunc(chain, c.Equal) {
-			chain = append(chain, c)
-		}
-	}
-	p := &pair{chain: encodeCertificates(chain)}
-	if len(found) == 0 {
-		fault("key", "no key specified")
-	} else {
-		p.key = pem.EncodeToMemory(found[0])
-		if _, err := tls.X509KeyPair(p.chain, p.key); err != nil {
-			fault("key", "%v", err)
-		}
-	}
-	if len(faults) > 0 {
-		return &pair{faults: faults}
+	p.join(certs, cas, append(slices.Clone(certs.keys), keys.keys...), fault, note)
+	if len(p.faults) > 0 {
+		return &pair{faults: p.faults}
 	}
 	return p
 }
 
-type parsed struct {
-	certificates []*x509.Certificate
-	keys         []*pem.Block // re-encoded: PKCS #1 or SEC 1
+// join makes chain and key of what was parsed.
+func (p *pair) join(certs, cas parsed, found []privateKey, fault func(string, string, ...any), note func(string, ...string)) {
+	chain := certs.certificates
+	have := make(map[string]bool, len(chain))
+	for _, c := range chain {
+		have[string(c.Raw)] = true
+	}
+	for _, c := range cas.certificates {
+		if !have[string(c.Raw)] {
+			have[string(c.Raw)] = true
+			chain = append(chain, c)
+		}
+	}
+	p.chain = encodeCertificates(chain)
+	if f := chainBounds(chain, len(p.chain)); f != "" { // before anything is verified, which costs most
+		fault("certificate", "%s", f)
+		return
+	}
+	if len(cas.certificates) > 0 {
+		if err := verify(certs.certificates, cas.certificates); err != nil {
+			fault("certificate", "error verifying certificate: %v", err)
+		}
+	}
+	if len(found) == 0 {
+		fault("key", "no key specified")
+		return
+	}
+	if len(found) > 1 {
+		note("key", fmt.Sprintf("there are %d private keys; the first is used", len(found)))
+	}
+	if f := found[0].fault(chain[0]); f != "" {
+		fault("key", "%s", f)
+	}
+	p.key = pem.EncodeToMemory(found[0].block)
 }
 
-type certError string
-
-func (e certError) Error() string { return string(e) }
-
-const errNoCertificate = certError("there is no certificate in it")
-
-// parsePEM takes the certificates and keys out of PEM text: what it returns is made anew of what was
-// understood, and nothing else of the text gets further. Text around the blocks is left out, public keys
-// and EC parameters too; any other block is an error.
-func parsePEM(text string) (parsed, error) {
-	var p parsed
-	if len(text) > maxPEM {
-		return p, fmt.Errorf("longer than %d bytes", maxPEM)
+// chainBounds tells that a chain of so many bytes is too large as a whole; empty: it is not.
+func chainBounds(chain []*x509.Certificate, size int) string {
+	switch n := len(chain); {
+	case n > maxChain:
+		return fmt.Sprintf("%d certificates, with those of caCertificate, are too many: use %d or less", n, maxChain)
+	case size > maxChainBytes:
+		return fmt.Sprintf("%d bytes of certificates, with those of caCertificate, are too many: use %d or less", size, maxChainBytes)
 	}
-	for rest := []byte(text); ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			return p, nil
-		}
-		switch block.Type {
-		case "CERTIFICATE":
-			c, err := x509.ParseCertificate(block.Bytes)
-			if err != nil {
-				return p, fmt.Errorf("parse certificate: %w", err)
-			}
-			p.certificates = append(p.certificates, c)
-		case "RSA PRIVATE KEY", "EC PRIVATE KEY", "ECDSA PRIVATE KEY", "PRIVATE KEY":
-			k, err := privateKey(block)
-			if err != nil {
-				return p, err
-			}
-			p.keys = append(p.keys, k)
-		case "PUBLIC KEY", "RSA PUBLIC KEY", "DSA PUBLIC KEY", "ECDSA PUBLIC KEY", "EC PARAMETERS":
-		default:
-			return p, fmt.Errorf("unrecognized PEM block %s", quoted(block.Type))
-		}
+	var p printed
+	for _, c := range chain {
+		p.names(c)
 	}
-}
-
-// privateKey encodes an RSA or EC key anew. OpenShift's router takes no others.
-func privateKey(block *pem.Block) (*pem.Block, error) {
-	if len(block.Headers) > 0 {
-		return nil, fmt.Errorf("block %s is not valid: store the key unencrypted", block.Type)
-	}
-	if len(block.Bytes) > maxKey {
-		return nil, fmt.Errorf("block %s is longer than %d bytes", block.Type, maxKey)
-	}
-	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		if key, err = x509.ParsePKCS1PrivateKey(block.Bytes); err != nil {
-			if key, err = x509.ParseECPrivateKey(block.Bytes); err != nil {
-				return nil, fmt.Errorf("block %s is not valid", block.Type)
-			}
-		}
-	}
-	switch k := key.(type) {
-	case *rsa.PrivateKey:
-		return &pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(k)}, nil
-	case *ecdsa.PrivateKey:
-		der, err := x509.MarshalECPrivateKey(k)
-		if err != nil {
-			return nil, fmt.Errorf("encode private key: %w", err)
-		}
-		return &pem.Block{Type: "EC PRIVATE KEY", Bytes: der}, nil
-	default:
-		return nil, fmt.Errorf("block private key %T is not valid: use an RSA or EC key", key)
-	}
-}
-
-// chainFault tells why a router could not load these certificates; empty: it could.
-func chainFault(certs []*x509.Certificate) string {
-	for _, c := range certs {
-		k, ok := c.PublicKey.(*rsa.PublicKey)
-		switch {
-		case ok && k.N.BitLen() < minRSABits:
-			return fmt.Sprintf("an RSA key of %d bits is too short: use %d or more", k.N.BitLen(), minRSABits)
-		case ok && k.N.BitLen() > maxRSABits:
-			return fmt.Sprintf("an RSA key of %d bits is too long: use %d or less", k.N.BitLen(), maxRSABits)
-		}
-	}
-	return signatureFault(certs)
-}
-
-// signatureFault tells of a signature that OpenSSL takes no more. It does not look at those of
-// self-signed certificates, and neither does this.
-func signatureFault(certs []*x509.Certificate) string {
-	for _, c := range certs {
-		if bytes.Equal(c.RawIssuer, c.RawSubject) && (c.AuthorityKeyId == nil || bytes.Equal(c.AuthorityKeyId, c.SubjectKeyId)) {
-			continue
-		}
-		switch c.SignatureAlgorithm {
-		case x509.SHA1WithRSA, x509.ECDSAWithSHA1, x509.DSAWithSHA1:
-			return "router does not support CA-signed certs using SHA1"
-		case x509.MD2WithRSA:
-			return "router does not support CA-signed certs using MD2"
-		case x509.MD5WithRSA:
-			return "router does not support CA-signed certs using MD5"
-		default:
-		}
-	}
-	return ""
+	return p.tooMany()
 }
 
 // verify verifies the chain of the first certificate against the CA certificates. Validity in time does
@@ -297,12 +275,4 @@ func verify(chain, cas []*x509.Certificate) error {
 	}
 	_, err := timeless(chain[0]).Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, CurrentTime: at})
 	return err //nolint:wrapcheck // the caller says what was tried
-}
-
-func encodeCertificates(certs []*x509.Certificate) []byte {
-	var b bytes.Buffer
-	for _, c := range certs {
-		b.Write(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))
-	}
-	return b.Bytes()
 }

@@ -32,6 +32,9 @@ func (c *Compiler) caCertificate(k id) (*tsujiv1.Certificate, string) {
 	for _, l := range lists {
 		out.RevocationListsPem = append(out.RevocationListsPem, pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: l.Raw})...)
 	}
+	if n := len(out.RevocationListsPem); n > maxLists {
+		return nil, fmt.Sprintf("%s in ConfigMap %s/%s: %d bytes of revocation lists are too many: %d are allowed", revocationKey, k.Namespace, k.Name, n, maxLists)
+	}
 	return out, ""
 }
 
@@ -71,12 +74,19 @@ func parseRevocationLists(text string) (lists []*x509.RevocationList, fault stri
 		if block, rest = pem.Decode(rest); block == nil {
 			break
 		}
+		if len(lists) == maxBlocks {
+			return nil, fmt.Sprintf("more than %d revocation lists", maxBlocks)
+		}
 		if block.Type != "X509 CRL" {
 			return nil, fmt.Sprintf("unrecognized PEM block %s", quoted(block.Type))
 		}
 		l, err := x509.ParseRevocationList(block.Bytes)
 		if err != nil {
 			return nil, fmt.Sprintf("failed to parse revocation list: %v", err)
+		}
+		var p printed
+		if p.name("the issuer", l.RawIssuer); p.fault != "" {
+			return nil, "in a revocation list, " + p.fault
 		}
 		lists = append(lists, l)
 	}

@@ -88,17 +88,20 @@ func (b *builder) destination(tls *routev1.TLSConfig) {
 		b.serviceCertificates()
 		return
 	}
-	bundle, fault := b.c.crypto.bundle(tls.DestinationCACertificate)
-	if fault != "" {
-		b.fault(redacted("destinationCACertificate", fault))
+	bundle := b.c.crypto.bundle(tls.DestinationCACertificate)
+	if bundle.fault != "" {
+		b.fault(redacted("destinationCACertificate", bundle.fault))
 		return
+	}
+	for _, n := range bundle.notes {
+		b.warn("spec.tls.destinationCACertificate: %s", n)
 	}
 	if b.rule == nil {
 		b.inForce("spec.tls.destinationCACertificate")
 	}
 	name := tsujiv1.CertificateName(b.id.Namespace, tsujiv1.FromDestinationCA, b.id.Name)
 	b.route.DestinationTls = &tsujiv1.DestinationTLS{Verify: true, Ca: name}
-	b.owned = append(b.owned, bundleResource(name, bundle))
+	b.owned = append(b.owned, bundleResource(name, bundle.pem))
 }
 
 // serviceCA is the ConfigMap that OpenShift's operator mounts in routers: the CA that signs the
@@ -126,10 +129,11 @@ func (c *Compiler) caBundle(k id) (bundle []byte, fault string) {
 	case m.Data[key] == "":
 		return nil, fmt.Sprintf("there is no %s in ConfigMap %s/%s", key, k.Namespace, k.Name)
 	}
-	if bundle, fault = c.crypto.bundle(m.Data[key]); fault != "" {
-		return nil, fmt.Sprintf("%s in ConfigMap %s/%s: %s", key, k.Namespace, k.Name, fault)
+	b := c.crypto.bundle(m.Data[key])
+	if b.fault != "" {
+		return nil, fmt.Sprintf("%s in ConfigMap %s/%s: %s", key, k.Namespace, k.Name, b.fault)
 	}
-	return bundle, ""
+	return b.pem, ""
 }
 
 // changeServiceCA marks the Routes that are verified with the cluster's own CA if they begin or cease to
@@ -177,6 +181,9 @@ func (b *builder) certificate(tls *routev1.TLSConfig) {
 		for _, f := range p.faults {
 			b.fault(redacted(f.field, f.detail))
 		}
+		for _, n := range p.notes {
+			b.warn("spec.tls.%s: %s", n.field, n.detail)
+		}
 		b.route.Certificate = own
 		b.owned = append(b.owned, p.resource(own))
 	default:
@@ -187,7 +194,7 @@ func (b *builder) certificate(tls *routev1.TLSConfig) {
 			b.warn("spec.tls.key is not used: spec.tls.certificate is empty, and the default certificate is served")
 		}
 		if tls.CACertificate != "" {
-			if _, f := b.c.crypto.bundle(tls.CACertificate); f != "" {
+			if f := b.c.crypto.bundle(tls.CACertificate).fault; f != "" {
 				b.fault(redacted("caCertificate", f))
 			}
 		}
@@ -226,14 +233,19 @@ func (b *builder) externalCertificate(name, ca, own string) {
 	}
 	b.inForce(field)
 	p := b.c.secretPair(secret, ca)
+	within := map[string]string{"certificate": "the Secret's tls.crt: ", "key": "the Secret's tls.key: "}
 	for _, f := range p.faults {
-		switch f.field {
-		case "certificate":
-			b.fault(invalid(field, name, "the Secret's tls.crt: "+f.detail))
-		case "key":
-			b.fault(invalid(field, name, "the Secret's tls.key: "+f.detail))
-		default:
+		if of, ok := within[f.field]; ok {
+			b.fault(invalid(field, name, of+f.detail))
+		} else {
 			b.fault(redacted(f.field, f.detail))
+		}
+	}
+	for _, n := range p.notes {
+		if of, ok := within[n.field]; ok {
+			b.warn("%s: %s%s", field, of, n.detail)
+		} else {
+			b.warn("spec.tls.%s: %s", n.field, n.detail)
 		}
 	}
 	if ca != "" {

@@ -15,8 +15,8 @@ import (
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 )
 
-// minRSABits is the shortest RSA key that OpenSSL serves at its usual security level.
-const minRSABits = 2048
+// minRSABits is the shortest RSA key of which OpenSSL counts the strength that its usual security level asks for.
+const minRSABits = 2047
 
 // canonicalPair returns chain and key as one PEM file, written anew from what was parsed: the leaf, its
 // intermediates, and the leaf's key. It checks that the key is the leaf's.

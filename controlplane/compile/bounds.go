@@ -1,0 +1,46 @@
+package compile
+
+// The bounds of what one object may bring along: docs/limits.md has them in a table, with those of Kubernetes and
+// OpenShift beside them. Beyond one a Route is refused, alone, by verdict, except where a comment says otherwise.
+//
+// They hold for every router, whatever its release of HAProxy and its IngressController's tuning: HAProxy's buffer
+// (tune.bufsize) may be as small as 16,384 bytes, and answers of its runtime socket are as large at most.
+const (
+	// maxPEM is how long the text of one field may be, in bytes, before it is looked at.
+	maxPEM = 512 << 10
+	// maxBlocks is how many PEM blocks one field may have: each costs parsing, however small it is.
+	maxBlocks = 1024
+	// maxKeys is how many private keys one field may have: to check one of RSA costs some milliseconds.
+	maxKeys = 4
+	// maxKey is how long a private key may be, in bytes of DER. One of RSA with 8,192 bits has 4.7 kB.
+	maxKey = 8 << 10
+
+	// OpenSSL's security level 2, HAProxy's default in Debian, wants 112 bits of strength: it counts so many for RSA
+	// keys from here on.
+	minRSABits = 2047
+	// TLS clients written in Go take no longer RSA keys, and a handshake holds one of HAProxy's threads: 4 ms with
+	// 4,096 bits, 35 ms with 7,680 and 190 ms with 15,360, for everybody who is served by it.
+	maxRSABits = 8192
+	// The same level 2 for DSA keys: bits of the prime and of the subgroup.
+	minDSABits, minDSASubgroupBits = 2048, 224
+
+	// maxChain is how many certificates a chain may have, caCertificate counted. Clients get all of them with each
+	// handshake; many take no more than ten. crypto/x509 looks at no more than 100 signatures to verify a chain.
+	maxChain = 32
+	// maxChainBytes is how long a chain may be, in bytes of PEM. HAProxy 3.4 takes 128 kB by a command, key included.
+	// Older releases take tune.bufsize; what is longer goes to them by a file and a reload.
+	maxChainBytes = 64 << 10
+	// maxBundle and maxBundleCertificates are for CA certificates: the public ones of the world are 150, with 230 kB
+	// of PEM.
+	maxBundle, maxBundleCertificates = 384 << 10, maxBlocks
+	// maxLists is how long the revocation lists of a bundle may be, in bytes of PEM.
+	maxLists = 384 << 10
+
+	// maxNames is how many bytes HAProxy may print of the names in a chain, and in each certificate of a bundle: they
+	// have to fit into one answer, with 2,048 bytes for the rest of it. An answer that does not fit is cut, and what
+	// HAProxy serves cannot be told any more.
+	maxNames = 16<<10 - 2048
+	// maxSerial is how long a serial number may be, in bytes: RFC 5280 allows 20. HAProxy 2.6, 3.0 and 3.4 print it
+	// without looking at what is left of the buffer, and a number of 8,180 bytes crashed them.
+	maxSerial = 64
+)
