@@ -66,6 +66,9 @@ type Result struct {
 	// Notices are what happened since the last Apply to Secrets that Routes have their certificates from, by
 	// namespace and name of the Route. They tell of changes: what is there now, Verdicts tell.
 	Notices []Notice
+	// Ended are the names in [Holds] of what needs to be held no more, because it is gone or compiles to other content
+	// than was refused.
+	Ended []string
 	// Removed are the Routes that had a verdict and have none any more, because they are gone or are
 	// not this IngressController's any more, by namespace and name.
 	Removed []cluster.Key
@@ -80,17 +83,22 @@ type Compiler struct {
 	ingressController string
 	allowLoopback     bool
 
-	objects   objects
-	claims    claims
-	ingresses ingresses
-	refs      refs // who refers to shared facts, by count
-	crypto    *crypto
-	access    access
+	objects    objects
+	claims     claims
+	ingresses  ingresses
+	refs       refs // who refers to shared facts, by count
+	crypto     *crypto
+	access     access
+	holds      Holds
+	rehold     rehold
+	heldRoutes map[id]*route       // those whose good content refers to other things than their object does
+	holding    map[string]struct{} // what of the holds by name is in force
 
 	policy             policy       // what the IngressController says about which Routes are admitted
 	kept               Kept         // what it refers to, as it was when it was last good
 	defaultCertificate id           // the Secret that it names; zero: none
 	settingsMaps       [2]id        // the ConfigMaps that it names: error pages and the CA of clients; zero: none
+	settingsRefs       [2]id        // the Secret and the ConfigMap that the Settings which are published refer to
 	hsts               []hstsPolicy // what the HSTS headers of Routes must say
 	hstsFaults         []string     // what is wrong with that
 	faults             []cluster.Fault
@@ -113,6 +121,9 @@ func New(c Config) *Compiler {
 		ingresses:         newIngresses(),
 		refs:              newRefs(),
 		crypto:            newCrypto(),
+		rehold:            newRehold(),
+		heldRoutes:        map[id]*route{},
+		holding:           map[string]struct{}{},
 		access:            newAccess(c.ExternalCertificateReader),
 		policy:            policyOf(nil),
 		kept:              c.Kept,
@@ -146,6 +157,8 @@ func (c *Compiler) Apply(changes []cluster.Change) Result {
 	}
 	c.translate(d)
 	c.markAccess(d)
+	c.markHolds(d)
+	c.promoteHeld(d)
 	for k, r := range d.standing {
 		c.stand(r)
 		d.content[k] = r
@@ -165,7 +178,10 @@ func (c *Compiler) Apply(changes []cluster.Change) Result {
 	slices.SortStableFunc(c.notices, Notice.compare)
 	c.config = out.config.applyTo(c.config)
 	c.facts = out.facts.applyTo(c.facts)
-	return Result{Config: c.config, Facts: c.facts, Verdicts: out.verdicts, Faults: c.faults, Notices: c.notices, Removed: out.removed, Kept: c.kept, SharedHosts: !c.policy.strict}
+	return Result{
+		Config: c.config, Facts: c.facts, Verdicts: out.verdicts, Faults: c.faults, Notices: c.notices, Ended: c.ended(), Removed: out.removed,
+		Kept: c.kept, SharedHosts: !c.policy.strict,
+	}
 }
 
 // ingest puts one change into the store, and marks what depends on it.

@@ -33,16 +33,17 @@ type judgement struct {
 	verdict   *tsujiv1.RouteVerdict
 	route     *snapshot.Item // nil: it is refused
 	endpoints []endpointsRef
-	secret    id                  // the Secret whose Certificate it shares; zero: none
-	serviceCA id                  // the ConfigMap of the cluster's own CA, if it is verified with it; else zero
-	owned     []*tsujiv1.Resource // Certificates that are its own
+	secret    id              // the Secret whose Certificate it shares; zero: none
+	serviceCA id              // the ConfigMap of the cluster's own CA, if it is verified with it; else zero
+	owned     []snapshot.Item // Certificates that are its own
 }
 
 // stand finds where a route stands before its content is looked at: whether it is this
 // IngressController's, which host it asks for, and whether it may claim it.
 func (c *Compiler) stand(r *route) {
 	r.selected = r.object != nil && c.policy.selects(r, c.objects.namespaces[r.id.Namespace])
-	r.host, r.hostBy, r.refusal = "", "", nil
+	r.host, r.hostBy, r.refusal, r.held = "", "", nil, nil
+	delete(c.heldRoutes, r.id)
 	if !r.selected {
 		c.claims.put(r, nil)
 		return
@@ -57,6 +58,11 @@ func (c *Compiler) stand(r *route) {
 	}
 	if r.refusal = c.policy.refuses(r); r.refusal != nil {
 		c.claims.put(r, nil)
+		return
+	}
+	if r.held = c.holdRoute(r); r.held != nil && r.held.route != nil {
+		c.heldRoutes[r.id] = r
+		c.claims.put(r, r.held.claimOf(r))
 		return
 	}
 	spec := &r.object.Spec
@@ -75,6 +81,7 @@ func (c *Compiler) stand(r *route) {
 // judge compiles a route, and moves everything from what was made of it before to what is now.
 func (c *Compiler) judge(r *route, d *dirty, out *output) {
 	var next judgement
+	c.release(r)
 	if r.selected {
 		next = c.compileRoute(r)
 	}
@@ -87,9 +94,9 @@ func (c *Compiler) judge(r *route, d *dirty, out *output) {
 	c.moveSecret(r.secret, next.secret, d)
 	c.moveConfigMap(r.serviceCA, next.serviceCA, d)
 	var owned []string
-	for _, res := range next.owned {
-		owned = append(owned, res.GetName())
-		out.facts.add(res)
+	for _, own := range next.owned {
+		owned = append(owned, own.Name())
+		out.facts.put = append(out.facts.put, own)
 	}
 	for _, old := range r.owned {
 		if !slices.Contains(owned, old) {
@@ -152,12 +159,18 @@ func (c *Compiler) compileRoute(r *route) judgement {
 	case len(b.faults) > 0:
 		return refuse(reasonInvalid, joined(b.faults))
 	}
-	item, err := tsujiv1.Encode(&tsujiv1.Resource{
-		Name: tsujiv1.RouteName(r.id.Namespace, r.id.Name), RequiredFeatures: features(b.route),
-		Kind: &tsujiv1.Resource_Route{Route: b.route},
-	})
+	item, err := b.encode()
 	if err != nil {
 		return refuse(reasonInvalid, err.Error())
+	}
+	j := judgement{verdict: v, route: &item, endpoints: b.endpoints, secret: b.secret, serviceCA: b.serviceCA, owned: b.ownedItems()}
+	if r.held != nil {
+		if j = c.compileHeld(r, b, v, refuse); j.route == nil {
+			return j
+		}
+	}
+	if fault := c.holdFacts(&j); fault != "" {
+		return refuse(reasonQuarantined, fault)
 	}
 	v.Admitted = true
 	slices.Sort(b.setBy)
@@ -165,7 +178,7 @@ func (c *Compiler) compileRoute(r *route) judgement {
 	for _, w := range b.warnings {
 		v.Warnings = append(v.Warnings, printable(w))
 	}
-	return judgement{verdict: v, route: &item, endpoints: b.endpoints, secret: b.secret, serviceCA: b.serviceCA, owned: b.owned}
+	return j
 }
 
 // features are what a router must have to serve a Route as it is meant, sorted.

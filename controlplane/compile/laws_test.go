@@ -24,6 +24,7 @@ import (
 	"github.com/tsuji-dev/tsuji/controlplane/cluster"
 	"github.com/tsuji-dev/tsuji/controlplane/compile"
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+	"github.com/tsuji-dev/tsuji/snapshot"
 )
 
 // world is a compiler with the verdicts that it reported, and the objects that it was told of.
@@ -32,6 +33,8 @@ type world struct {
 	last     compile.Result
 	verdicts map[cluster.Key]*tsujiv1.RouteVerdict
 	objects  map[cluster.Key]metav1.Object
+	holds    compile.Holds
+	history  []snapshot.Snapshot // of all Applies
 }
 
 func newWorld(reader ...cluster.Reader) *world {
@@ -54,6 +57,7 @@ func (w *world) apply(changes ...cluster.Change) {
 		}
 	}
 	w.last = w.compiler.Apply(changes)
+	w.history = append(w.history, snapshot.New(0, w.last.Config, w.last.Facts))
 	for _, v := range w.last.Verdicts {
 		w.verdicts[cluster.Key{Kind: cluster.Route, Namespace: v.GetNamespace(), Name: v.GetName()}] = v
 	}
@@ -62,8 +66,42 @@ func (w *world) apply(changes ...cluster.Change) {
 	}
 }
 
+// hold has routers refuse some of what was compiled last, and forgets some of what they refused before.
+func (w *world) hold(t *rapid.T) {
+	next := compile.Holds{Resources: maps.Clone(w.holds.Resources), Namespaces: map[string]compile.Hold{}}
+	if next.Resources == nil {
+		next.Resources = map[string]compile.Hold{}
+	}
+	for _, name := range slices.Sorted(maps.Keys(next.Resources)) {
+		if pick(t, "forget "+name, false, false, true) {
+			delete(next.Resources, name)
+		}
+	}
+	now := w.history[len(w.history)-1].Sorted()
+	good := func() snapshot.Snapshot {
+		return pick(t, "good", append(slices.Clone(w.history), snapshot.Snapshot{})...)
+	}
+	for range rapid.IntRange(0, 3).Draw(t, "refused") {
+		if len(now) == 0 {
+			break
+		}
+		i := pick(t, "refused item", now...)
+		h := compile.Hold{Refused: i.Digest(), Any: pick(t, "any", false, false, true), Good: good(), Told: &tsujiv1.Quarantine{Message: "no"}}
+		if g, ok := h.Good.Get(i.Name()); ok && g.Digest() == i.Digest() {
+			h.Good = snapshot.Snapshot{} // it is not good
+		}
+		next.Resources[i.Name()] = h
+	}
+	if pick(t, "namespace", false, false, false, true) {
+		next.Namespaces["ns1"] = compile.Hold{Any: true, Endpoints: pick(t, "endpoints", false, true), Good: good(), Told: &tsujiv1.Quarantine{Message: "too many"}}
+	}
+	w.holds = next
+	w.compiler.Hold(next)
+}
+
 // Whatever happened, and in whatever order and portions: snapshot and verdicts are those of compiling what
-// there is now from nothing, with what was kept. Every reference has its fact, and no fact is without a reference.
+// there is now from nothing, with what is held and was kept. Every reference has its fact, and no fact is without a
+// reference.
 func TestIncrementalEqualsFromNothing(t *testing.T) {
 	t.Parallel()
 	u := newUniverse(t)
@@ -75,6 +113,9 @@ func TestIncrementalEqualsFromNothing(t *testing.T) {
 			var changes []cluster.Change
 			for range rapid.IntRange(1, 3).Draw(t, "changes") {
 				changes = append(changes, u.change(t))
+			}
+			if pick(t, "refusals", false, false, true) {
+				w.hold(t)
 			}
 			w.apply(changes...)
 			checkReferences(t, w.last)
@@ -96,6 +137,7 @@ func TestIncrementalEqualsFromNothing(t *testing.T) {
 			w.apply(gone(o))
 		}
 		empty := newWorld(reader)
+		empty.compiler.Hold(w.holds)
 		empty.apply()
 		equal(t, w, empty)
 	})
@@ -107,6 +149,7 @@ func fromNothing(t *rapid.T, w *world, reader ...cluster.Reader) (fresh *world, 
 	t.Helper()
 	fresh = newWorld(reader...)
 	fresh.compiler = compile.New(compile.Config{ExternalCertificateReader: append(reader, cluster.Reader{})[0], Kept: w.last.Kept})
+	fresh.compiler.Hold(w.holds)
 	for _, o := range w.objects {
 		all = append(all, put(o))
 	}
@@ -200,6 +243,9 @@ func equal(t *rapid.T, got, want *world) {
 		if !proto.Equal(got.verdicts[k], v) {
 			t.Errorf("verdicts on %s differ:\n%v\n%v", k, got.verdicts[k], v)
 		}
+	}
+	if !slices.Equal(got.last.Ended, want.last.Ended) {
+		t.Errorf("ended is %v, want %v", got.last.Ended, want.last.Ended)
 	}
 	if len(got.verdicts) != len(want.verdicts) {
 		t.Errorf("%d verdicts, want %d", len(got.verdicts), len(want.verdicts))

@@ -32,10 +32,11 @@ type route struct {
 	secretDeleted bool // the Secret that it names as its certificate was there, and is gone
 
 	// Where it stands, by stand.
-	selected bool     // whether it is this IngressController's at all
-	host     string   // the host that it asks for or was given
-	hostBy   string   // by which field or annotation
-	refusal  *refusal // why it may not claim its host; nil: it does
+	selected bool       // whether it is this IngressController's at all
+	host     string     // the host that it asks for or was given
+	hostBy   string     // by which field or annotation
+	refusal  *refusal   // why it may not claim its host; nil: it does
+	held     *heldRoute // if its own content is held; nil: it is not
 
 	// What it claims, by claims: only changed there.
 	claim *claim

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+	"github.com/tsuji-dev/tsuji/snapshot"
 )
 
 // endpointsRef names an Endpoints resource: one port of a Service, as Routes ask for it.
@@ -94,27 +95,81 @@ func (c *Compiler) compileSharedFacts(d *dirty, out *output) {
 		}
 	}
 	for r := range d.endpoints {
+		delete(c.holding, r.name())
 		if c.refs.endpoints[r.service][r.port] == 0 {
 			out.facts.remove = append(out.facts.remove, r.name())
 			continue
 		}
-		out.facts.add(c.compileEndpoints(r))
+		c.addShared(c.compileEndpoints(r), out)
 	}
 	for s := range d.secrets {
 		name := tsujiv1.CertificateName(s.Namespace, tsujiv1.FromSecret, s.Name)
 		if c.refs.secrets[s] == 0 {
+			c.unreferred(name, s, c.secretItem)
 			out.facts.remove = append(out.facts.remove, name)
 			continue
 		}
-		out.facts.add(&tsujiv1.Resource{Name: name, Kind: &tsujiv1.Resource_Certificate{Certificate: c.sharedCertificate(s)}})
+		c.addShared(&tsujiv1.Resource{Name: name, Kind: &tsujiv1.Resource_Certificate{Certificate: c.sharedCertificate(s)}}, out)
 	}
 	for m := range d.configMaps {
 		name := tsujiv1.CertificateName(m.Namespace, tsujiv1.FromConfigMap, m.Name)
 		ca := c.sharedBundle(m)
 		if c.refs.configMaps[m] == 0 || ca == nil {
+			c.unreferred(name, m, c.caItem)
 			out.facts.remove = append(out.facts.remove, name)
 			continue
 		}
-		out.facts.add(&tsujiv1.Resource{Name: name, Kind: &tsujiv1.Resource_Certificate{Certificate: ca}})
+		c.addShared(&tsujiv1.Resource{Name: name, Kind: &tsujiv1.Resource_Certificate{Certificate: ca}}, out)
 	}
+}
+
+// addShared adds a fact that several may refer to, or what stands in for it. Of Endpoints that were never good none has
+// an address; who refers to a Certificate that was never good has been left out.
+func (c *Compiler) addShared(r *tsujiv1.Resource, out *output) {
+	item, err := tsujiv1.Encode(r)
+	if err != nil {
+		return // as in edit.add
+	}
+	switch s := c.held(item); {
+	case s == nil:
+		out.facts.put = append(out.facts.put, item)
+	case s.good:
+		out.facts.put = append(out.facts.put, s.item)
+	case r.GetEndpoints() != nil:
+		e := r.GetEndpoints()
+		out.facts.add(&tsujiv1.Resource{Name: r.GetName(), Kind: &tsujiv1.Resource_Endpoints{
+			Endpoints: &tsujiv1.Endpoints{Namespace: e.GetNamespace(), Service: e.GetService(), Port: e.GetPort()},
+		}})
+	default:
+		out.facts.remove = append(out.facts.remove, r.GetName())
+	}
+}
+
+// unreferred notes whether the hold on a Certificate is needed that nobody refers to: who did may be left out because of
+// it.
+func (c *Compiler) unreferred(name string, k id, item func(id) (snapshot.Item, bool)) {
+	delete(c.holding, name)
+	if _, byName, _ := c.holds.of(name); byName {
+		if i, ok := item(k); ok {
+			c.held(i)
+		}
+	}
+}
+
+// secretItem returns the Certificate of a Secret that can be used.
+func (c *Compiler) secretItem(k id) (snapshot.Item, bool) {
+	return certificateItem(tsujiv1.CertificateName(k.Namespace, tsujiv1.FromSecret, k.Name), c.sharedCertificate(k))
+}
+
+// caItem returns the Certificate of a ConfigMap with CA certificates that can be used.
+func (c *Compiler) caItem(k id) (snapshot.Item, bool) {
+	return certificateItem(tsujiv1.CertificateName(k.Namespace, tsujiv1.FromConfigMap, k.Name), c.sharedBundle(k))
+}
+
+func certificateItem(name string, certificate *tsujiv1.Certificate) (snapshot.Item, bool) {
+	if certificate == nil {
+		return snapshot.Item{}, false
+	}
+	i, err := tsujiv1.Encode(&tsujiv1.Resource{Name: name, Kind: &tsujiv1.Resource_Certificate{Certificate: certificate}})
+	return i, err == nil
 }

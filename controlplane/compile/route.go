@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+	"github.com/tsuji-dev/tsuji/snapshot"
 )
 
 const maxAlternateBackends = 3
@@ -85,6 +86,38 @@ func (b *builder) build() {
 	b.options()
 	b.requiredHSTS()
 	b.headers()
+}
+
+// refused tells whether anything was found for which the Route is refused.
+func (b *builder) refused() bool { return len(b.external)+len(b.faults) > 0 || b.unread != "" }
+
+// encode returns the Route's resource.
+func (b *builder) encode() (snapshot.Item, error) {
+	return tsujiv1.Encode(&tsujiv1.Resource{
+		Name: tsujiv1.RouteName(b.id.Namespace, b.id.Name), RequiredFeatures: features(b.route),
+		Kind: &tsujiv1.Resource_Route{Route: b.route},
+	})
+}
+
+// ownedItems returns the Certificates that are the Route's own.
+func (b *builder) ownedItems() []snapshot.Item {
+	items := make([]snapshot.Item, 0, len(b.owned))
+	for _, r := range b.owned {
+		if i, err := tsujiv1.Encode(r); err == nil { // as in edit.add
+			items = append(items, i)
+		}
+	}
+	return items
+}
+
+// ownedItem returns one of them.
+func (b *builder) ownedItem(name string) (snapshot.Item, bool) {
+	items := b.ownedItems()
+	n := slices.IndexFunc(items, func(i snapshot.Item) bool { return i.Name() == name })
+	if n < 0 {
+		return snapshot.Item{}, false
+	}
+	return items[n], true
 }
 
 // terminationOf returns where TLS ends; unspecified for what is neither of the four.

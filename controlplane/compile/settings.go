@@ -67,6 +67,7 @@ func (c *Compiler) compileSettings(d *dirty, out *output) {
 		AbortOnClose:        ic.Spec.ClosedClientConnectionPolicy == operatorv1.IngressControllerClosedClientConnectionPolicyAbort,
 	}}
 	s.choices()
+	before := c.kept
 	s.selectors()
 	s.timeouts()
 	s.tuning()
@@ -85,22 +86,41 @@ func (c *Compiler) compileSettings(d *dirty, out *output) {
 	s.overrides()
 	s.defaultCertificate()
 
-	secret, ca := c.kept.certificate.of, c.kept.clientCA.of
-	c.moveSecret(c.refs.settings, secret, d)
-	c.moveConfigMap(c.refs.settingsCA, ca, d)
-	c.refs.settings, c.refs.settingsCA = secret, ca
 	c.faults = c.ingressConfigFaults()
 	for _, f := range s.faults {
-		c.faults = append(c.faults, cluster.Fault{
-			Place:   cluster.Key{Kind: cluster.IngressController, Namespace: ic.Namespace, Name: c.ingressController}.String(),
-			Message: printable(f.text), Remedy: f.remedy,
-		})
+		c.faults = append(c.faults, cluster.Fault{Place: c.controllerPlace(), Message: printable(f.text), Remedy: f.remedy})
 	}
 	res := &tsujiv1.Resource{Name: tsujiv1.SettingsName, Kind: &tsujiv1.Resource_Settings{Settings: s.out}}
 	if escaped(s.out.GetHeaders().GetRequest(), s.out.GetHeaders().GetResponse()) {
 		res.RequiredFeatures = []string{tsujiv1.FeatureHeaderEscape}
 	}
-	out.config.add(res)
+	item, err := tsujiv1.Encode(res)
+	if err != nil {
+		return // as in edit.add
+	}
+	if !c.holds.empty() { // what is kept of a Secret may be other, and with it whether the hold on it is needed
+		for _, k := range []Kept{before, c.kept} {
+			d.secrets[k.certificate.of], d.configMaps[k.clientCA.of] = struct{}{}, struct{}{}
+		}
+	}
+	item, secret, ca, ok := c.holdSettings(item, c.kept.certificate.of, c.kept.clientCA.of)
+	if ok {
+		out.config.put = append(out.config.put, item)
+	} else {
+		out.config.remove = append(out.config.remove, item.Name())
+	}
+	c.moveSecret(c.refs.settings, secret, d)
+	c.moveConfigMap(c.refs.settingsCA, ca, d)
+	c.refs.settings, c.refs.settingsCA = secret, ca
+}
+
+// controllerPlace is where the IngressController is, for faults.
+func (c *Compiler) controllerPlace() string {
+	k := cluster.Key{Kind: cluster.IngressController, Name: c.ingressController}
+	if ic := c.objects.ingressController(); ic != nil {
+		k.Namespace = ic.Namespace
+	}
+	return k.String()
 }
 
 // configMap returns the name of a ConfigMap that the IngressController names, which is compiled again when that

@@ -55,12 +55,12 @@ func (k *keptCertificate) stays(kind, otherwise string) string {
 
 // settingsSecret tells whether the Settings may differ when a Secret does.
 func (c *Compiler) settingsSecret(k id) bool {
-	return k == c.defaultCertificate || k == c.kept.certificate.of
+	return k == c.defaultCertificate || k == c.kept.certificate.of || k == c.settingsRefs[0]
 }
 
 // settingsConfigMap tells whether the Settings may differ when a ConfigMap does.
 func (c *Compiler) settingsConfigMap(k id) bool {
-	return k == c.settingsMaps[0] || k == c.settingsMaps[1] || k == c.kept.clientCA.of
+	return k == c.settingsMaps[0] || k == c.settingsMaps[1] || k == c.kept.clientCA.of || k == c.settingsRefs[1]
 }
 
 // defaultCertificate compiles spec.defaultCertificate.

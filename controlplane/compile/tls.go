@@ -137,10 +137,11 @@ func (c *Compiler) caBundle(k id) (bundle []byte, fault string) {
 }
 
 // changeServiceCA marks the Routes that are verified with the cluster's own CA if they begin or cease to
-// be. That its content changes is no matter of theirs.
+// be. That its content changes is no matter of theirs, unless routers refuse some of it.
 func (c *Compiler) changeServiceCA(d *dirty) {
 	bundle, _ := c.caBundle(serviceCA)
-	if now := bundle != nil; now != c.hasServiceCA || !now {
+	_, _, held := c.holds.of(tsujiv1.CertificateName(serviceCA.Namespace, tsujiv1.FromConfigMap, serviceCA.Name))
+	if now := bundle != nil; now != c.hasServiceCA || !now || held {
 		c.hasServiceCA = now
 		maps.Copy(d.content, c.objects.routesByServiceCA)
 	}

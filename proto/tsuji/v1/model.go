@@ -59,6 +59,16 @@ func CertificateName(namespace string, source CertificateSource, name string) st
 	return "cert/" + namespace + "/" + string(source) + ":" + name
 }
 
+// NamespaceOf returns the namespace in a resource's name; empty: it is in none.
+func NamespaceOf(name string) string {
+	kind, rest, _ := strings.Cut(name, "/")
+	namespace, _, ok := strings.Cut(rest, "/")
+	if !ok || kind != "route" && kind != "endpoints" && kind != "cert" {
+		return ""
+	}
+	return namespace
+}
+
 // Encode marshals a resource, always in the same way, into an item of a snapshot.
 func Encode(r *Resource) (snapshot.Item, error) {
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(r)

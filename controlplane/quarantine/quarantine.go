@@ -1,0 +1,244 @@
+// Package quarantine remembers which resources routers refuse, and what was good in their place.
+//
+// It guarantees that a refusal which names resources is answered by a version without them, whatever else that version
+// has; that what is held is held no longer than its content is the refused one; that content which another router of
+// the same HAProxy series and routerd serves is not held because one router alone refuses it; and that what one
+// namespace can cost by refusals is bounded: its objects wait longer the more often they are refused, and beyond
+// [MostRefusals] in an hour all its changes do.
+//
+// Do not assume that every replica holds the same: each holds what its own routers refuse. Nor that the last good
+// content is known after a restart: then it is what routers tell of what they have in force, as far as they agree.
+//
+// It reads no clock: time is passed in.
+package quarantine
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/tsuji-dev/tsuji/controlplane/compile"
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+	"github.com/tsuji-dev/tsuji/snapshot"
+)
+
+// Registry is what routers refuse, by IngressController. It is safe for concurrent use.
+type Registry struct {
+	mu          sync.Mutex
+	controllers map[string]*controller // guarded by mu
+	changed     chan struct{}          // guarded by mu; closed when what is held is other
+}
+
+// controller is what the routers of one IngressController refuse, and have in force. Guarded by the registry's mu.
+type controller struct {
+	members map[*Member]struct{}
+	good    snapshot.Snapshot   // that was acked last, by whichever router
+	entries map[string]*entry   // by resource
+	frozen  map[string]*frozen  // by namespace
+	dissent map[string]*dissent // by resource
+	strikes strikes
+}
+
+// entry is a resource that is held.
+type entry struct {
+	hold     compile.Hold
+	kind     string               // of the routers that refused it
+	refusers map[string]struct{}  // by name
+	claims   map[string]claimants // by the content that routers say they have in force
+	until    time.Time            // before that no other content is let through either
+	retry    bool                 // at until the same content may be offered again
+}
+
+// claimants are the routers, by name, that claim to have some content in force.
+type claimants map[string]struct{}
+
+// frozen is a namespace all of whose changes are held.
+type frozen struct {
+	hold  compile.Hold
+	until time.Time
+	times int // that it was frozen lately
+}
+
+// dissent is the refusal by a router of what another of its kind serves.
+type dissent struct {
+	digest   snapshot.Digest
+	refusers map[string]struct{} // by name
+}
+
+// New makes an empty registry.
+func New() *Registry {
+	return &Registry{controllers: map[string]*controller{}, changed: make(chan struct{})}
+}
+
+// Changed returns a channel that is closed when what is held is other.
+func (r *Registry) Changed() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.changed
+}
+
+// signal tells those who wait for a change. The caller holds mu.
+func (r *Registry) signal() {
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// of returns what is known of an IngressController. The caller holds mu.
+func (r *Registry) of(ingressController string) *controller {
+	c := r.controllers[ingressController]
+	if c == nil {
+		c = &controller{
+			members: map[*Member]struct{}{}, entries: map[string]*entry{}, frozen: map[string]*frozen{},
+			dissent: map[string]*dissent{}, strikes: strikes{},
+		}
+		r.controllers[ingressController] = c
+	}
+	return c
+}
+
+// Holds returns what is held of an IngressController, and when that changes by itself; the zero time: it does not.
+func (r *Registry) Holds(ingressController string, now time.Time) (h compile.Holds, next time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.controllers[ingressController]
+	if c == nil {
+		return compile.Holds{}, time.Time{}
+	}
+	due := func(t time.Time) {
+		if now.Before(t) && (next.IsZero() || t.Before(next)) {
+			next = t
+		}
+	}
+	h = compile.Holds{Resources: map[string]compile.Hold{}, Namespaces: map[string]compile.Hold{}}
+	for name, e := range c.entries {
+		if e.retry && !now.Before(e.until) {
+			delete(c.entries, name)
+			continue
+		}
+		hold := e.hold
+		hold.Any = now.Before(e.until)
+		h.Resources[name] = hold
+		due(e.until)
+	}
+	for namespace, f := range c.frozen {
+		if now.Before(f.until) {
+			h.Namespaces[namespace] = f.hold
+			due(f.until)
+		}
+	}
+	return h, next
+}
+
+// Ended forgets what need not be held any more, as compiling found: see [compile.Result].
+func (r *Registry) Ended(ingressController string, names []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c := r.controllers[ingressController]; c != nil {
+		for _, name := range names {
+			delete(c.entries, name)
+		}
+	}
+}
+
+// Drop forgets what is held of an IngressController that is gone.
+func (r *Registry) Drop(ingressController string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c := r.controllers[ingressController]; c != nil {
+		delete(r.controllers, ingressController)
+		if len(c.members) > 0 {
+			r.of(ingressController).members = c.members
+		}
+	}
+}
+
+// hold notes that content of a resource is refused.
+func (c *controller) hold(m *Member, item snapshot.Item, said *tsujiv1.RefusedResource, base snapshot.Snapshot, now time.Time) {
+	e := c.entries[item.Name()]
+	if e == nil || e.hold.Refused != item.Digest() {
+		e = c.newEntry(m, item, said, base, now)
+		c.entries[item.Name()] = e
+	}
+	e.refusers[m.name] = struct{}{}
+	if _, known := e.hold.Good.Get(item.Name()); !known {
+		c.consider(e, m, item, said)
+	}
+}
+
+func (c *controller) newEntry(m *Member, item snapshot.Item, said *tsujiv1.RefusedResource, base snapshot.Snapshot, now time.Time) *entry {
+	digest := item.Digest()
+	e := &entry{kind: m.kind, refusers: map[string]struct{}{}, claims: map[string]claimants{}}
+	e.hold = compile.Hold{
+		Refused: digest,
+		Good:    c.goodOf(item, base),
+		Told:    &tsujiv1.Quarantine{Digest: digest[:], Message: said.GetMessage(), Router: m.name, Since: timestamp(now)},
+	}
+	if after := said.GetRetryAfter(); after != nil {
+		e.until, e.retry = now.Add(min(max(after.AsDuration(), firstWait), mostFreeze)), true
+		return e
+	}
+	e.until = now.Add(c.strikes.wait(item.Name(), now))
+	if namespace := tsujiv1.NamespaceOf(item.Name()); namespace != "" && c.strikes.add(namespace+"/", now) > MostRefusals {
+		c.freeze(namespace, now)
+	}
+	return e
+}
+
+// goodOf returns where the good content of a resource is: in what the router has in force, or else in what any router
+// acked last.
+func (c *controller) goodOf(item snapshot.Item, base snapshot.Snapshot) snapshot.Snapshot {
+	for _, s := range []snapshot.Snapshot{base, c.good} {
+		if i, ok := s.Get(item.Name()); ok && i.Digest() != item.Digest() {
+			return s
+		}
+	}
+	return snapshot.Snapshot{}
+}
+
+// consider takes a router's word for what it has in force, where nothing else is known of it. A router alone could bring
+// in whatever it likes, so another must say the same, unless it is the only one that is connected.
+func (c *controller) consider(e *entry, m *Member, item snapshot.Item, said *tsujiv1.RefusedResource) {
+	if snapshot.PartOf(item.Name()) != snapshot.Config || len(said.GetInForce()) == 0 {
+		return
+	}
+	claimed := snapshot.NewItem(item.Name(), said.GetInForce())
+	if claimed.Digest() == item.Digest() || !is(claimed.Digest(), said.GetInForceDigest()) {
+		return
+	}
+	if _, err := tsujiv1.Decode(claimed); err != nil {
+		return
+	}
+	who := e.claims[string(said.GetInForce())]
+	if who == nil {
+		who = claimants{}
+		e.claims[string(said.GetInForce())] = who
+	}
+	who[m.name] = struct{}{}
+	if len(who) > 1 || len(c.members) == 1 {
+		e.hold.Good = snapshot.New(0, snapshot.Set{}.With(claimed), snapshot.Set{})
+	}
+}
+
+// freeze holds all changes of a namespace for a time, which doubles with each time that it has to be.
+func (c *controller) freeze(namespace string, now time.Time) {
+	f := c.frozen[namespace]
+	switch {
+	case f == nil:
+		f = &frozen{}
+		c.frozen[namespace] = f
+	case now.Before(f.until):
+		return
+	case now.Sub(f.until) > memory:
+		f.times = 0
+	}
+	f.until = now.Add(doubled(firstFreeze, mostFreeze, f.times))
+	f.times++
+	f.hold = compile.Hold{Any: true, Endpoints: true, Good: c.good, Told: &tsujiv1.Quarantine{
+		Message: fmt.Sprintf("routers refused more than %d resources of this namespace within an hour, so all its changes wait", MostRefusals),
+		Since:   timestamp(now),
+	}}
+	delete(c.strikes, namespace+"/")
+}
+
+// is tells whether a digest is the one that was sent, if any was.
+func is(d snapshot.Digest, sent []byte) bool { return string(d[:]) == string(sent) }

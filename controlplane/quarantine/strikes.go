@@ -1,0 +1,84 @@
+package quarantine
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// Bounds of what refusals may cost.
+const (
+	// MostRefusals is how many resources of a namespace may be refused within an hour before all its changes are held.
+	MostRefusals = 32
+
+	memory      = time.Hour       // how long a refusal counts
+	firstWait   = time.Second     // before a resource that was refused twice may change again
+	mostWait    = 5 * time.Minute // the wait doubles up to this
+	firstFreeze = time.Minute     // of a namespace
+	mostFreeze  = time.Hour       // the freeze doubles up to this
+	mostStrikes = 8192            // resources and namespaces whose refusals are counted
+	mostDissent = 1024            // resources of which it is remembered that a router alone refused them
+)
+
+// strikes count refusals: of a resource by its name, of a namespace by its name with a slash behind.
+type strikes map[string]*strike
+
+type strike struct {
+	count int
+	last  time.Time
+}
+
+// wait counts a refusal of a resource, and tells how long it has to wait before other content of it is let through: not
+// at all after the first.
+func (s strikes) wait(name string, now time.Time) time.Duration {
+	n := s.add(name, now)
+	if n < 2 {
+		return 0
+	}
+	return doubled(firstWait, mostWait, n-2)
+}
+
+// add counts a refusal, and returns how many there were within an hour of each other.
+func (s strikes) add(key string, now time.Time) int {
+	k := s[key]
+	if k == nil {
+		s.sweep(now)
+		k = &strike{}
+		s[key] = k
+	}
+	if now.Sub(k.last) > memory {
+		k.count = 0
+	}
+	k.count, k.last = k.count+1, now
+	return k.count
+}
+
+// sweep makes room: what is over goes first, then anything.
+func (s strikes) sweep(now time.Time) {
+	if len(s) < mostStrikes {
+		return
+	}
+	for key, k := range s {
+		if now.Sub(k.last) > memory {
+			delete(s, key)
+		}
+	}
+	for key := range s {
+		if len(s) < mostStrikes {
+			return
+		}
+		delete(s, key)
+	}
+}
+
+// doubled returns first, doubled n times, and at most limit.
+func doubled(first, limit time.Duration, n int) time.Duration {
+	for range min(n, 32) {
+		if first *= 2; first >= limit {
+			return limit
+		}
+	}
+	return first
+}
+
+func timestamp(t time.Time) *timestamppb.Timestamp { return timestamppb.New(t) }
