@@ -3,6 +3,8 @@ package controlplane
 import (
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/tsuji-dev/tsuji/controlplane/cluster"
@@ -35,6 +37,11 @@ func (c *ingressController) alarms(keep time.Duration, now time.Time) (all []clu
 	if !c.left.IsZero() {
 		tell(fmt.Sprintf("it was deleted; its routers go on by what it said last, until none of them has been connected for %s", keep),
 			"end its routers, or create it again")
+	}
+	if n := len(c.quarantined.Resources); n > 0 {
+		first := slices.Min(slices.Collect(maps.Keys(c.quarantined.Resources)))
+		tell(fmt.Sprintf("routers refuse %d resources, which are served as they were last good or not at all, until they change: %s (%s)",
+			n, first, c.quarantined.Resources[first].Told.GetMessage()), "change what is refused: tsuji routes tells of each Route")
 	}
 	if c.held != nil {
 		tell(c.held.String()+"; they are served on, but for those whose host is another's by now, and everything else is followed",

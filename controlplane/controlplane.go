@@ -28,6 +28,7 @@ import (
 	"github.com/tsuji-dev/tsuji/controlplane/compile"
 	"github.com/tsuji-dev/tsuji/controlplane/fleet"
 	"github.com/tsuji-dev/tsuji/controlplane/inspect"
+	"github.com/tsuji-dev/tsuji/controlplane/quarantine"
 	"github.com/tsuji-dev/tsuji/controlplane/release"
 	"github.com/tsuji-dev/tsuji/controlplane/xds"
 	"github.com/tsuji-dev/tsuji/identity"
@@ -85,12 +86,13 @@ func Run(ctx context.Context, c Config) error {
 	metrics.MustRegister(discoveryMetrics)
 
 	board := release.NewBoard(history)
+	refusals := quarantine.New()
 	routers := fleet.New(fleet.Config{Keep: listed})
 	inspection := inspect.New(inspect.Config{Board: board, Fleet: routers, Source: c.Source.String(), Version: c.Version, Log: c.Log, Now: time.Now})
 	metrics.MustRegister(inspection)
 	guard := access.New(access.Config{TrustDomain: c.TrustDomain, Insecure: c.Insecure, Log: c.Log})
 	discovery := xds.New(xds.Config{
-		Board: board, Fleet: routers, Log: c.Log, Now: time.Now, Authenticate: guard.Authenticate, Metrics: discoveryMetrics,
+		Board: board, Fleet: routers, Quarantine: refusals, Log: c.Log, Now: time.Now, Authenticate: guard.Authenticate, Metrics: discoveryMetrics,
 	})
 	healthServer := health.NewServer()
 	healthServer.SetServingStatus("", healthv1.HealthCheckResponse_NOT_SERVING)
@@ -121,7 +123,7 @@ func Run(ctx context.Context, c Config) error {
 
 	synced := make(chan struct{})
 	p := &pipeline{
-		source: c.Source, board: board, inspect: inspection, fleet: routers, keep: listed, now: time.Now, log: c.Log,
+		source: c.Source, board: board, quarantine: refusals, inspect: inspection, fleet: routers, keep: listed, now: time.Now, log: c.Log,
 		compile: func(name string) *compile.Compiler {
 			return compile.New(compile.Config{IngressController: name, AllowLoopbackEndpoints: c.Loopback, ExternalCertificateReader: c.Reader})
 		},

@@ -21,6 +21,9 @@ type ingressController struct {
 	guard    release.Guard
 	held     *release.Held // nil: nothing is
 
+	quarantined compile.Holds // what its routers refuse
+	until       time.Time     // when that changes by itself; zero: it does not
+
 	// objects are those of its name, in whatever namespace, as its compiler has them. The last one that is deleted stays
 	// here: what a selector or a CA of clients has closed must not open because its object is gone.
 	objects map[cluster.Key]cluster.Change
@@ -89,7 +92,7 @@ func (c *ingressController) annotation(name string) string {
 // again returns when there may be something to do though nothing changed; a zero time: never.
 func (c *ingressController) again(keep time.Duration, now time.Time) []time.Time {
 	_, permitted, _ := release.Allowed(c.annotation(allowAnnotation), now)
-	at := []time.Time{c.guard.Again(), permitted}
+	at := []time.Time{c.guard.Again(), permitted, c.until}
 	if !c.left.IsZero() {
 		at = append(at, now.Add(keep/10)) // the last of its routers may leave at any time
 	}

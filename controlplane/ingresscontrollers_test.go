@@ -16,6 +16,7 @@ import (
 	"github.com/tsuji-dev/tsuji/controlplane/compile"
 	"github.com/tsuji-dev/tsuji/controlplane/fleet"
 	"github.com/tsuji-dev/tsuji/controlplane/inspect"
+	"github.com/tsuji-dev/tsuji/controlplane/quarantine"
 	"github.com/tsuji-dev/tsuji/controlplane/release"
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 )
@@ -43,7 +44,7 @@ func follow(t *testing.T, keep time.Duration) *world {
 		t.Fatal(err)
 	}
 	p := &pipeline{
-		source: source, board: w.board, inspect: w.Server, fleet: w.fleet, keep: keep, now: time.Now, log: log, synced: w.SetSynced,
+		source: source, board: w.board, quarantine: quarantine.New(), inspect: w.Server, fleet: w.fleet, keep: keep, now: time.Now, log: log, synced: w.SetSynced,
 		compile: func(name string) *compile.Compiler { return compile.New(compile.Config{IngressController: name}) },
 	}
 	ctx, cancel := context.WithCancel(context.Background())

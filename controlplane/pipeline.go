@@ -13,7 +13,9 @@ import (
 	"github.com/tsuji-dev/tsuji/controlplane/compile"
 	"github.com/tsuji-dev/tsuji/controlplane/fleet"
 	"github.com/tsuji-dev/tsuji/controlplane/inspect"
+	"github.com/tsuji-dev/tsuji/controlplane/quarantine"
 	"github.com/tsuji-dev/tsuji/controlplane/release"
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 	"github.com/tsuji-dev/tsuji/snapshot"
 )
 
@@ -24,13 +26,14 @@ const pause = 25 * time.Millisecond
 // pipeline takes changes from the source to the board. Its one goroutine owns the compilers and all that
 // is in it.
 type pipeline struct {
-	source  cluster.Source
-	board   *release.Board
-	inspect *inspect.Server
-	compile func(ingressController string) *compile.Compiler
-	synced  func() // called once, when the source has been read and its snapshots are on the board
-	now     func() time.Time
-	log     *slog.Logger
+	source     cluster.Source
+	board      *release.Board
+	quarantine *quarantine.Registry
+	inspect    *inspect.Server
+	compile    func(ingressController string) *compile.Compiler
+	synced     func() // called once, when the source has been read and its snapshots are on the board
+	now        func() time.Time
+	log        *slog.Logger
 
 	fleet       *fleet.Fleet
 	keep        time.Duration                  // how long an IngressController without object and routers is served yet
@@ -43,7 +46,7 @@ func (p *pipeline) run(ctx context.Context) error {
 	p.objects = map[cluster.Key]cluster.Change{}
 	p.controllers = map[string]*ingressController{defaultIngressController: {name: defaultIngressController}}
 	for {
-		changed := p.source.Changed()
+		changed, refused := p.source.Changed(), p.quarantine.Changed()
 		batch, synced := p.source.Take()
 		var again time.Time
 		if synced {
@@ -53,14 +56,14 @@ func (p *pipeline) run(ctx context.Context) error {
 		} else {
 			p.inspect.SetFaults(batch.Faults)
 		}
-		if err := p.wait(ctx, changed, again); err != nil {
+		if err := p.wait(ctx, changed, refused, again); err != nil {
 			return ignoreCanceled(err)
 		}
 	}
 }
 
-// wait returns when the channel is closed, or at the time, zero being never; but not before the pause has passed.
-func (p *pipeline) wait(ctx context.Context, changed <-chan struct{}, again time.Time) error {
+// wait returns when one of the channels is closed, or at the time, zero being never; but not before the pause has passed.
+func (p *pipeline) wait(ctx context.Context, changed, refused <-chan struct{}, again time.Time) error {
 	paused := time.NewTimer(pause)
 	defer paused.Stop()
 	select {
@@ -78,6 +81,7 @@ func (p *pipeline) wait(ctx context.Context, changed <-chan struct{}, again time
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-changed:
+	case <-refused:
 	case <-at:
 	}
 	return nil
@@ -96,8 +100,12 @@ func (p *pipeline) handle(batch cluster.Batch) {
 	for _, name := range slices.Sorted(maps.Keys(p.controllers)) {
 		c := p.controllers[name]
 		result := p.apply(c, batch.Changes)
-		s := c.guarded(snapshot.New(batch.Revision, result.Config, result.Facts), result.SharedHosts, p.now(), p.log)
 		p.tell(c, result)
+		if _, ok := result.Config.Get(tsujiv1.SettingsName); !ok {
+			p.inspect.Observe(name, result)
+			continue // routers refuse the Settings, and none were ever good: closed
+		}
+		s := c.guarded(snapshot.New(batch.Revision, result.Config, result.Facts), result.SharedHosts, p.now(), p.log)
 		p.log.Debug("compiled", "ingress_controller", name, "version", s.Version().Short(), "changes", len(batch.Changes), "resources", s.Len())
 		outcomes = append(outcomes, outcome{name, s, result})
 	}
@@ -132,7 +140,16 @@ func (p *pipeline) apply(c *ingressController, changes []cluster.Change) compile
 		c.compiler = p.compile(c.name)
 		changes = slices.Collect(maps.Values(p.objects))
 	}
-	return c.compiler.Apply(c.take(changes, p.now()))
+	held, until := p.quarantine.Holds(c.name, p.now())
+	c.compiler.Hold(held)
+	result := c.compiler.Apply(c.take(changes, p.now()))
+	p.quarantine.Ended(c.name, held, result.Ended)
+	for _, name := range result.Ended {
+		delete(held.Resources, name)
+		p.log.Info("a resource that routers refused is gone or another: it is held no longer", "ingress_controller", c.name, "resource", name)
+	}
+	c.quarantined, c.until = held, until
+	return result
 }
 
 // retire drops the IngressControllers that nobody needs any more.
@@ -143,6 +160,7 @@ func (p *pipeline) retire() {
 			p.log.Info("an IngressController that was deleted is served no more: none of its routers is left", "ingress_controller", name)
 			delete(p.controllers, name)
 			p.board.Drop(name)
+			p.quarantine.Drop(name)
 			p.inspect.Forget(name)
 		}
 	}
@@ -176,6 +194,12 @@ func (p *pipeline) tell(c *ingressController, result compile.Result) {
 				attributes = append(attributes, "of", fmt.Sprintf("%s %s/%s", s.GetKind(), v.GetNamespace(), s.GetName()), "field", s.GetField())
 			}
 			p.log.Warn("route refused", append(attributes, "reason", v.GetReason(), "message", v.GetMessage())...)
+		}
+	}
+	for _, v := range result.Verdicts {
+		for _, q := range v.GetQuarantines() {
+			p.log.Warn("routers refuse a resource", "ingress_controller", c.name, "route", v.GetNamespace()+"/"+v.GetName(),
+				"resource", q.GetResource(), "router", q.GetRouter(), "message", q.GetMessage(), "last_good_served", q.GetLastGood())
 		}
 	}
 	for _, n := range result.Notices {

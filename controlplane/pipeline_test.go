@@ -14,6 +14,7 @@ import (
 	"github.com/tsuji-dev/tsuji/controlplane/compile"
 	"github.com/tsuji-dev/tsuji/controlplane/fleet"
 	"github.com/tsuji-dev/tsuji/controlplane/inspect"
+	"github.com/tsuji-dev/tsuji/controlplane/quarantine"
 	"github.com/tsuji-dev/tsuji/controlplane/release"
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 )
@@ -43,7 +44,7 @@ func TestWhatIsToldComesFirst(t *testing.T) {
 	inspection := inspect.New(inspect.Config{Board: board, Fleet: fleet.New(fleet.Config{}), Log: log, Now: time.Now})
 	told := make(chan string, 64) // more than the clock is asked
 	p := &pipeline{
-		source: source, board: board, inspect: inspection, fleet: fleet.New(fleet.Config{}), log: log,
+		source: source, board: board, quarantine: quarantine.New(), inspect: inspection, fleet: fleet.New(fleet.Config{}), log: log,
 		compile: func(name string) *compile.Compiler { return compile.New(compile.Config{IngressController: name}) },
 		now: func() time.Time { // is asked, among others, right before the version is published
 			s, err := inspection.GetStatus(t.Context(), &tsujiv1.GetStatusRequest{})

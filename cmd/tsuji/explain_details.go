@@ -74,7 +74,7 @@ func (o origins) details(ctx context.Context, e evidence, r *tsujiv1.Route, verd
 	var verdict *tsujiv1.RouteVerdict
 	for _, v := range verdicts {
 		if v.GetNamespace() == r.GetNamespace() && v.GetName() == r.GetName() {
-			verdict, d.Warnings, d.Source = v, v.GetWarnings(), madeOf(v)
+			verdict, d.Warnings, d.Source = v, remarks(v), madeOf(v)
 		}
 	}
 	p := &optionList{origins: o, verdict: verdict}

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
@@ -58,12 +60,30 @@ func routesTable(g *grid, list []*tsujiv1.RouteVerdict) {
 		if of := madeOf(r); of != "" {
 			message = strings.TrimSuffix("of "+of+": "+message, ": ")
 		}
-		if len(r.GetWarnings()) > 0 {
-			message = strings.TrimPrefix(message+"; warning: "+strings.Join(r.GetWarnings(), "; warning: "), "; ")
+		if list := remarks(r); len(list) > 0 {
+			message = strings.TrimPrefix(message+"; warning: "+strings.Join(list, "; warning: "), "; ")
 		}
 		g.row(r.GetIngressController(), r.GetNamespace(), r.GetName(), r.GetHost(), shownPath(r.GetPath(), r.GetExact()), termination(r.GetTermination()),
 			yesNo(r.GetAdmitted()), r.GetReason(), message)
 	}
+}
+
+// remarks are what the owner of a Route should know although it is served: what of it routers refuse, and what is
+// served instead, and then the warnings.
+func remarks(v *tsujiv1.RouteVerdict) []string {
+	var list []string
+	for _, q := range v.GetQuarantines() {
+		served := "nothing is served in its place"
+		if q.GetLastGood() {
+			served = "it is served as it was last good"
+		}
+		by := "routers refuse"
+		if q.GetRouter() != "" {
+			by = "router " + q.GetRouter() + " refuses"
+		}
+		list = append(list, fmt.Sprintf("%s %s since %s: %s; %s", by, q.GetResource(), q.GetSince().AsTime().Format(time.RFC3339), q.GetMessage(), served))
+	}
+	return append(list, v.GetWarnings()...)
 }
 
 // madeOf tells which part of which object a Route was made of: "Ingress shop, spec.rules[0]"; empty: it is an

@@ -129,12 +129,17 @@ func (r *Registry) Holds(ingressController string, now time.Time) (h compile.Hol
 	return h, next
 }
 
-// Ended forgets what need not be held any more, as compiling found: see [compile.Result].
-func (r *Registry) Ended(ingressController string, names []string) {
+// Ended forgets those of held, by name, that need not be held any more, as compiling found: see [compile.Result].
+func (r *Registry) Ended(ingressController string, held compile.Holds, names []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if c := r.controllers[ingressController]; c != nil {
-		for _, name := range names {
+	c := r.controllers[ingressController]
+	if c == nil {
+		return
+	}
+	for _, name := range names {
+		// What was refused meanwhile stays.
+		if e := c.entries[name]; e != nil && e.hold.Refused == held.Resources[name].Refused {
 			delete(c.entries, name)
 		}
 	}

@@ -26,6 +26,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/tsuji-dev/tsuji/controlplane/fleet"
+	"github.com/tsuji-dev/tsuji/controlplane/quarantine"
 	"github.com/tsuji-dev/tsuji/controlplane/release"
 	"github.com/tsuji-dev/tsuji/controlplane/xds"
 	"github.com/tsuji-dev/tsuji/identity"
@@ -63,7 +64,7 @@ func newReplica(t testing.TB, change ...func(*xds.Config)) *replica {
 	r := &replica{t: t, board: release.NewBoard(16), fleet: fleet.New(fleet.Config{}), ca: ca,
 		log: &syncBuilder{}, metrics: prometheus.NewRegistry()}
 	config := xds.Config{
-		Board: r.board, Fleet: r.fleet, Log: slog.New(slog.NewTextHandler(r.log, nil)), Metrics: xds.NewMetrics(),
+		Board: r.board, Fleet: r.fleet, Quarantine: quarantine.New(), Log: slog.New(slog.NewTextHandler(r.log, nil)), Metrics: xds.NewMetrics(),
 		Authenticate: fromCertificate,
 	}
 	for _, c := range change {

@@ -16,6 +16,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/tsuji-dev/tsuji/controlplane/fleet"
+	"github.com/tsuji-dev/tsuji/controlplane/quarantine"
 	"github.com/tsuji-dev/tsuji/controlplane/release"
 	"github.com/tsuji-dev/tsuji/controlplane/xds"
 	"github.com/tsuji-dev/tsuji/identity"
@@ -78,7 +79,7 @@ func dial(server *xds.Server) (*pipe, func() error) {
 }
 
 func believing(board *release.Board, routers *fleet.Fleet) xds.Config {
-	return xds.Config{Board: board, Fleet: routers, Log: slog.New(slog.DiscardHandler),
+	return xds.Config{Board: board, Fleet: routers, Quarantine: quarantine.New(), Log: slog.New(slog.DiscardHandler),
 		Authenticate: func(context.Context) (identity.ID, bool, error) { return identity.ID{}, false, nil }}
 }
 

@@ -12,6 +12,7 @@ type Metrics struct {
 	bytes     prometheus.Counter
 	acks      prometheus.Counter
 	nacks     *prometheus.CounterVec
+	alone     prometheus.Counter
 	stale     prometheus.Counter
 	fullSyncs prometheus.Counter
 	syncing   prometheus.Gauge
@@ -40,6 +41,7 @@ func NewMetrics() *Metrics {
 		bytes:     counter("bytes_total", "Bytes of resources and names sent, commits not counted."),
 		acks:      counter("acks_total", "Versions that routers said are in force, reconnects included."),
 		nacks:     counters("nacks_total", "Versions that routers refused, by class.", "class"),
+		alone:     counter("nacks_alone_total", "Versions that a router refused for content which another of its kind serves."),
 		stale:     counter("stale_answers_total", "Requests that answered nothing that was on its way."),
 		fullSyncs: counter("full_syncs_total", "Series that were sent whole, with no base."),
 		syncing:   gauge("full_syncs_waiting", "Streams that wait now for their turn to be sent a whole series."),
@@ -66,6 +68,6 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 func (m *Metrics) all() []prometheus.Collector {
 	return []prometheus.Collector{
 		m.streams, m.ended, m.responses, m.resources, m.removed, m.bytes,
-		m.acks, m.nacks, m.stale, m.fullSyncs, m.syncing, m.syncWaits, m.lagging, m.lagWaits,
+		m.acks, m.nacks, m.alone, m.stale, m.fullSyncs, m.syncing, m.syncWaits, m.lagging, m.lagWaits,
 	}
 }

@@ -3,6 +3,7 @@ package xds
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/tsuji-dev/tsuji/controlplane/fleet"
+	"github.com/tsuji-dev/tsuji/controlplane/quarantine"
 	"github.com/tsuji-dev/tsuji/controlplane/release"
 	"github.com/tsuji-dev/tsuji/identity"
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
@@ -46,6 +48,7 @@ type session struct {
 	node     *corev3.Node
 	observed *tsujiv1.Observed
 	member   *fleet.Member
+	refusing *quarantine.Member
 
 	inForce     snapshot.Version // what the router said is in force; zero: nothing
 	inForceText string           // as the router spells it
@@ -150,11 +153,13 @@ func (s *session) greet(r *discovery.DeltaDiscoveryRequest) *ended {
 		RouterdVersion:    h.routerdVersion,
 		HAProxyVersion:    h.haproxyVersion,
 	}, now)
+	s.refusing = s.server.config.Quarantine.Connect(h.claimed.IngressController, h.claimed.Name, kindOf(h.haproxyVersion, h.routerdVersion))
 	if !h.inForce.IsZero() {
 		s.inForce, s.inForceText = h.inForce, h.inForceText
 		version := h.inForce
 		if s.resume() {
 			version = s.state.base.snapshot.Version() // with the revision that is known here
+			s.serves(s.state.base.snapshot)
 		}
 		s.member.Acked(version, now)
 		s.server.metrics.acks.Inc()
@@ -211,6 +216,7 @@ func (s *session) answered(r *discovery.DeltaDiscoveryRequest) *ended {
 	if what == acked {
 		s.release()
 		s.member.Acked(which.Version(), now)
+		s.serves(which)
 		s.server.metrics.acks.Inc()
 		s.server.config.Log.Debug("in force", "router", s.node.GetId(), "zone", s.view.Zone, "version", which.Version().Short())
 	}
@@ -220,11 +226,19 @@ func (s *session) answered(r *discovery.DeltaDiscoveryRequest) *ended {
 // nack takes a refusal. The caller holds mu.
 func (s *session) nack(r *discovery.DeltaDiscoveryRequest, now time.Time) (answer, snapshot.Snapshot) {
 	refusal := refusalOf(r)
-	what, which := s.state.refuse(r.GetResponseNonce(), refusal.GetClass(), now)
+	what, which := s.state.refuse(r.GetResponseNonce(), refusal, now)
 	if what == stale {
 		return what, which
 	}
 	s.release()
+	if differs := s.refusing.Refused(refusal, which, s.state.base.snapshot, now); len(differs) > 0 {
+		s.server.metrics.alone.Inc()
+		s.server.config.Log.Error("a router refuses what others of its kind serve: it follows no further until that is mended or changes",
+			"router", s.node.GetId(), "zone", s.view.Zone, "resources", differs)
+	}
+	for _, f := range refusal.GetResources() {
+		f.InForce = nil // has been looked at, and is shown to nobody
+	}
 	refusal.Version = which.Version().String()
 	s.member.Refused(refusal, now)
 	s.server.metrics.nacks.WithLabelValues(className(refusal.GetClass())).Inc()
@@ -232,6 +246,20 @@ func (s *session) nack(r *discovery.DeltaDiscoveryRequest, now time.Time) (answe
 		"version", which.Version().Short(), "class", className(refusal.GetClass()),
 		"message", refusal.GetMessage(), "resources", names(refusal))
 	return what, which
+}
+
+// serves notes that a snapshot is in force in the router.
+func (s *session) serves(now snapshot.Snapshot) {
+	if released := s.refusing.Acked(now); len(released) > 0 {
+		s.server.config.Log.Warn("what a router refused another of its kind serves: it is not held any more",
+			"router", s.node.GetId(), "zone", s.view.Zone, "resources", released)
+	}
+}
+
+// kindOf is what routers have in common that should refuse the same: the series of HAProxy and the release of routerd.
+func kindOf(haproxy, routerd string) string {
+	parts := strings.SplitN(haproxy, ".", 3)
+	return strings.Join(parts[:min(len(parts), 2)], ".") + " " + routerd
 }
 
 // OnStreamDeltaResponse learns the nonce of a response that is about to be sent.
@@ -354,6 +382,7 @@ func (s *session) close() {
 	s.release()
 	if s.member != nil {
 		s.member.Disconnected(s.server.config.Now())
+		s.refusing.Disconnected()
 		s.server.config.Log.Info("router disconnected", "router", s.node.GetId(), "zone", s.view.Zone, "address", s.address)
 	}
 }

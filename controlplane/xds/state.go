@@ -45,11 +45,27 @@ type flight struct {
 
 // refused is what a router refused last.
 type refused struct {
-	content [2]snapshot.Digest
-	class   tsujiv1.RefusalClass
-	wait    time.Duration // LOCAL: before it is offered again
-	again   time.Time     // LOCAL: when it is offered again
+	content   [2]snapshot.Digest         // of the version
+	resources map[string]snapshot.Digest // those that it named; a version with other content for all of them is another matter
+	wait      time.Duration              // before it is offered again; zero: not before it differs
+	again     time.Time                  // when it is offered again
 }
+
+// blocks tells whether a target is, or has, what was refused.
+func (r *refused) blocks(target snapshot.Snapshot) bool {
+	if len(r.resources) == 0 {
+		return r.content == contentOf(target.Version())
+	}
+	for name, digest := range r.resources {
+		if i, ok := target.Get(name); ok && i.Digest() == digest {
+			return true
+		}
+	}
+	return false
+}
+
+// mostRefused is how many resources are remembered that a router refused.
+const mostRefused = 256
 
 // step is what there is to do.
 type step struct {
@@ -75,8 +91,8 @@ func (s *state) next(target release.Target, ok bool, now time.Time) step {
 	case !ok, s.base.known && s.base.snapshot.Version().Equal(target.Snapshot.Version()):
 		return step{do: wait}
 	}
-	if r := s.refused; r != nil && r.content == contentOf(target.Snapshot.Version()) {
-		if r.class != tsujiv1.RefusalClass_REFUSAL_CLASS_LOCAL {
+	if r := s.refused; r != nil && r.blocks(target.Snapshot) {
+		if r.wait == 0 {
 			return step{do: wait}
 		}
 		if now.Before(r.again) {
@@ -123,20 +139,40 @@ func (s *state) acknowledge(nonce string) (answer, snapshot.Snapshot) {
 		return partOK, snapshot.Snapshot{}
 	}
 	s.base = held{known: true, snapshot: se.target.Snapshot, version: se.target.Snapshot.Version().String()}
-	s.series, s.refused = nil, nil
+	s.series = nil
+	if r := s.refused; r != nil && (len(r.resources) == 0 || r.blocks(se.target.Snapshot)) {
+		s.refused = nil // and else it is remembered: the next version may have it again
+	}
 	return acked, se.target.Snapshot
 }
 
-// refuse takes the nack of a nonce. The version is refused, whichever part of it was.
-func (s *state) refuse(nonce string, class tsujiv1.RefusalClass, now time.Time) (answer, snapshot.Snapshot) {
+// refuse takes the nack of a nonce. The version is refused, whichever part of it was. Where the router names resources
+// they are what is refused, and the next version without that content is sent at once; the same is offered again after a
+// time, because others may serve it.
+func (s *state) refuse(nonce string, refusal *tsujiv1.Refusal, now time.Time) (answer, snapshot.Snapshot) {
 	if !s.flying(nonce) {
 		return stale, snapshot.Snapshot{}
 	}
 	target := s.series.target.Snapshot
-	r := &refused{content: contentOf(target.Version()), class: class}
-	if class == tsujiv1.RefusalClass_REFUSAL_CLASS_LOCAL {
+	r := &refused{content: contentOf(target.Version()), resources: map[string]snapshot.Digest{}}
+	local := refusal.GetClass() == tsujiv1.RefusalClass_REFUSAL_CLASS_LOCAL
+	if !local {
+		for _, f := range refusal.GetResources() {
+			if i, ok := target.Get(f.GetResource()); ok {
+				r.resources[i.Name()] = i.Digest()
+			}
+		}
+	}
+	if old := s.refused; old != nil && len(r.resources) > 0 {
+		for name, digest := range old.resources { // of those that were not in this one nothing new is known
+			if i, ok := target.Get(name); (!ok || i.Digest() != digest) && len(r.resources) < mostRefused {
+				r.resources[name] = digest
+			}
+		}
+	}
+	if local || len(r.resources) > 0 {
 		r.wait = s.retryFirst
-		if s.refused != nil && s.refused.wait > 0 {
+		if s.refused != nil && s.refused.wait > 0 && s.refused.blocks(target) {
 			r.wait = min(2*s.refused.wait, s.retryMost)
 		}
 		r.again = now.Add(r.wait)

@@ -1,9 +1,8 @@
 // Package xds is the delta discovery server: one session per stream, on go-control-plane's delta server.
 //
 // It guarantees that a router sees only the view of its certificate; that what it is sent leads from what it
-// acked, or from nothing, to one whole version; that a version it refused is not sent again before it
-// differs (or, where the trouble was the router's own, before a time that doubles); and that a router costs
-// the others nothing, whatever it sends and however slowly it reads.
+// acked, or from nothing, to one whole version; that content which it refused is not sent again before a time that
+// doubles; and that a router costs the others nothing, whatever it sends and however slowly it reads.
 //
 // Do not assume that a router is sent every version: one that is slow skips those in between.
 package xds
@@ -24,6 +23,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/tsuji-dev/tsuji/controlplane/fleet"
+	"github.com/tsuji-dev/tsuji/controlplane/quarantine"
 	"github.com/tsuji-dev/tsuji/controlplane/release"
 	"github.com/tsuji-dev/tsuji/identity"
 )
@@ -34,6 +34,8 @@ type Config struct {
 	Board *release.Board
 	// Fleet is told what becomes of each router. Needed.
 	Fleet *fleet.Fleet
+	// Quarantine is told what routers refuse and serve. Needed.
+	Quarantine *quarantine.Registry
 	// Log is written to. Needed.
 	Log *slog.Logger
 	// Authenticate tells who opened a stream, from its context. If verified is false there is no certificate
@@ -58,16 +60,16 @@ type Config struct {
 	AckTimeout time.Duration
 	// LagTimeout is how long a stream waits for this replica to catch up with what the router has. Zero: 10 s.
 	LagTimeout time.Duration
-	// RetryFirst is when a version that a router could not put into force for a reason of its own is offered
-	// again; the time doubles up to RetryMost. Zero: 5 s, 5 minutes.
+	// RetryFirst is when a version that a router could not put into force for a reason of its own, or that has
+	// content which this router alone refuses, is offered again; the time doubles up to RetryMost. Zero: 5 s, 5 minutes.
 	RetryFirst, RetryMost time.Duration
 }
 
 // Validate reports everything that is needed and missing, or makes no sense.
 func (c Config) Validate() error {
 	var errs []error
-	if c.Board == nil || c.Fleet == nil || c.Log == nil || c.Authenticate == nil {
-		errs = append(errs, errors.New("discovery needs a Board, a Fleet, a Log and Authenticate"))
+	if c.Board == nil || c.Fleet == nil || c.Quarantine == nil || c.Log == nil || c.Authenticate == nil {
+		errs = append(errs, errors.New("discovery needs a Board, a Fleet, a Quarantine, a Log and Authenticate"))
 	}
 	for name, negative := range map[string]bool{
 		"PartBytes": c.PartBytes < 0, "CacheBytes": c.CacheBytes < 0, "FirstSyncs": c.FirstSyncs < 0,

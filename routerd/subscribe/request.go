@@ -105,6 +105,27 @@ func bounded(r *tsujiv1.Refusal, v snapshot.Version) *tsujiv1.Refusal {
 	return r
 }
 
+// maxInForce bounds what a nack brings of what is in force, in bytes.
+const maxInForce = 128 << 10
+
+// tellInForce adds what this router has in force in place of what it refuses. A control plane that has just started
+// knows by it what was good. Facts are told by their digests only: certificates have private keys.
+func tellInForce(r *tsujiv1.Refusal, inForce snapshot.Snapshot) {
+	left := maxInForce
+	for _, res := range r.GetResources() {
+		i, ok := inForce.Get(res.GetResource())
+		if !ok {
+			continue
+		}
+		d := i.Digest()
+		res.InForceDigest = d[:]
+		if n := len(i.Encoded()); snapshot.PartOf(i.Name()) == snapshot.Config && n <= left {
+			res.InForce = i.Encoded()
+			left -= n
+		}
+	}
+}
+
 func text(s string) string {
 	return strings.ToValidUTF8(s[:min(len(s), maxText)], "\uFFFD")
 }

@@ -179,6 +179,9 @@ func (s *session) finish(v version, refusal *tsujiv1.Refusal) error {
 		return s.send(answer(v.nonce, nil))
 	}
 	refusal = bounded(refusal, v.next.Version())
+	if inForce, ok := s.c.conf.Applier.InForce(); ok {
+		tellInForce(refusal, inForce)
+	}
 	s.c.refused(refusal)
 	var first string
 	if len(refusal.GetResources()) > 0 {
