@@ -64,7 +64,9 @@ func (c *Compiler) goodRoute(r *route, item snapshot.Item) *tsujiv1.Route {
 		}
 	}
 	for _, name := range []string{g.GetCertificate(), g.GetDestinationTls().GetCa()} {
-		if source, of := certificateOf(name); name != "" && of.Namespace != r.id.Namespace && !(source == tsujiv1.FromConfigMap && of == serviceCA) {
+		source, of := certificateOf(name)
+		shared := source == tsujiv1.FromConfigMap && of == serviceCA
+		if name != "" && of.Namespace != r.id.Namespace && !shared {
 			return nil
 		}
 	}
