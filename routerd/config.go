@@ -40,6 +40,9 @@ type Config struct {
 	ShutdownDelay time.Duration // how long readiness fails before connections are drained
 	DrainTimeout  time.Duration // how long connections may drain
 
+	// Hasten is closed when there is no time for either of the two any more. Nil: there always is.
+	Hasten <-chan struct{}
+
 	MetricsServerThreshold int // servers above which there are no metrics of servers; 0: 500; negative: never any
 
 	Version string // of the program, for people

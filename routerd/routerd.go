@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -36,7 +37,7 @@ import (
 )
 
 // Run follows the control plane until ctx ends, and then stops gracefully: readiness fails, connections drain,
-// HAProxy ends. It returns when all that it started has ended.
+// HAProxy ends. It follows on until HAProxy takes no more connections, and returns when all that it started has ended.
 func Run(ctx context.Context, c Config) error {
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -53,6 +54,10 @@ func Run(ctx context.Context, c Config) error {
 	}
 	router := stats.NewRouter(metrics)
 	applier, watcher, version, err := newApplier(ctx, c, metrics, exporter, router)
+	if ctx.Err() != nil {
+		c.Log.Info("stopped before anything had begun", "error", err)
+		return record.Close() //nolint:wrapcheck // says what it tried
+	}
 	if err != nil {
 		return errors.Join(err, record.Close())
 	}
@@ -84,6 +89,9 @@ func Run(ctx context.Context, c Config) error {
 	serving.Go(func() error { return watcher.Run(alive) })
 	serving.Go(func() error {
 		return admin.Serve(alive, admin.Config{Listener: adminListener, Handler: exporter, Log: c.Log, Ready: func() error {
+			if applier.Stopping() {
+				return errors.New("the router is stopping")
+			}
 			if _, ok := applier.InForce(); !ok {
 				return errors.New("no snapshot is in force yet")
 			}
@@ -95,29 +103,65 @@ func Run(ctx context.Context, c Config) error {
 	})
 	c.Log.Info("routerd started", "version", c.Version, "haproxy", version, "zone", c.Zone, "name", c.Name, "control_plane", c.ControlPlane, "state_dir", c.StateDir)
 
-	if s, ok := record.Snapshot(); ok {
-		if of := ingressControllerOf(s); of != "" && of != c.IngressController {
-			c.Log.Warn("what is in the store is of another IngressController, and is not served; waiting for the control plane", "store", of, "ingress_controller", c.IngressController)
-		} else if err := applier.Start(alive, s); err != nil {
-			c.Log.Error("what is in the store could not be put into force; waiting for the control plane", "version", s.Version().Short(), "error", err)
-		}
+	// A router that stops follows on, as long as HAProxy takes connections: they go where the control plane says.
+	following, unfollow := context.WithCancel(alive)
+	defer unfollow()
+	followed := make(chan error, 1)
+	go func() {
+		serveRecorded(ctx, c, applier, record) // SIGTERM breaks it off
+		followed <- client.Run(following)
+	}()
+	select {
+	case <-ctx.Done():
+		err = stop(alive, c, applier, unfollow)
+	case <-alive.Done(): // what serves has failed, and serving.Wait tells why
+		err = errors.New("routerd: what serves has ended")
+	case err = <-followed:
+		followed <- nil
 	}
-	following, followed := errgroup.WithContext(ctx)
-	following.Go(func() error { return client.Run(followed) })
-	following.Go(func() error { // a failure of what serves ends the following too
-		select {
-		case <-followed.Done():
-			return nil
-		case <-alive.Done():
-			return errors.New("routerd: what serves has ended")
-		}
-	})
-	err = following.Wait()
-	if ctx.Err() != nil {
-		err = errors.Join(err, applier.Stop(alive))
-	}
+	unfollow()
+	err = errors.Join(err, <-followed)
 	end()
 	return errors.Join(err, serving.Wait(), record.Close())
+}
+
+// stop stops the applier gracefully, hastily when c.Hasten says so, and the following when HAProxy takes no more
+// connections.
+func stop(ctx context.Context, c Config, applier *apply.Applier, unfollow func()) error {
+	ended := make(chan struct{})
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		select {
+		case <-applier.Stopped():
+			unfollow()
+		case <-ended:
+		}
+	})
+	watching.Go(func() {
+		select {
+		case <-c.Hasten:
+			c.Log.Info("stopping at once: connections that are open are cut")
+			_ = applier.Stop(ctx) // the first call returns what there is to say
+		case <-ended:
+		}
+	})
+	err := applier.Stop(ctx)
+	close(ended)
+	watching.Wait()
+	return err
+}
+
+// serveRecorded puts into force what is in the store, with no help from a control plane.
+func serveRecorded(ctx context.Context, c Config, applier *apply.Applier, record *store.Store) {
+	s, ok := record.Snapshot()
+	if !ok {
+		return
+	}
+	if of := ingressControllerOf(s); of != "" && of != c.IngressController {
+		c.Log.Warn("what is in the store is of another IngressController, and is not served; waiting for the control plane", "store", of, "ingress_controller", c.IngressController)
+	} else if err := applier.Start(ctx, s); err != nil {
+		c.Log.Error("what is in the store could not be put into force; waiting for the control plane", "version", s.Version().Short(), "error", err)
+	}
 }
 
 // ingressControllerOf returns whose routes a snapshot has, by its Settings; empty: they do not say. A state directory may have been another
@@ -244,6 +288,11 @@ type recorded struct {
 // logged, and the store writes a whole checkpoint as soon as it can.
 func (r recorded) Apply(ctx context.Context, next snapshot.Snapshot, d snapshot.Delta) *tsujiv1.Refusal {
 	if refusal := r.Applier.Apply(ctx, next, d); refusal != nil {
+		select {
+		case <-r.Stopped(): // which says nothing of next, and ends the following
+			<-ctx.Done()
+		default:
+		}
 		return refusal
 	}
 	r.router.Recovered()

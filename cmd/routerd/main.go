@@ -29,17 +29,32 @@ func main() {
 		}
 		os.Exit(status)
 	}
-	// The first signal stops gracefully; the second, through the channel's default again, ends at once.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)
-	if err := command().ExecuteContext(ctx); err != nil {
+	ctx, hasten := signals()
+	if err := command(hasten).ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "routerd:", err)
 		os.Exit(1)
 	}
 }
 
-func command() *cobra.Command {
-	c := routerd.Config{Version: version}
+// signals returns a context that the first signal to end ends, for a graceful stop, and a channel that the second
+// closes, for a hasty one. After that they have their default effect again.
+func signals() (context.Context, <-chan struct{}) {
+	got := make(chan os.Signal, 2)
+	signal.Notify(got, os.Interrupt, syscall.SIGTERM)
+	ctx, stop := context.WithCancel(context.Background())
+	hasten := make(chan struct{})
+	go func() { // for as long as the process lives
+		<-got
+		stop()
+		<-got
+		signal.Stop(got)
+		close(hasten)
+	}()
+	return ctx, hasten
+}
+
+func command(hasten <-chan struct{}) *cobra.Command {
+	c := routerd.Config{Version: version, Hasten: hasten}
 	var verbose bool
 	cmd := &cobra.Command{
 		Use:   "routerd",
@@ -48,8 +63,9 @@ func command() *cobra.Command {
 version that then serves. Every flag can also come from an environment variable: --state-dir is
 TSUJI_STATE_DIR.
 
-SIGTERM stops gracefully: readiness fails, --shutdown-delay passes, connections drain, HAProxy ends. Any other
-end of routerd leaves HAProxy serving; the next routerd with the same --state-dir takes it over.`,
+SIGTERM stops gracefully: readiness fails, --shutdown-delay passes, connections drain, HAProxy ends. A second SIGTERM
+skips what is left of that. Any other end of routerd leaves HAProxy serving; the next routerd with the same --state-dir
+takes it over.`,
 		Args:          cobra.NoArgs,
 		Version:       version,
 		SilenceUsage:  true,

@@ -29,6 +29,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -83,26 +84,32 @@ type Applier struct {
 	// waiting for it can be cancelled.
 	turn chan struct{}
 	// The renderer holds the snapshot in force whenever turn is free, the empty one while there is none.
-	worker   *haproxy.Runtime   // to the worker that serves; nil: connect first
-	up       bool               // HAProxy was started or adopted, and should be running
-	suspect  bool               // HAProxy may run something else than the snapshot in force
-	unswept  bool               // HAProxy may hold what nobody knows of
-	swept    bool               // there are no files of an earlier life
-	wanted   *snapshot.Snapshot // what Start could not put into force yet
-	pid      int                // of the worker that held is about
-	held     held               // how HAProxy differs from its files
-	drift    drift              // the check that it does in nothing else
-	costs    costs              // of changes
-	resting  time.Time          // until when the janitor rests
-	stale    time.Time          // since when the files are not up to date; zero: they are
-	touched  time.Time          // when the last change was made at run time
-	stopping bool               // Stop was called: HAProxy is not started any more
-	stopped  bool               // and has stopped listening
+	worker    *haproxy.Runtime   // to the worker that serves; nil: connect first
+	up        bool               // HAProxy was started or adopted, and should be running
+	suspect   bool               // HAProxy may run something else than the snapshot in force
+	unswept   bool               // HAProxy may hold what nobody knows of
+	swept     bool               // there are no files of an earlier life
+	wanted    *snapshot.Snapshot // what Start could not put into force yet
+	pid       int                // of the worker that held is about
+	held      held               // how HAProxy differs from its files
+	drift     drift              // the check that it does in nothing else
+	costs     costs              // of changes
+	resting   time.Time          // until when the janitor rests
+	stale     time.Time          // since when the files are not up to date; zero: they are
+	unwritten int                // tries to write the files that have failed since
+	touched   time.Time          // when the last change was made at run time
+	stopping  bool               // Stop was called: HAProxy is not started any more
+	stopped   bool               // and has stopped listening
 
 	changed chan struct{} // wakes Run up; holds one
 	hasten  chan struct{} // closed by the second Stop
 	stops   atomic.Int32  // calls of Stop
+	deaf    chan struct{} // closed when stopped is set
 	ended   chan struct{} // closed when the first Stop is done
+
+	mu          sync.Mutex
+	breakOff    context.CancelFunc // guarded by mu; of what the holder of turn does; nil: nothing that takes long
+	interrupted bool               // guarded by mu; by Stop
 }
 
 // New makes an Applier. Nothing runs until Start or the first Apply.
@@ -130,6 +137,7 @@ func New(cfg Config) *Applier {
 		costs:   newCosts(),
 		changed: make(chan struct{}, 1),
 		hasten:  make(chan struct{}),
+		deaf:    make(chan struct{}),
 		ended:   make(chan struct{}),
 	}
 }
@@ -173,14 +181,15 @@ func (a *Applier) versionInForce() snapshot.Version {
 // Apply puts next into force, to which d leads from the snapshot in force. It returns nil when next serves
 // and that was verified. Otherwise next is refused, and what was in force still is.
 //
-// Once it has begun, the end of ctx does not stop it: half of a change is of no use to anybody.
+// Once it has begun, the end of ctx does not stop it: half of a change is of no use to anybody. Only Stop does, if it takes
+// too long.
 func (a *Applier) Apply(ctx context.Context, next snapshot.Snapshot, d snapshot.Delta) *tsujiv1.Refusal {
 	if err := a.take(ctx); err != nil {
 		return refusal(next, fmt.Errorf("wait for the change before: %w", err))
 	}
 	defer a.give()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyTimeout)
-	defer cancel()
+	ctx, done := a.working(context.WithoutCancel(ctx))
+	defer done()
 	begun := time.Now()
 	m, err := a.apply(ctx, next, d)
 	a.cfg.Metrics.applied(m, err, time.Since(begun))

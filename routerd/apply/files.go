@@ -21,9 +21,11 @@ const (
 	readyMap    = "maps/ready.map"    // "ready": 1 or 0
 	suspectsMap = "maps/suspects.map" // HAProxy writes it: backends with a server that was not reached
 	crtList     = "crt-list.txt"
-	versionKey  = "version"
-	programKey  = "program"
-	readyKey    = "ready"
+	// The router's own, where there is TLS.
+	defaultCertificate = "certs/_default.pem"
+	versionKey         = "version"
+	programKey         = "program"
+	readyKey           = "ready"
 )
 
 // derived are the directories that hold nothing but rendered files.
@@ -48,9 +50,10 @@ func programDigest(r *render.Renderer) string {
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
-// writeFiles brings the files on disk up to date with the renderer.
+// writeFiles brings the files on disk up to date with the renderer, those too that somebody has removed.
 func (a *Applier) writeFiles() error {
 	begun := time.Now()
+	a.cfg.Renderer.Recheck(a.there)
 	files := a.cfg.Renderer.Dirty()
 	for i, f := range files {
 		if f.Path == stampMap && !f.Remove {
@@ -62,11 +65,27 @@ func (a *Applier) writeFiles() error {
 		}
 	}
 	a.cfg.Renderer.Written(files)
-	a.stale = time.Time{}
+	a.stale, a.unwritten = time.Time{}, 0
 	if len(files) > 0 {
 		a.cfg.OnWrite(time.Since(begun))
 	}
 	return nil
+}
+
+// there tells whether a rendered file is on disk.
+func (a *Applier) there(path string) bool {
+	_, err := os.Lstat(filepath.Join(a.cfg.HAProxy.Dir(), filepath.FromSlash(path)))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// lookForFiles sees that directories of files that there always are have not been removed.
+func (a *Applier) lookForFiles() {
+	for _, path := range []string{stampMap, defaultCertificate} {
+		if dir, _, _ := strings.Cut(path, "/"); a.stale.IsZero() && a.cfg.Renderer.Has(path) && !a.there(dir) {
+			a.cfg.Log.Warn("HAProxy's files have been removed, and are written again", "directory", dir)
+			a.stale = time.Now()
+		}
+	}
 }
 
 // writeFile puts one file into place in one step. It is not synced: it can be derived again.

@@ -11,12 +11,15 @@ import (
 
 const (
 	firstBackoff = 200 * time.Millisecond // after the first try, which is made at once
-	lastBackoff  = 15 * time.Second
-	steady       = 10 * time.Second // a HAProxy that has run so long did not end because of its start
+	lastBackoff  = 15 * time.Second       // between tries that fail
+	servedMost   = time.Second            // from a try that succeeded to the next: it served meanwhile, and may at once again
+	steady       = 10 * time.Second       // a HAProxy that has run so long did not end because of its start
 
 	watchPause = 5 * time.Second // between two looks at who the worker is
 	idlePause  = 3 * time.Second // without a change before files are written
 	stalePause = time.Minute     // files are written after this, changes or not
+
+	unwrittenMost = time.Minute // between two tries to write files, when the last failed
 )
 
 // Run starts HAProxy again when it ends, deletes what has drained, sees that HAProxy still has what it should, and keeps
@@ -34,11 +37,16 @@ func (a *Applier) Run(ctx context.Context) error {
 			return nil // to be ended is what Run is for
 		}
 		now := time.Now()
+		work, done := a.working(ctx)
 		if a.broken() {
 			if !now.Before(retry) {
-				err := a.mend(ctx)
+				err := a.mend(work)
 				failures++ // a HAProxy that ends at once again is not started in a loop either
-				retry = time.Now().Add(backoff(failures))
+				pause := backoff(failures)
+				if err == nil {
+					pause = min(pause, servedMost)
+				}
+				retry = time.Now().Add(pause)
 				if err != nil {
 					a.cfg.Log.Error("HAProxy does not run what it should", "attempts", failures, "again_in", time.Until(retry).Round(time.Millisecond), "error", err)
 				}
@@ -48,11 +56,12 @@ func (a *Applier) Run(ctx context.Context) error {
 				failures, retry = 0, time.Time{}
 			}
 			if now.After(look) {
-				a.look(ctx)
+				a.look(work)
 				look = now.Add(watchPause)
 			}
-			a.tidy(ctx, now)
+			a.tidy(work, now)
 		}
+		done()
 		due, exited := a.nextWork(look, retry)
 		list := a.drift.list && !a.stopping && !a.broken()
 		<-a.turn
@@ -125,8 +134,9 @@ func (a *Applier) mend(ctx context.Context) error {
 	return nil
 }
 
-// look finds out whether HAProxy was reloaded or told to stop behind our back.
+// look finds out whether HAProxy was reloaded or told to stop behind our back, or its files were removed.
 func (a *Applier) look(ctx context.Context) {
+	a.lookForFiles()
 	s, ok := a.InForce()
 	if !ok || a.stopping || !a.alive() {
 		return
@@ -160,8 +170,10 @@ func (a *Applier) tidy(ctx context.Context, now time.Time) {
 	}
 	if !a.stale.IsZero() && !now.Before(a.filesDue()) {
 		if err := a.writeFiles(); err != nil {
-			a.stale, a.touched = now, now // later
-			a.cfg.Log.Warn("HAProxy's files are not up to date", "error", err)
+			if a.unwritten++; a.unwritten == 1 {
+				a.cfg.Log.Warn("HAProxy's files are not up to date, and tried again", "error", err)
+			}
+			a.stale = now
 		} else {
 			a.sweepFiles()
 		}
@@ -175,6 +187,9 @@ func (a *Applier) tidy(ctx context.Context, now time.Time) {
 
 // filesDue tells when the files should be written.
 func (a *Applier) filesDue() time.Time {
+	if a.unwritten > 0 { // the disk is full, perhaps
+		return a.stale.Add(min(idlePause<<min(a.unwritten, 16), unwrittenMost))
+	}
 	idle, last := a.touched.Add(idlePause), a.stale.Add(stalePause)
 	if idle.Before(last) {
 		return idle

@@ -13,7 +13,7 @@ import (
 // Start puts the store's snapshot into force when the program starts, with no help from a control plane. A
 // HAProxy that runs already goes on as it is if it says that it serves exactly this, and else gets a
 // hitless reload; if none runs one is started. When that fails Run tries again, until Apply has brought
-// something else.
+// something else. The end of ctx breaks it off: the router is about to stop.
 func (a *Applier) Start(ctx context.Context, s snapshot.Snapshot) error {
 	if err := a.take(ctx); err != nil {
 		return fmt.Errorf("start with %s: %w", s.Version().Short(), err)
@@ -22,6 +22,8 @@ func (a *Applier) Start(ctx context.Context, s snapshot.Snapshot) error {
 	if _, ok := a.InForce(); ok {
 		return fmt.Errorf("start with %s: a snapshot is in force already", s.Version().Short())
 	}
+	ctx, done := a.working(ctx)
+	defer done()
 	if err := a.begin(ctx, s); err != nil {
 		a.wanted = &s
 		return fmt.Errorf("start with %s: %w", s.Version().Short(), err)

@@ -16,6 +16,8 @@ func (a *Applier) Ready(ctx context.Context, ready bool) error {
 		return fmt.Errorf("set readiness: %w", err)
 	}
 	defer a.give()
+	ctx, done := a.working(ctx)
+	defer done()
 	return a.setReady(ctx, ready)
 }
 
@@ -63,16 +65,20 @@ func (a *Applier) Stop(ctx context.Context) error {
 // Stopping tells whether Stop was called: HAProxy may stop answering at any time.
 func (a *Applier) Stopping() bool { return a.stops.Load() > 0 }
 
+// Stopped returns a channel that is closed when Stop has told HAProxy to take no more connections: nothing is put into
+// force any more.
+func (a *Applier) Stopped() <-chan struct{} { return a.deaf }
+
+// What Stop waits for beside the delay and the timeout that it was given. A HAProxy that hangs must not hold it up.
+const (
+	stopPatience = 10 * time.Second // for a change that is under way
+	stopAnswer   = 5 * time.Second  // for an answer of HAProxy's
+)
+
 func (a *Applier) stop(ctx context.Context) error {
-	// A context that has ended already still stops HAProxy in order, if hastily.
-	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyTimeout)
-	defer cancel()
-	if err := a.take(work); err != nil {
-		return fmt.Errorf("stop HAProxy: %w", err)
-	}
+	a.takeFromOthers(ctx)
 	a.stopping = true
-	err := a.adopt(work) // one of an earlier life, if nothing came into force in this one
-	err = errors.Join(err, a.setReady(work, false))
+	err := a.farewell(ctx)
 	up, exited := a.up, a.cfg.HAProxy.Exited()
 	a.give()
 	if !up {
@@ -84,21 +90,75 @@ func (a *Applier) stop(ctx context.Context) error {
 	if up && !a.pause(ctx, exited, a.cfg.ShutdownDelay) {
 		a.cfg.Log.Info("HAProxy stops listening; connections may finish", "within", a.cfg.DrainTimeout)
 	}
-	if takeErr := a.take(work); takeErr != nil {
-		return errors.Join(err, fmt.Errorf("stop HAProxy: %w", takeErr))
-	}
+	a.takeFromOthers(ctx)
 	a.stopped = true
 	a.disconnect() // HAProxy would wait for it
+	close(a.deaf)
 	a.give()
-	if !up {
-		return err
-	}
+	// Also of one that does not answer, or that another has replaced.
 	err = errors.Join(err, a.cfg.HAProxy.SoftStop())
-	if !a.pause(ctx, exited, a.cfg.DrainTimeout) {
-		a.cfg.Log.Warn("HAProxy is killed with the connections that it still has")
-		a.cfg.HAProxy.Kill()
+	last := time.Now().Add(a.cfg.DrainTimeout)
+	for _, exited := range a.cfg.HAProxy.AllExited() {
+		if !a.pause(ctx, exited, time.Until(last)) {
+			a.cfg.Log.Warn("HAProxy is killed with the connections that it still has")
+			a.cfg.HAProxy.KillAll()
+			break
+		}
 	}
 	return err
+}
+
+// farewell takes over what an earlier life has left running, if nothing came into force in this one, and has readiness
+// fail. turn is held.
+func (a *Applier) farewell(ctx context.Context) error {
+	// A context that has ended already still stops HAProxy in order, if hastily.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopAnswer)
+	defer cancel()
+	return errors.Join(a.adopt(ctx), a.setReady(ctx, false))
+}
+
+// takeFromOthers waits for the turn, and interrupts whoever has it for too long, or at once when there is haste.
+func (a *Applier) takeFromOthers(ctx context.Context) {
+	t := time.NewTimer(stopPatience)
+	defer t.Stop()
+	select {
+	case a.turn <- struct{}{}:
+		return
+	case <-t.C:
+		a.cfg.Log.Warn("a change that is under way for long is broken off, because the router stops")
+	case <-a.hasten:
+	case <-ctx.Done():
+	}
+	a.interrupt()
+	a.turn <- struct{}{} // what it does ends with its context
+}
+
+// working returns the context of what the holder of turn does: one that ends after applyTimeout at the latest, and when
+// Stop interrupts it. done must be called before turn is given back.
+func (a *Applier) working(ctx context.Context) (work context.Context, done func()) {
+	work, cancel := context.WithTimeout(ctx, applyTimeout)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.interrupted {
+		cancel()
+	}
+	a.breakOff = cancel
+	return work, func() {
+		cancel()
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.breakOff = nil
+	}
+}
+
+// interrupt breaks off what the holder of turn does, and all that is begun after it.
+func (a *Applier) interrupt() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.interrupted = true
+	if a.breakOff != nil {
+		a.breakOff()
+	}
 }
 
 // pause waits for d, less if there is haste. It returns early with true when HAProxy has ended.

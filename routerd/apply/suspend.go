@@ -59,6 +59,8 @@ func (a *Applier) setSuspended(ctx context.Context, s server, suspended bool) er
 		return fmt.Errorf("%s server %s of %s: %w", what, s.name, s.backend, err)
 	}
 	defer a.give()
+	ctx, done := a.working(ctx)
+	defer done()
 	if a.held.suspended[s] == suspended {
 		return nil
 	}

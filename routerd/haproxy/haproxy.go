@@ -109,13 +109,8 @@ func New(cfg Config) (*Process, error) {
 	if path, err = filepath.Abs(path); err != nil {
 		return nil, fmt.Errorf("find HAProxy: %w", err)
 	}
-	if err := os.MkdirAll(filepath.Join(cfg.Dir, RunDir), 0o700); err != nil {
-		return nil, fmt.Errorf("make HAProxy's directory: %w", err)
-	}
-	// Who has no rights anywhere else has to pass through the jail to the sockets in it.
-	jail := filepath.Join(cfg.Dir, JailDir)
-	if err := errors.Join(os.MkdirAll(jail, 0o711), os.Chmod(jail, 0o711)); err != nil { //nolint:gosec // it has to
-		return nil, fmt.Errorf("make HAProxy's jail: %w", err)
+	if err := cfg.makeDirs(); err != nil {
+		return nil, err
 	}
 	dir, err := os.Open(cfg.Dir)
 	if err != nil {
@@ -145,13 +140,15 @@ func (p *Process) Close() error {
 
 // Start starts HAProxy and waits until its worker answers on the admin socket. It returns the connection to
 // that worker. When HAProxy refuses its configuration the error is a *CheckError, unless an address is at fault, which
-// is named. An address that another process has bound as well is logged, after a second at the most.
+// is named. An address that another process has bound as well is logged, after a second at the most. One that was left, or that
+// lost its socket, finishes what it has once the new one answers.
 func (p *Process) Start(ctx context.Context) (*Runtime, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.master != nil && p.master.alive() {
 		return nil, fmt.Errorf("start HAProxy: it runs already, as process %d", p.master.pid)
 	}
+	p.endOrphans(ctx)
 	p.warnShared(ctx)
 	if err := p.start(); err != nil { //nolint:contextcheck // what logs HAProxy's output lives as long as HAProxy
 		return nil, fmt.Errorf("start HAProxy: %w", err)
@@ -176,6 +173,9 @@ func (p *Process) Start(ctx context.Context) (*Runtime, error) {
 		}
 		return nil, fmt.Errorf("start HAProxy: %w", err)
 	}
+	if err := p.relieve(); err != nil {
+		p.cfg.Log.Warn("a HAProxy that was replaced could not be told to stop", "error", err)
+	}
 	p.cfg.Log.Info("HAProxy runs", "master", p.master.pid, "worker", rt.PID(), "version", rt.Version().String())
 	return rt, nil
 }
@@ -188,6 +188,9 @@ func (p *Process) Adopt(ctx context.Context) (bool, error) {
 	conn, err := p.dial(ctx, MasterSocket)
 	switch {
 	case errors.Is(err, ErrGone):
+		if err := p.findLost(); err != nil {
+			return false, fmt.Errorf("adopt HAProxy: %w", err)
+		}
 		return false, nil
 	case err != nil:
 		return false, fmt.Errorf("adopt HAProxy: %w", err)
@@ -208,8 +211,10 @@ func (p *Process) Adopt(ctx context.Context) (bool, error) {
 	}
 	if err != nil {
 		m.detach()
-		return false, fmt.Errorf("adopt HAProxy: %w", err)
+		// It may hang; a stop ends it nevertheless.
+		return false, fmt.Errorf("adopt HAProxy: %w", errors.Join(err, p.setAside(pid)))
 	}
+	p.left = slices.DeleteFunc(p.left, func(other *master) bool { return other.pid == pid })
 	p.follow(m) //nolint:contextcheck // as above
 	p.cfg.Log.Info("HAProxy was running and is taken over", "master", pid, "worker", procs.Worker)
 	return true, nil
@@ -383,6 +388,17 @@ func (p *Process) exited() <-chan struct{} {
 	return p.master.done
 }
 
+// AllExited returns such channels of all that run: the master, and those that were given up and have not ended yet.
+func (p *Process) AllExited() []<-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := []<-chan struct{}{p.exited()}
+	for _, m := range p.left {
+		all = append(all, m.done)
+	}
+	return all
+}
+
 // ExitReason tells how the last master ended; nil while it runs, or when there was none.
 func (p *Process) ExitReason() error {
 	p.mu.Lock()
@@ -397,24 +413,24 @@ func (p *Process) ExitReason() error {
 func (p *Process) SoftStop() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.master == nil || !p.master.alive() {
-		return nil
+	err := p.relieve()
+	if p.master != nil && p.master.alive() {
+		err = errors.Join(err, p.master.signal(unix.SIGUSR1))
 	}
-	if err := p.master.signal(unix.SIGUSR1); err != nil {
+	if err != nil {
 		return fmt.Errorf("stop HAProxy softly: %w", err)
 	}
 	return nil
 }
 
-// Leave tells HAProxy to finish what it has, and gives it up: another one may be started beside it. It is
-// for a master that is stopping already, so that it cannot be reloaded any more.
+// Leave gives HAProxy up, because it cannot be reloaded any more: another one may be started beside it. When that answers
+// this one finishes what it has.
 func (p *Process) Leave() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.master == nil || !p.master.alive() {
 		return
 	}
-	_ = p.master.signal(unix.SIGUSR1) // if it fails the process has ended
 	p.left = append(slices.DeleteFunc(p.left, func(m *master) bool { return !m.alive() }), p.master)
 	p.master = nil
 }
@@ -430,6 +446,17 @@ func (p *Process) Kill() {
 	if m != nil {
 		m.kill(killGrace)
 	}
+}
+
+// KillAll does that, and with what was given up too.
+func (p *Process) KillAll() {
+	p.mu.Lock()
+	left := slices.Clone(p.left)
+	p.mu.Unlock()
+	for _, m := range left {
+		m.kill(killGrace)
+	}
+	p.Kill()
 }
 
 // ErrGone says that nobody listens on a socket any more: HAProxy has ended, or is stopping.

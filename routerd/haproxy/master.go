@@ -30,8 +30,27 @@ type master struct {
 	err  error     // how it ended; written before done is closed
 }
 
+// masterListener is the word on a master's command line that says where its socket is.
+const masterListener = "unix@" + MasterSocket + ",mode,600"
+
+// makeDirs makes HAProxy's directories. Somebody may have removed them since.
+func (c Config) makeDirs() error {
+	if err := os.MkdirAll(filepath.Join(c.Dir, RunDir), 0o700); err != nil {
+		return fmt.Errorf("make HAProxy's directory: %w", err)
+	}
+	// Who has no rights anywhere else has to pass through the jail to the sockets in it.
+	jail := filepath.Join(c.Dir, JailDir)
+	if err := errors.Join(os.MkdirAll(jail, 0o711), os.Chmod(jail, 0o711)); err != nil { //nolint:gosec // it has to
+		return fmt.Errorf("make HAProxy's jail: %w", err)
+	}
+	return nil
+}
+
 // start starts the master with its output on the FIFO, and follows it. mu is held.
 func (p *Process) start() error {
+	if err := p.cfg.makeDirs(); err != nil {
+		return err
+	}
 	out, err := openOutput(filepath.Join(p.cfg.Dir, outputFIFO))
 	if err != nil {
 		return err
@@ -43,7 +62,7 @@ func (p *Process) start() error {
 		p.output = nil
 	}
 	// It shall outlive us, so its life must not hang on a context.
-	cmd := exec.Command(p.binary, "-W", "-S", "unix@"+MasterSocket+",mode,600", "-f", ConfigFile) //nolint:noctx // configured by the operator
+	cmd := exec.Command(p.binary, "-W", "-S", masterListener, "-f", ConfigFile) //nolint:noctx // configured by the operator
 	cmd.Dir = p.cfg.Dir
 	cmd.Env = []string{}
 	cmd.Stdout, cmd.Stderr = out, out
@@ -147,6 +166,17 @@ func (m *master) wait() error {
 	})
 }
 
+// awaitEnd waits until the process of a pidfd has ended.
+func awaitEnd(pidfd *os.File, most time.Duration) error {
+	raw, err := pidfd.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Control(func(fd uintptr) {
+		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(most.Milliseconds()))
+	})
+}
+
 // detach stops watching. The process goes on.
 func (m *master) detach() {
 	m.once.Do(func() {
@@ -174,8 +204,11 @@ func (m *master) reason() error {
 }
 
 // signal sends a signal to exactly this process, never to another that got its number.
-func (m *master) signal(s unix.Signal) error {
-	raw, err := m.pidfd.SyscallConn()
+func (m *master) signal(s unix.Signal) error { return signalTo(m.pidfd, s) }
+
+// signalTo sends a signal to the process of a pidfd. That it has ended is no error.
+func signalTo(pidfd *os.File, s unix.Signal) error {
+	raw, err := pidfd.SyscallConn()
 	if err != nil {
 		return err
 	}
@@ -190,8 +223,21 @@ func (m *master) signal(s unix.Signal) error {
 }
 
 // kill ends the process, at first with a word of warning, and waits until it has ended. The workers end
-// with their master.
+// with their master, those that hang too.
 func (m *master) kill(grace time.Duration) {
+	if !m.alive() {
+		return
+	}
+	workers := m.workers()
+	defer func() {
+		for _, w := range workers {
+			if !m.alive() {
+				_ = signalTo(w, unix.SIGKILL)
+				_ = awaitEnd(w, grace)
+			}
+			w.Close()
+		}
+	}()
 	for _, s := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
 		if m.signal(s) != nil {
 			return // detached

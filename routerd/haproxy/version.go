@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"regexp"
 	"strconv"
+	"time"
 )
 
 // Version is a version of HAProxy.
@@ -78,11 +79,20 @@ func ParseVersion(s string) (Version, error) {
 	return v, nil
 }
 
+// versionTimeout is more than any program takes that is HAProxy.
+const versionTimeout = time.Minute
+
 // Version asks the program for its version, and its TLS library's.
 func (p *Process) Version(ctx context.Context) (Version, error) {
+	ctx, cancel := context.WithTimeout(ctx, versionTimeout)
+	defer cancel()
 	cmd := exec.CommandContext(ctx, p.binary, "-vv")
 	cmd.Env = []string{}
+	cmd.WaitDelay = time.Second // who has its output may live on
 	out, err := cmd.Output()
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
 	if err != nil {
 		return Version{}, fmt.Errorf("ask %s for its version: %w", p.binary, err)
 	}

@@ -135,6 +135,17 @@ func (r *Renderer) Written(files []File) {
 	}
 }
 
+// Recheck takes note of files that were written and are not there any more, because somebody has tidied up: they are dirty
+// again.
+func (r *Renderer) Recheck(there func(path string) bool) {
+	for path := range r.written {
+		if !there(path) {
+			delete(r.written, path)
+			r.touch(path)
+		}
+	}
+}
+
 // Has tells whether the file of this path belongs to what is rendered: another, of an earlier life, may go.
 func (r *Renderer) Has(path string) bool {
 	switch path {
