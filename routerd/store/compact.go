@@ -36,6 +36,8 @@ func (s *Store) untilCompaction() time.Duration {
 		return 0
 	case s.oldest.IsZero():
 		return s.conf.CompactAfter
+	case s.base == 0:
+		return 0
 	}
 	return max(0, s.oldest.Add(s.conf.CompactAfter).Sub(s.conf.Now()))
 }
@@ -50,6 +52,8 @@ func (s *Store) compactionDue() bool {
 		return true
 	case s.oldest.IsZero():
 		return false
+	case s.base == 0: // the first checkpoint does not wait: a journal is worth nothing without its first record
+		return true
 	case s.size > minCompact && s.size > s.base*int64(s.conf.CompactFactor):
 		return true
 	default:

@@ -119,6 +119,29 @@ func openFile(dir *os.Root, name string) (*os.File, int64, error) {
 	return f, i.Size(), nil
 }
 
+// keptAside is how many files of a name are kept that were of no use. They may hold private keys.
+const keptAside = 3
+
+// setAside renames a file that is of no use to this routerd, and says so. Older ones move on, and the oldest goes.
+func (s *Store) setAside(name string, reason error) {
+	aside := func(n int) string { return fmt.Sprintf("%s.unusable-%d", name, n) }
+	err := s.dir.RemoveAll(aside(keptAside))
+	for n := keptAside - 1; n > 0; n-- {
+		if moved := s.dir.Rename(aside(n), aside(n+1)); !errors.Is(moved, os.ErrNotExist) {
+			err = errors.Join(err, moved)
+		}
+	}
+	if err == nil {
+		err = s.dir.Rename(name, aside(1))
+	}
+	s.conf.Metrics.SetAside.Inc()
+	s.log.Error("a file of what was in force is of no use to this routerd, and set aside; what is not in the other comes from the control plane",
+		"directory", s.conf.Dir, "file", name, "kept_as", aside(1), "reason", reason)
+	if err != nil {
+		s.log.Error("it could not be kept", "directory", s.conf.Dir, "file", name, "error", err)
+	}
+}
+
 // replace writes a file so that there is, at any time, the old one or the new one, whole.
 func replace(dir *os.Root, name string, write func(io.Writer) error) (err error) {
 	f, err := dir.OpenFile(name+temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)

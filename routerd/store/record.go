@@ -45,7 +45,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 var (
 	errDamaged = errors.New("damaged, or cut off")
-	errFormat  = errors.New("written by a newer routerd: run that one, or remove the file (routes then come from the control plane alone)")
+	errFormat  = errors.New("written by another release of routerd")
 )
 
 func header(magic string) []byte {

@@ -23,43 +23,41 @@ type recovery struct {
 	oldest   time.Time // when its first record was made; zero: it has none
 }
 
-// recoverAll reads the checkpoint, then the journal. What is damaged is logged and left out; an error means
-// that the files are sound but not for us, or that the disk cannot be read.
-func (s *Store) recoverAll() (recovery, error) {
+// recoverAll reads the checkpoint, then the journal. What is of no use to this routerd is set aside and left out: what was in
+// force comes from the control plane then, and a routerd that knows better, or a person, still finds the file.
+func (s *Store) recoverAll() recovery {
 	var r recovery
-	whole, err := s.recoverCheckpoint(&r)
-	if err != nil {
-		return recovery{}, fmt.Errorf("%s: %w", checkpointName, err)
+	whole := true
+	if err := s.recoverCheckpoint(&r); err != nil {
+		whole = false
+		s.setAside(checkpointName, err)
 	}
 	if err := s.recoverJournal(&r); err != nil {
-		return recovery{}, fmt.Errorf("%s: %w", journalName, err)
+		r.usable = false
+		s.setAside(journalName, err)
 	}
 	if !whole || r.recorded != r.held.Version() && r.ok {
 		r.usable = false // written anew, in today's terms
 	}
-	return r, nil
+	return r
 }
 
-// recoverCheckpoint reads the checkpoint. whole is false if it is damaged or of another schema epoch.
-func (s *Store) recoverCheckpoint(r *recovery) (whole bool, err error) {
+// recoverCheckpoint reads the checkpoint; that there is none is fine.
+func (s *Store) recoverCheckpoint(r *recovery) error {
 	f, size, err := openFile(s.dir, checkpointName)
 	if errors.Is(err, fs.ErrNotExist) {
-		return true, nil
+		return nil
 	}
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer f.Close()
 	held, recorded, err := readCheckpoint(f, size)
-	if errors.Is(err, errDamaged) {
-		s.log.Error("the checkpoint of what was in force is of no use", "directory", s.conf.Dir, "error", err)
-		return false, nil
-	}
 	if err != nil {
-		return false, err
+		return err
 	}
 	r.held, r.ok, r.recorded, r.base = held, true, recorded, size
-	return true, nil
+	return nil
 }
 
 // readCheckpoint returns the snapshot, and its version as it is written there. It returns nothing but what
@@ -112,10 +110,6 @@ func (s *Store) recoverJournal(r *recovery) error {
 	}
 	defer f.Close()
 	records, epoch, err := readHeader(f, size, journalMagic)
-	if errors.Is(err, errDamaged) {
-		s.log.Warn("the journal of what was in force is of no use", "directory", s.conf.Dir, "bytes", size, "error", err)
-		return nil
-	}
 	if err != nil {
 		return err
 	}
@@ -162,8 +156,7 @@ func (s *Store) recoverJournal(r *recovery) error {
 	if r.size == headerSize && size != headerSize {
 		r.usable = false // nothing in it counts
 		if !last.IsZero() && !last.Equal(r.recorded) {
-			s.log.Warn("the journal of what was in force does not follow from the checkpoint; it is left out",
-				"directory", s.conf.Dir, "checkpoint", r.recorded.Short(), "journal", last.Short())
+			return fmt.Errorf("it leads to version %s and does not follow from the checkpoint, version %s", last.Short(), r.recorded.Short())
 		}
 	}
 	return nil

@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"os"
 	"path/filepath"
@@ -133,26 +134,100 @@ func setHeader(b []byte, format, epoch uint32) []byte {
 	return append(h, b[headerSize:]...)
 }
 
-// Files of a later format are an error that says so, and stay as they are.
-func TestNewerFormat(t *testing.T) {
+// A file of another format, one that is damaged, or none at all is set aside as it is, told, and holds up nothing: what the other
+// file has is served, and what comes next is recorded. The last three are kept.
+func TestSetAside(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{checkpointName, journalName} {
-		p := newPlace(t)
-		s := p.open()
-		p.append(s, first)
-		if err := s.compact(); err != nil {
-			t.Fatal(err)
-		}
-		p.close(s)
-		was := setHeader(p.read(name), format+1, snapshot.Epoch)
-		p.write(name, was)
-		if _, err := Open(p.conf); !errors.Is(err, errFormat) || !strings.Contains(err.Error(), name) {
-			t.Errorf("%s: %v", name, err)
-		}
-		if got := p.read(name); string(got) != string(was) {
-			t.Errorf("%s was changed", name)
-		}
+	type bad struct {
+		name string
+		make func(b []byte) []byte // nil: a directory stands in its place
 	}
+	newer := func(b []byte) []byte { return setHeader(b, format+1, snapshot.Epoch) }
+	for what, c := range map[string]struct {
+		bad
+		left *snapshot.Snapshot // that is served; nil: none
+	}{
+		"a newer checkpoint":   {bad{checkpointName, newer}, nil},
+		"a newer journal":      {bad{journalName, newer}, &first},
+		"a damaged checkpoint": {bad{checkpointName, func(b []byte) []byte { b[len(b)/2] ^= 1; return b }}, nil},
+		"a damaged journal":    {bad{journalName, func(b []byte) []byte { return b[3:] }}, &first},
+		"no checkpoint":        {bad{checkpointName, nil}, nil},
+		"no journal":           {bad{journalName, nil}, &first},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			p := newPlace(t)
+			s := p.open()
+			p.append(s, first)
+			if err := s.compact(); err != nil {
+				t.Fatal(err)
+			}
+			p.append(s, second)
+			p.close(s)
+			var was []byte
+			for i := range keptAside + 2 { // again and again
+				if i > 0 {
+					s := p.open()
+					p.append(s, put(second, fmt.Sprintf("settings=%d", i)))
+					p.append(s, first)
+					if err := s.compact(); err != nil {
+						t.Fatal(err)
+					}
+					p.append(s, second)
+					p.close(s)
+				}
+				if was = nil; c.make != nil {
+					was = c.make(p.read(c.name))
+					p.write(c.name, was)
+				} else if err := errors.Join(os.Remove(filepath.Join(p.dir, c.name)), os.Mkdir(filepath.Join(p.dir, c.name), 0o700)); err != nil {
+					t.Fatal(err)
+				}
+				s := p.open()
+				got, ok := s.Snapshot()
+				if c.left != nil {
+					check(t, what, got, ok, *c.left)
+				} else if ok {
+					t.Fatalf("serves %s", got.Version().Short())
+				}
+				p.append(s, third)
+				p.close(s)
+				got, ok = p.reopened()
+				check(t, what+", and what comes next", got, ok, third)
+			}
+			kept, err := filepath.Glob(filepath.Join(p.dir, c.name+".unusable-*"))
+			if err != nil || len(kept) != keptAside {
+				t.Errorf("kept are %v", kept)
+			}
+			if c.make != nil && string(p.read(c.name+".unusable-1")) != string(was) {
+				t.Error("it was not kept as it is")
+			}
+			if !strings.Contains(p.log.String(), "set aside") || !strings.Contains(p.log.String(), "kept_as="+c.name+".unusable-1") {
+				t.Errorf("the log does not say so:\n%s", p.log)
+			}
+		})
+	}
+}
+
+// The first checkpoint is written as soon as there is something to write, not when the journal is old.
+func TestFirstCheckpoint(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	s := p.open()
+	p.append(s, first)
+	stop := p.run(s)
+	eventually(t, "there is a checkpoint", func() bool {
+		_, err := os.Stat(filepath.Join(p.dir, checkpointName))
+		return err == nil
+	})
+	stop()
+	if err := s.closeFiles(); err != nil { // as killed
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(p.dir, journalName)); err != nil {
+		t.Fatal(err)
+	}
+	got, ok := p.reopened()
+	check(t, "of the checkpoint alone", got, ok, first)
 }
 
 // A release that digests otherwise still finds what was in force, and writes it anew in its own terms.

@@ -68,6 +68,7 @@ type Metrics struct {
 	Synced          prometheus.Counter // batches that reached the disk
 	Compactions     prometheus.Counter
 	Failures        prometheus.Counter // writes and syncs that failed
+	SetAside        prometheus.Counter // files that could not be used
 	JournalBytes    prometheus.Gauge
 	CheckpointBytes prometheus.Gauge
 }
@@ -86,6 +87,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		Synced:          counter("synced_total", "Batches of changes that reached the disk."),
 		Compactions:     counter("compactions_total", "Checkpoints written in the place of a journal."),
 		Failures:        counter("failures_total", "Writes and syncs that failed."),
+		SetAside:        counter("set_aside_total", "Files that were damaged or of another format, and were renamed."),
 		JournalBytes:    gauge("journal_bytes", "Size of the journal."),
 		CheckpointBytes: gauge("checkpoint_bytes", "Size of the checkpoint."),
 	}
@@ -127,8 +129,8 @@ type Store struct {
 var errClosed = errors.New("the store is closed")
 
 // Open opens the store in a directory, makes it if there is none, and recovers what was in force: the
-// checkpoint and each whole record of the journal. It refuses a directory that others have access to, one
-// that another process has open, and files of a format that it does not know.
+// checkpoint and each whole record of the journal. A file that is damaged, or of a format that it does not know, is set
+// aside. It refuses a directory that others have access to, and one that another process has open.
 func Open(c Config) (*Store, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
@@ -167,11 +169,9 @@ func (s *Store) open() error {
 			return fmt.Errorf("remove an unfinished %s: %w", name, err)
 		}
 	}
-	r, err := s.recoverAll()
-	if err != nil {
-		return err
-	}
+	r := s.recoverAll()
 	s.held, s.ok, s.base, s.oldest = r.held, r.ok, r.base, r.oldest
+	var err error
 	if r.usable {
 		s.journal, err = s.dir.OpenFile(journalName, os.O_WRONLY|os.O_APPEND, 0o600)
 		if err == nil {

@@ -224,6 +224,10 @@ func TestRemovedKeysLeaveTheDisk(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	p.conf.Now = func() time.Time { mu.Lock(); defer mu.Unlock(); return now }
 	s := p.open()
+	p.append(s, put(snapshot.Snapshot{}, "settings=r"))
+	if err := s.compact(); err != nil { // the first checkpoint
+		t.Fatal(err)
+	}
 	p.append(s, first)
 	p.append(s, third)
 	p.close(s) // the age of a journal survives a restart
