@@ -43,6 +43,10 @@ test: haproxy kubeapi grpcurl ## run every test, with the race detector, real HA
 churn: haproxy kubeapi ## change routes ten times a second for a minute among 1,000 and 10,000 of them: no reload, no failed request
 	TSUJI_LONG=1 go test -run TestChurn -timeout 20m -v ./test
 
+.PHONY: kills
+kills: haproxy kubeapi ## kill control plane, routerd, worker and master, alone and in pairs, for fifty rounds; takes an hour
+	TSUJI_LONG=1 go test -run TestKills -timeout 3h -v ./test
+
 .PHONY: fuzz
 fuzz: haproxy ## give HAProxy whatever may stand in a Route; FUZZTIME=1h
 	go test -run '^$$' -fuzz FuzzRoutes -fuzztime $(FUZZTIME) -parallel 1 ./test/fuzzroutes

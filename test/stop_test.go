@@ -42,7 +42,7 @@ func TestStopFollows(t *testing.T) {
 		eventually(t, "a Route comes", func() error { return answers(r.http, "r2.example.com", "/", "second") })
 		eventually(t, "a Route goes", func() error {
 			if code, _, err := get(r.http, "r0.example.com", "/"); err != nil || code != 503 {
-				return fmt.Errorf("%d, %v", code, err)
+				return fmt.Errorf("%d, %w", code, err)
 			}
 			return nil
 		})
@@ -144,7 +144,7 @@ func (f *fleet) hanging(option string) string {
 if [ "$1" = %s ]; then sleep 1000 & echo $! > %s/hangs; wait; fi
 exec %s "$@"
 `, option, f.dir, f.haproxy)
-	if err := os.WriteFile(path, []byte(script), 0o700); err != nil { //nolint:gosec // to be run
+	if err := os.WriteFile(path, []byte(script), 0o700); err != nil {
 		f.t.Fatal(err)
 	}
 	f.t.Cleanup(func() {

@@ -136,11 +136,11 @@ func (a *Applier) mend(ctx context.Context) error {
 
 // look finds out whether HAProxy was reloaded or told to stop behind our back, or its files were removed.
 func (a *Applier) look(ctx context.Context) {
-	a.lookForFiles()
 	s, ok := a.InForce()
 	if !ok || a.stopping || !a.alive() {
 		return
 	}
+	a.lookForFiles()
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	known := a.worker

@@ -1,7 +1,9 @@
-// Package netnstest runs a package's tests, and the product's binaries that they start, in a network namespace of their own.
+// Package netnstest runs a package's tests, and the product's binaries that they start, in a network namespace of their own,
+// and in a mount namespace.
 //
-// It guarantees that ports collide with nobody's, that addresses of a private range are local, and that nothing is left
-// behind: the namespace goes with its last process. There is no way out of it: build and download before.
+// It guarantees that ports collide with nobody's, that addresses of a private range are local, that nobody else sees what
+// a test mounts, and that nothing is left behind: the namespaces go with their last process. There is no way out of the
+// network: build and download before.
 package netnstest
 
 import (
@@ -54,19 +56,22 @@ func enter(root string) (int, error) {
 	cmd := exec.Command(os.Args[0], os.Args[1:]...) //nolint:noctx // this program, as it was called
 	cmd.Env = append(os.Environ(), inside+"="+dir)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	err = cmd.Run()
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		return exit.ExitCode(), nil
 	}
 	if errors.Is(err, syscall.EPERM) {
-		return 0, fmt.Errorf("make a network namespace for the tests: %w; run them as root", err)
+		return 0, fmt.Errorf("make namespaces for the tests: %w; run them as root", err)
 	}
 	return 0, err
 }
 
-// run gives the namespace its addresses, and runs the tests.
+// run gives the network namespace its addresses, closes the mount namespace, and runs the tests.
 func run(m *testing.M, dir string, begin func(string) (func(), error)) (int, error) {
+	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
+		return 0, fmt.Errorf("keep mounts to this process: %w", err)
+	}
 	for _, args := range [][]string{{"link", "set", "lo", "up"}, {"address", "add", PodAddress + "/10", "dev", "lo"}} {
 		if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil { //nolint:noctx // takes no time
 			return 0, fmt.Errorf("ip %v (of the package iproute2): %w\n%s", args, err, out)
