@@ -44,7 +44,7 @@ churn: haproxy kubeapi ## change routes ten times a second for a minute among 1,
 	TSUJI_LONG=1 go test -run TestChurn -timeout 20m -v ./test
 
 .PHONY: kills
-kills: haproxy kubeapi ## kill control plane, routerd, worker and master, alone and in pairs, for fifty rounds; takes an hour
+kills: haproxy kubeapi ## kill control plane, routerd, worker and master, alone and in pairs, for fifty rounds; takes half an hour
 	TSUJI_LONG=1 go test -run TestKills -timeout 3h -v ./test
 
 .PHONY: fuzz
