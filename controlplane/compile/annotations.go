@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"fmt"
 	"maps"
 	"net/netip"
 	"regexp"
@@ -73,7 +74,7 @@ func (b *builder) options() {
 	b.timeouts()
 	b.allowList()
 	b.rateLimit()
-	b.route.HealthCheckInterval = b.timeOption(annCheckInterval)
+	b.checkInterval()
 	b.route.MaxConnectionsPerEndpoint = b.count(annPodConnections, 0)
 	if b.passthrough() {
 		return
@@ -162,6 +163,16 @@ func (b *builder) timeOption(name string) *durationpb.Duration {
 	return d
 }
 
+// checkInterval compiles how often endpoints are checked.
+func (b *builder) checkInterval() {
+	d := b.timeOption(annCheckInterval)
+	if d != nil && d.AsDuration() < minCheckInterval {
+		b.warn("annotation %s: %s is too often: %s is used", annCheckInterval, quoted(b.object.Annotations[annCheckInterval]), minCheckInterval)
+		d = durationpb.New(minCheckInterval)
+	}
+	b.route.HealthCheckInterval = d
+}
+
 // redirect compiles the code of a redirect to HTTPS; 302 is the default, and not written out.
 func (b *builder) redirect() {
 	code := choice(b, annRedirectCode, map[string]uint32{"301": 301, "302": 302, "307": 307, "308": 308})
@@ -235,7 +246,11 @@ func (b *builder) allowList() {
 		b.warn("annotation %s: there is no IP address or CIDR in it; nobody may use the route", name)
 	}
 	slices.SortFunc(prefixes, netip.Prefix.Compare)
-	for _, p := range slices.Compact(prefixes) {
+	if prefixes = slices.Compact(prefixes); len(prefixes) > maxSources {
+		b.fault(fmt.Sprintf("metadata.annotations[%s]: Too many: %d: must have at most %d networks", name, len(prefixes), maxSources))
+		return
+	}
+	for _, p := range prefixes {
 		b.route.AllowedSources = append(b.route.AllowedSources, p.String())
 	}
 }

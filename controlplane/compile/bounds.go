@@ -1,5 +1,7 @@
 package compile
 
+import "time"
+
 // The bounds of what one object may bring along: docs/limits.md has them in a table, with those of Kubernetes and
 // OpenShift beside them. Beyond one a Route is refused, alone, by verdict, except where a comment says otherwise.
 //
@@ -43,4 +45,24 @@ const (
 	// maxSerial is how long a serial number may be, in bytes: RFC 5280 allows 20. HAProxy 2.6, 3.0 and 3.4 print it
 	// without looking at what is left of the buffer, and a number of 8,180 bytes crashed them.
 	maxSerial = 64
+
+	// maxEndpoints and maxEndpointsBytes are how many endpoints of a Service's port travel, and in how many bytes: a
+	// frame of the stream has 1 MiB, and each endpoint is a server of HAProxy's, with 5 kB or more, for each Route. Beyond them the
+	// Route is not refused: the others get no requests, and the verdict warns.
+	maxEndpoints, maxEndpointsBytes = 5000, 640 << 10
+	// maxCollected is how many addresses of a Service's EndpointSlices are looked at, in the order of their names: each
+	// of 1,000 endpoints in a slice may have 100 addresses and 100 ports.
+	maxCollected = 4 * maxEndpoints
+
+	// maxHeaderBytes is how long the values of a list of header actions may be together: with all of them no message
+	// would fit into HAProxy's buffer. OpenShift's API allows 20 of 16,384 bytes.
+	maxHeaderBytes = 32 << 10
+	// maxSources is how many networks an allow list may have: each is a command to HAProxy, or a line in a file.
+	maxSources = 16384
+	// maxWarnings is how many warnings a verdict has.
+	maxWarnings = 32
 )
+
+// minCheckInterval is the shortest interval of health checks, as OpenShift's operator has it for an IngressController:
+// each endpoint is a connection from each router. Shorter ones become this one, with a warning.
+const minCheckInterval = time.Second

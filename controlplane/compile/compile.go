@@ -86,7 +86,8 @@ type Compiler struct {
 	objects    objects
 	claims     claims
 	ingresses  ingresses
-	refs       refs // who refers to shared facts, by count
+	refs       refs                               // who refers to shared facts, by count
+	compiled   map[endpointsRef]compiledEndpoints // in this Apply
 	crypto     *crypto
 	access     access
 	holds      Holds
@@ -120,6 +121,7 @@ func New(c Config) *Compiler {
 		claims:            newClaims(),
 		ingresses:         newIngresses(),
 		refs:              newRefs(),
+		compiled:          map[endpointsRef]compiledEndpoints{},
 		crypto:            newCrypto(),
 		rehold:            newRehold(),
 		heldRoutes:        map[id]*route{},
@@ -156,6 +158,7 @@ func (c *Compiler) Apply(changes []cluster.Change) Result {
 		c.ingest(ch, d)
 	}
 	c.translate(d)
+	c.markCrowded(d)
 	c.markAccess(d)
 	c.markHolds(d)
 	c.promoteHeld(d)
@@ -175,6 +178,7 @@ func (c *Compiler) Apply(changes []cluster.Change) Result {
 		c.compileSettings(d, &out)
 	}
 	c.compileSharedFacts(d, &out)
+	clear(c.compiled)
 	slices.SortStableFunc(c.notices, Notice.compare)
 	c.config = out.config.applyTo(c.config)
 	c.facts = out.facts.applyTo(c.facts)

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 
@@ -26,28 +27,113 @@ func (k endpointKey) compare(o endpointKey) int {
 		cmp.Compare(k.targetKind, o.targetKind), cmp.Compare(k.targetName, o.targetName))
 }
 
-// compileEndpoints compiles the endpoints of a Service that have the port asked for.
-func (c *Compiler) compileEndpoints(ref endpointsRef) *tsujiv1.Resource {
-	found := map[endpointKey]*tsujiv1.Endpoint{}
-	for _, s := range c.objects.slicesOf(ref.service) {
-		c.collect(s, ref.port, found)
+// compiledEndpoints is what became of the endpoints of a Service.
+type compiledEndpoints struct {
+	resource *tsujiv1.Resource
+	crowded  bool // whether there are more than it has
+}
+
+// endpointsOf returns what a reference leads to, which is compiled once in each Apply.
+func (c *Compiler) endpointsOf(ref endpointsRef) compiledEndpoints {
+	e, ok := c.compiled[ref]
+	if !ok {
+		e = c.compileEndpoints(ref)
+		c.compiled[ref] = e
 	}
+	return e
+}
+
+// compileEndpoints compiles the endpoints of a Service that have the port asked for: all of them, or as many as the
+// bounds allow. Those are the ready ones first, by address.
+func (c *Compiler) compileEndpoints(ref endpointsRef) compiledEndpoints {
+	col := collection{found: map[endpointKey]*tsujiv1.Endpoint{}, left: maxCollected}
+	for _, s := range c.objects.slicesOf(ref.service) {
+		c.collect(s, ref.port, &col)
+	}
+	found := col.found
 	if primary := c.objects.services[ref.service].primary; primary != "" {
 		countOnce(found, primary == discoveryv1.AddressTypeIPv6)
 	}
 	if service := c.objects.services[ref.service]; service.address != "" && !c.anyReady(ref.service) {
 		c.idled(service, ref.port, found)
 	}
+	keys := slices.SortedFunc(maps.Keys(found), endpointKey.compare)
+	kept := bounded(keys, found)
 	e := &tsujiv1.Endpoints{Namespace: ref.service.Namespace, Service: ref.service.Name, Port: ref.port}
-	for _, k := range slices.SortedFunc(maps.Keys(found), endpointKey.compare) {
+	for _, k := range kept {
 		e.Endpoints = append(e.Endpoints, found[k])
 	}
-	return &tsujiv1.Resource{Name: ref.name(), Kind: &tsujiv1.Resource_Endpoints{Endpoints: e}}
+	return compiledEndpoints{
+		resource: &tsujiv1.Resource{Name: ref.name(), Kind: &tsujiv1.Resource_Endpoints{Endpoints: e}},
+		crowded:  len(kept) < len(keys) || col.left == 0,
+	}
+}
+
+// bounded returns as many of the sorted keys as the bounds of one resource allow, sorted.
+func bounded(keys []endpointKey, found map[endpointKey]*tsujiv1.Endpoint) []endpointKey {
+	fit := func(keys []endpointKey) int {
+		bytes := 0
+		for i, k := range keys {
+			const framing = 4 // of one in a list: its field, and a length of two bytes
+			if bytes += proto.Size(found[k]) + framing; i == maxEndpoints || bytes > maxEndpointsBytes {
+				return i
+			}
+		}
+		return len(keys)
+	}
+	if fit(keys) == len(keys) {
+		return keys
+	}
+	rank := func(k endpointKey) int {
+		if found[k].GetReady() {
+			return 0
+		}
+		return 1
+	}
+	kept := slices.SortedStableFunc(slices.Values(keys), func(a, b endpointKey) int { return cmp.Compare(rank(a), rank(b)) })
+	kept = kept[:fit(kept)]
+	slices.SortFunc(kept, endpointKey.compare)
+	return kept
+}
+
+// markCrowded marks the Routes of Services that have, or have no more, more endpoints than travel.
+func (c *Compiler) markCrowded(d *dirty) {
+	for s := range d.services {
+		for port := range c.refs.endpoints[s] {
+			ref := endpointsRef{service: s, port: port}
+			if crowded := c.endpointsOf(ref).crowded; crowded != c.refs.crowded[ref] {
+				c.refs.setCrowded(ref, crowded)
+				maps.Copy(d.content, c.objects.routesByService[s])
+			}
+		}
+	}
+}
+
+func (r *refs) setCrowded(ref endpointsRef, crowded bool) {
+	if crowded {
+		r.crowded[ref] = true
+	} else {
+		delete(r.crowded, ref)
+	}
+}
+
+// crowded tells whether a Service has more endpoints than travel, whoever refers to it.
+func (c *Compiler) crowded(ref endpointsRef) bool {
+	if c.refs.endpoints[ref.service][ref.port] > 0 {
+		return c.refs.crowded[ref]
+	}
+	return c.endpointsOf(ref).crowded
+}
+
+// collection is the endpoints found so far, and how many addresses may still be looked at.
+type collection struct {
+	found map[endpointKey]*tsujiv1.Endpoint
+	left  int
 }
 
 // collect adds the endpoints of one slice. An endpoint that is in several, as happens while it moves from
 // one to another, is ready and serving if any says so, and terminating if all do.
-func (c *Compiler) collect(s *discoveryv1.EndpointSlice, port string, found map[endpointKey]*tsujiv1.Endpoint) {
+func (c *Compiler) collect(s *discoveryv1.EndpointSlice, port string, col *collection) {
 	if s.AddressType != discoveryv1.AddressTypeIPv4 && s.AddressType != discoveryv1.AddressTypeIPv6 {
 		return
 	}
@@ -67,11 +153,15 @@ func (c *Compiler) collect(s *discoveryv1.EndpointSlice, port string, found map[
 			}
 			e.Port, e.PortName, e.AppProtocol = number, name, protocol
 			for _, text := range s.Endpoints[i].Addresses {
+				if col.left == 0 {
+					return
+				}
+				col.left--
 				a, ok := c.address(text, s.AddressType)
 				if !ok {
 					continue
 				}
-				merge(found, a, e)
+				merge(col.found, a, e)
 			}
 		}
 	}
@@ -146,15 +236,21 @@ func endpointOf(e *discoveryv1.Endpoint) *tsujiv1.Endpoint {
 		}
 		return *s
 	}
+	label := func(s *string) string { // as long as Kubernetes' labels and kinds are
+		if s == nil || !portName.MatchString(*s) {
+			return ""
+		}
+		return *s
+	}
 	ready := is(e.Conditions.Ready, true)
 	out := &tsujiv1.Endpoint{
 		Node:        plain(e.NodeName),
-		Zone:        plain(e.Zone),
+		Zone:        label(e.Zone),
 		Ready:       ready,
 		Serving:     is(e.Conditions.Serving, ready),
 		Terminating: is(e.Conditions.Terminating, false),
 	}
-	if t := e.TargetRef; t != nil && plain(&t.Kind) != "" && plain(&t.Name) != "" {
+	if t := e.TargetRef; t != nil && label(&t.Kind) != "" && plain(&t.Name) != "" {
 		out.TargetKind, out.TargetName = t.Kind, t.Name
 	}
 	return out

@@ -118,6 +118,7 @@ func checkSafeResult(t failer, r compile.Result) {
 			t.Fatal(err)
 		}
 		checkSafe(t, res.ProtoReflect())
+		checkSize(t, i.Name(), i.Encoded())
 	}
 	for _, v := range r.Verdicts {
 		text := v.GetHost() + v.GetPath() + v.GetReason() + v.GetMessage() + strings.Join(v.GetWarnings(), "")

@@ -45,6 +45,7 @@ func headerActions(field string, list []routev1.RouteHTTPHeader, fetch string, f
 	}
 	var actions []*tsujiv1.HeaderAction
 	var seen []string
+	total := 0
 	for i, h := range list {
 		at := fmt.Sprintf("%s[%d]", field, i)
 		lower := strings.ToLower(h.Name)
@@ -69,7 +70,10 @@ func headerActions(field string, list []routev1.RouteHTTPHeader, fetch string, f
 			fault(unsupported(at+".action.type", string(h.Action.Type), "Delete", "Set"))
 		case set == nil || set.Value == "":
 			fault(required(at+".action.set.value", ""))
+		case total+len(set.Value) > maxHeaderBytes:
+			fault(fmt.Sprintf("%s.action.set.value: Too long: all values of the list together may have no more than %d bytes", at, maxHeaderBytes))
 		default:
+			total += len(set.Value)
 			parts, f := parseHeaderValue(set.Value, fetch)
 			if f != "" {
 				fault(invalid(at+".action.set.value", set.Value, f))

@@ -155,7 +155,7 @@ func (c *Compiler) holdFacts(j *judgement) (fault string) {
 	}
 	for _, ref := range j.endpoints {
 		if _, _, ok := c.holds.of(ref.name()); ok {
-			if i, err := tsujiv1.Encode(c.compileEndpoints(ref)); err == nil {
+			if i, err := tsujiv1.Encode(c.endpointsOf(ref).resource); err == nil {
 				look(i, c.standIn(i))
 			}
 		}

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"fmt"
 	"slices"
 
 	routev1 "github.com/openshift/api/route/v1"
@@ -177,6 +178,9 @@ func (c *Compiler) compileRoute(r *route) judgement {
 	v.SetBy = slices.Compact(b.setBy)
 	for _, w := range b.warnings {
 		v.Warnings = append(v.Warnings, printable(w))
+	}
+	if b.untold > 0 {
+		v.Warnings = append(v.Warnings, fmt.Sprintf("and %d more warnings", b.untold))
 	}
 	return j
 }

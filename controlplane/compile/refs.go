@@ -21,6 +21,7 @@ func (r endpointsRef) name() string {
 // Secrets and ConfigMaps. A fact is compiled while its count is above zero.
 type refs struct {
 	endpoints  map[id]map[string]int // by Service, then port
+	crowded    map[endpointsRef]bool // of these: whether there are more than travel; absent: no
 	secrets    map[id]int
 	configMaps map[id]int
 	settings   id // the Secret whose certificate the settings use as the default one
@@ -28,7 +29,7 @@ type refs struct {
 }
 
 func newRefs() refs {
-	return refs{endpoints: map[id]map[string]int{}, secrets: map[id]int{}, configMaps: map[id]int{}}
+	return refs{endpoints: map[id]map[string]int{}, crowded: map[endpointsRef]bool{}, secrets: map[id]int{}, configMaps: map[id]int{}}
 }
 
 // moveEndpoints replaces one user's references, and marks those that are new or given up.
@@ -97,10 +98,13 @@ func (c *Compiler) compileSharedFacts(d *dirty, out *output) {
 	for r := range d.endpoints {
 		delete(c.holding, r.name())
 		if c.refs.endpoints[r.service][r.port] == 0 {
+			delete(c.refs.crowded, r)
 			out.facts.remove = append(out.facts.remove, r.name())
 			continue
 		}
-		c.addShared(c.compileEndpoints(r), out)
+		e := c.endpointsOf(r)
+		c.refs.setCrowded(r, e.crowded)
+		c.addShared(e.resource, out)
 	}
 	for s := range d.secrets {
 		name := tsujiv1.CertificateName(s.Namespace, tsujiv1.FromSecret, s.Name)

@@ -37,6 +37,7 @@ type builder struct {
 	unread   string   // why it is refused: the Secret with its certificate cannot be read
 	missing  string   // the Secret that is not there, which external tells
 	warnings []string // what its owner should know although it is served
+	untold   int      // warnings beyond the bound
 }
 
 func newBuilder(c *Compiler, r *route) *builder {
@@ -65,7 +66,10 @@ func newBuilder(c *Compiler, r *route) *builder {
 func (b *builder) fault(text string) { b.faults = append(b.faults, text) }
 
 func (b *builder) warn(format string, args ...any) {
-	b.warnings = append(b.warnings, fmt.Sprintf(format, args...))
+	if b.untold++; len(b.warnings) < maxWarnings {
+		b.untold--
+		b.warnings = append(b.warnings, fmt.Sprintf(format, args...))
+	}
 }
 
 func (b *builder) passthrough() bool {
@@ -210,6 +214,9 @@ func (b *builder) backend(field string, t routev1.RouteTargetReference, port str
 	}
 	if _, exists := b.c.objects.services[service]; !exists {
 		b.warn("%s.name: there is no Service %q in this namespace; requests are answered with 503 while none has endpoints", field, t.Name)
+	}
+	if b.c.crowded(ref) {
+		b.warn("%s.name: Service %q has more than %d endpoints, or %d kB of them: the others get no requests", field, t.Name, maxEndpoints, maxEndpointsBytes>>10)
 	}
 	b.endpoints = append(b.endpoints, ref)
 	b.route.Backends = append(b.route.Backends, &tsujiv1.BackendRef{Endpoints: ref.name(), Weight: weight, Service: t.Name})
