@@ -93,6 +93,7 @@ type Applier struct {
 	pid       int                // of the worker that held is about
 	held      held               // how HAProxy differs from its files
 	drift     drift              // the check that it does in nothing else
+	mends     mends              // what that check found, and repairs did not change
 	costs     costs              // of changes
 	resting   time.Time          // until when the janitor rests
 	stale     time.Time          // since when the files are not up to date; zero: they are

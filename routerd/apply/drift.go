@@ -35,11 +35,12 @@ type drift struct {
 type look struct {
 	names   []string
 	most    int // of them at a time
-	compare func(context.Context, []string) (*plan, []difference, error)
+	compare comparison
 }
 
-// difference is something that HAProxy does not have as it should.
-type difference struct{ kind, what string }
+// comparison compares names of one kind with what HAProxy has. It returns what differs, and a plan that repairs what is not
+// to be left of that. After an error there is no plan; differences that it comes of have been found.
+type comparison func(ctx context.Context, names []string) (*plan, []difference, error)
 
 // Kinds of differences.
 const (
@@ -72,8 +73,8 @@ func (a *Applier) newRound() []look {
 	return slices.DeleteFunc(round, func(l look) bool { return len(l.names) == 0 })
 }
 
-// checkDrift looks at some of what HAProxy has, and repairs what is not as it should be. What cannot be repaired is
-// left to Run, which reloads.
+// checkDrift looks at some of what HAProxy has, and repairs what is not as it should be. What commands cannot repair is
+// left to Run, which reloads, once (drift_mend.go).
 func (a *Applier) checkDrift(ctx context.Context, now time.Time) error {
 	if now.Before(a.drift.due) || a.drift.list {
 		return nil
@@ -83,7 +84,10 @@ func (a *Applier) checkDrift(ctx context.Context, now time.Time) error {
 		return err
 	}
 	if a.drift.closed != nil {
-		return a.checkClosed(ctx)
+		err := a.lookAt(ctx, nil, a.compareClosed)
+		a.drift.closed = nil
+		a.endRound()
+		return err
 	}
 	if len(a.drift.round) == 0 {
 		a.drift.round, a.drift.slice = a.newRound(), driftLeast
@@ -106,7 +110,7 @@ func (a *Applier) lookOn(ctx context.Context) error {
 		a.drift.round = a.drift.round[1:]
 	}
 	begun := time.Now()
-	p, found, err := compare(ctx, names)
+	err := a.lookAt(ctx, names, compare)
 	switch took := time.Since(begun); {
 	case len(l.names) == 0:
 		a.drift.slice = driftLeast // what comes next is of another kind
@@ -115,48 +119,13 @@ func (a *Applier) lookOn(ctx context.Context) error {
 	case took < driftTime/2:
 		a.drift.slice = min(n*2, driftMost)
 	}
-	if err != nil {
-		a.tell(found)
-		return err
-	}
-	return a.repair(ctx, p, found)
+	return err
 }
 
-// tell logs and counts differences.
-func (a *Applier) tell(found []difference) {
-	for i, f := range found {
-		a.cfg.Metrics.Repairs.WithLabelValues(f.kind).Inc()
-		if i < driftTold {
-			a.cfg.Log.Warn("HAProxy has something else than it should; repairing", "kind", f.kind, "what", f.what)
-		}
-	}
-	if n := len(found) - driftTold; n > 0 {
-		a.cfg.Log.Warn("HAProxy has more that is not as it should be; repairing", "differences", n)
-	}
-}
-
-// repair carries out a plan against differences. Where that is not possible there is a reload.
-func (a *Applier) repair(ctx context.Context, p *plan, found []difference) error {
-	if len(found) == 0 {
-		return nil
-	}
-	a.tell(found)
-	if a.costs.tooLong(p) {
-		a.suspect = true
-		return fmt.Errorf("a reload repairs these %d differences faster", len(found))
-	}
-	if err := a.carryOut(ctx, p, a.versionInForce()); err != nil {
-		a.suspect = true
-		return fmt.Errorf("repair: %w", err)
-	}
-	return nil
-}
-
-// planRepair plans a change that brings back what should be; what is not possible a reload does.
+// planRepair plans a change that brings back what should be.
 func (a *Applier) planRepair(c render.Change) (*plan, error) {
 	p, err := newPlan(a.planner(), c)
 	if err != nil {
-		a.suspect = true
 		return nil, fmt.Errorf("plan a repair: %w", err)
 	}
 	return p, nil
@@ -184,8 +153,10 @@ func (a *Applier) compareFiles(ctx context.Context, which []string) (*plan, []di
 	for _, path := range paths {
 		there[path] = true
 		if isDerived(path) && !a.cfg.Renderer.Has(path) && a.held.files[path] == nil {
-			found = append(found, difference{kind, path + " is no route's"})
-			a.unswept = true
+			if d := a.differs(difference{kind: kind, object: path, what: path + " is no route's"}); !d.left {
+				found = append(found, d)
+				a.unswept = true
+			}
 		}
 	}
 	for path, f := range a.held.files {
@@ -215,8 +186,10 @@ func (a *Applier) compareNames(ctx context.Context, _ []string) (*plan, []differ
 	var found []difference
 	for _, name := range names {
 		if isRoutes(name) && !wanted[name] && a.held.backends[name] == nil {
-			found = append(found, difference{driftBackend, name + " is no route's"})
-			a.unswept = true
+			if d := a.differs(difference{kind: driftBackend, object: name, what: name + " is no route's"}); !d.left {
+				found = append(found, d)
+				a.unswept = true
+			}
 		}
 	}
 	return p, found, nil
@@ -274,39 +247,40 @@ func (a *Applier) listClosed(ctx context.Context) {
 // closedMost is how many proxies are opened again one by one.
 const closedMost = 16
 
-// checkClosed opens again what was found closed, and is.
-func (a *Applier) checkClosed(ctx context.Context) error {
-	c := a.drift.closed
-	a.drift.closed = nil
-	wanted := a.actualNames()
-	c.Unpublished = slices.DeleteFunc(c.Unpublished, func(name string) bool { return isRoutes(name) && !wanted[name] })
+// compareClosed finds proxies that were found closed, and are.
+func (a *Applier) compareClosed(ctx context.Context, _ []string) (*plan, []difference, error) {
+	c, wanted := *a.drift.closed, a.actualNames()
+	c.Unpublished = slices.DeleteFunc(slices.Clone(c.Unpublished), func(name string) bool { return isRoutes(name) && !wanted[name] })
 	names := slices.Concat(c.Paused, c.Stopped, c.Unpublished)
 	switch {
 	case len(names) == 0:
-		return nil
+		return nil, nil, nil
 	case len(names) > closedMost || len(c.Stopped) > 0:
-		a.tell([]difference{{driftFrontend, fmt.Sprintf("%d proxies do not take requests, %.200q first", len(names), names[0])}})
-		a.suspect = true
-		return errors.New("only a reload makes all proxies take requests")
+		what := fmt.Sprintf("%d proxies do not take requests, %.200q first", len(names), names[0])
+		return nil, []difference{a.differs(difference{kind: driftFrontend, object: "all", what: what})}, errors.New("only a reload makes all proxies take requests")
 	}
 	now, err := a.worker.Closed(ctx, a.worker.Version().Capabilities().DynamicBackends, names...)
 	if err != nil {
-		return err //nolint:wrapcheck // says what was asked
+		return nil, nil, err //nolint:wrapcheck // says what was asked
 	}
 	p, err := a.planRepair(render.Change{})
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	var found []difference
+	open := func(d difference, op haproxy.Op) {
+		d = a.differs(d)
+		if found = append(found, d); !d.left {
+			p.servers = append(p.servers, op)
+		}
+	}
 	for _, name := range now.Paused {
-		found = append(found, difference{driftFrontend, name + " does not listen"})
-		p.servers = append(p.servers, haproxy.EnableFrontend(name))
+		open(difference{kind: driftFrontend, object: name, what: name + " does not listen"}, haproxy.EnableFrontend(name))
 	}
 	for _, name := range now.Unpublished {
-		found = append(found, difference{driftBackend, name + " is not published"})
-		p.servers = append(p.servers, haproxy.PublishBackend(name))
+		open(difference{kind: driftBackend, object: name + " published", what: name + " is not published"}, haproxy.PublishBackend(name))
 	}
-	return a.repair(ctx, p, found)
+	return p, found, nil
 }
 
 // backendsState returns the servers of backends; nil for one that is not there.

@@ -33,18 +33,23 @@ func (a *Applier) compareBackends(ctx context.Context, names []string) (*plan, [
 	}
 	var found []difference
 	var c render.Change
+	left := map[string]bool{} // backends that nothing is done about
+	differs := func(i int, what string) bool {
+		d := a.differs(difference{kind: driftBackend, object: actual[i], what: actual[i] + " " + what, of: wanted[i].Name})
+		found, left[actual[i]] = append(found, d), d.left
+		return !d.left
+	}
 	for i, b := range wanted {
 		switch {
-		case states[i] == nil:
-			found = append(found, difference{driftBackend, actual[i] + " is not there"})
+		case states[i] == nil && differs(i, "is not there"):
 			delete(a.held.servers, actual[i]) // it had none any more
 			err = a.replace(ctx, &c, nil, b)
-		case moved(b, states[i]) && a.capabilities().DynamicBackends: // it may have connections to the other address
-			found = append(found, difference{driftBackend, actual[i] + " has a server at another address"})
+		case states[i] == nil:
+		case moved(b, states[i]) && a.capabilities().DynamicBackends && differs(i, "has a server at another address"): // it may have connections there
 			err = a.replace(ctx, &c, &b, b)
 		}
 		if err != nil {
-			return nil, nil, err
+			return nil, found, err
 		}
 	}
 	p, err := a.planRepair(c)
@@ -52,7 +57,7 @@ func (a *Applier) compareBackends(ctx context.Context, names []string) (*plan, [
 		return nil, found, err
 	}
 	for i, b := range wanted {
-		if _, replaced := p.names[b.Name]; replaced {
+		if _, replaced := p.names[b.Name]; replaced || left[actual[i]] {
 			continue
 		}
 		of, err := a.compareServers(ctx, p, actual[i], b, states[i])
@@ -102,40 +107,46 @@ func moved(b render.Backend, have map[string]haproxy.ServerState) bool {
 // compareServers compares a backend's servers with those that it has, and plans the repair.
 func (a *Applier) compareServers(ctx context.Context, p *plan, name string, b render.Backend, have map[string]haproxy.ServerState) ([]difference, error) {
 	var found []difference
-	differs := func(server, what string, ops ...haproxy.Op) {
-		found = append(found, difference{driftServer, fmt.Sprintf("%s/%s %s", name, server, what)})
-		p.servers = append(p.servers, ops...)
-		p.backends[name] = &b
+	differs := func(server, aspect, what string, ops ...haproxy.Op) bool {
+		object := name + "/" + server
+		d := a.differs(difference{kind: driftServer, object: object + " " + aspect, what: object + " " + what, of: b.Name})
+		if found = append(found, d); !d.left {
+			p.servers = append(p.servers, ops...)
+			p.backends[name] = &b
+		}
+		return !d.left
 	}
+	missing := false
 	there := map[string]render.Server{}
 	for _, s := range b.Servers {
 		h, ok := have[s.Name]
 		if !ok {
-			differs(s.Name, "is not there")
+			missing = differs(s.Name, "there", "is not there") || missing
 			continue
 		}
 		there[s.Name] = s
 		if !at(s, h) {
-			differs(s.Name, fmt.Sprintf("is at %s port %d", h.Address, h.Port))
-			if err := a.moveBack(ctx, name, s); err != nil {
-				return found, err
+			if differs(s.Name, "address", fmt.Sprintf("is at %s port %d", h.Address, h.Port)) {
+				if err := a.moveBack(ctx, name, s); err != nil {
+					return found, err
+				}
 			}
 		}
 		if tls := slices.Contains(s.Params, "ssl"); h.TLS != tls {
-			differs(s.Name, fmt.Sprintf("has TLS %t", h.TLS), haproxy.SetServerTLS(name, s.Name, tls))
+			differs(s.Name, "tls", fmt.Sprintf("has TLS %t", h.TLS), haproxy.SetServerTLS(name, s.Name, tls))
 		}
 		if h.Weight != s.Weight {
-			differs(s.Name, fmt.Sprintf("has weight %d", h.Weight), haproxy.SetServerWeight(name, s.Name, s.Weight))
+			differs(s.Name, "weight", fmt.Sprintf("has weight %d", h.Weight), haproxy.SetServerWeight(name, s.Name, s.Weight))
 		}
 		want := a.held.state(server{b.Name, s.Name})
 		switch {
 		case s.Checked() && !h.Checked:
-			differs(s.Name, "is not checked", haproxy.EnableHealth(name, s.Name))
+			differs(s.Name, "check", "is not checked", haproxy.EnableHealth(name, s.Name))
 		case !s.Checked() && h.State() == haproxy.Ready && !h.Running:
-			differs(s.Name, "is down", haproxy.SetServerHealth(name, s.Name))
+			differs(s.Name, "health", "is down", haproxy.SetServerHealth(name, s.Name))
 		}
 		if h.State() != want {
-			differs(s.Name, fmt.Sprintf("is in state %s", h.State()), haproxy.SetServerState(name, s.Name, want))
+			differs(s.Name, "state", fmt.Sprintf("is in state %s", h.State()), haproxy.SetServerState(name, s.Name, want))
 		}
 	}
 	for _, s := range b.Servers {
@@ -143,10 +154,9 @@ func (a *Applier) compareServers(ctx context.Context, p *plan, name string, b re
 			a.held.forget(server{name, s.Name})
 		}
 	}
-	if len(there) < len(b.Servers) {
+	if missing {
 		in := a.planner()
 		if err := in.fits(name, there, &b); err != nil {
-			a.suspect = true
 			return found, fmt.Errorf("plan a repair of backend %s: %w", name, err)
 		}
 		p.planServers(in, name, there, &b)
@@ -157,8 +167,7 @@ func (a *Applier) compareServers(ctx context.Context, p *plan, name string, b re
 		if _, ok := wanted[other]; ok || l != nil && have[other].State() == haproxy.Maint {
 			continue
 		}
-		differs(other, "should not take requests", haproxy.SetServerState(name, other, haproxy.Maint))
-		if l == nil {
+		if differs(other, "surplus", "should not take requests", haproxy.SetServerState(name, other, haproxy.Maint)) && l == nil {
 			p.leavingServers[server{name, other}] = &leavingServer{try: a.planner().firstTry()}
 		}
 	}
@@ -180,6 +189,5 @@ func (a *Applier) moveBack(ctx context.Context, backend string, s render.Server)
 	if err == nil {
 		err = errors.New("HAProxy has not moved it within a second")
 	}
-	a.suspect = true
 	return fmt.Errorf("give server %s of %s its address again: %w", s.Name, backend, err)
 }

@@ -59,8 +59,10 @@ func (a *Applier) compareMap(ctx context.Context, files []string) (*plan, []diff
 		into, out = &p.routes, &p.gone
 	}
 	var found []difference
-	differs := func(key, what string) {
-		found = append(found, difference{driftEntry, fmt.Sprintf("%s has %s for %.200q", file, what, key)})
+	differs := func(key, what string) bool {
+		d := a.differs(difference{kind: driftEntry, object: file + " " + key, what: fmt.Sprintf("%s has %s for %.200q", file, what, key)})
+		found = append(found, d)
+		return !d.left
 	}
 	want := a.entries(file)
 	for _, e := range have {
@@ -68,27 +70,28 @@ func (a *Applier) compareMap(ctx context.Context, files []string) (*plan, []diff
 		w := want[e.Key]
 		switch {
 		case w == nil || w.seen: // somebody added it
-			differs(e.Key, fmt.Sprintf("%.100q as well", e.Value))
-			*out = append(*out, haproxy.DelMapEntry(file, e.Ref))
-			if w == nil {
-				p.entries[key] = ""
+			if differs(e.Key, fmt.Sprintf("%.100q as well", e.Value)) {
+				*out = append(*out, haproxy.DelMapEntry(file, e.Ref))
+				if w == nil {
+					p.entries[key] = ""
+				}
 			}
 			continue
 		case file == stampMap && e.Key == versionKey && isVersion(e.Value, a.versionInForce()):
 		case e.Value != w.value && file == stampMap && (e.Key == versionKey || e.Key == programKey):
-			differs(e.Key, fmt.Sprintf("%.100q", e.Value))
-			a.suspect = true
-			return nil, found, errors.New("somebody else has changed what HAProxy runs")
+			if differs(e.Key, fmt.Sprintf("%.100q", e.Value)) {
+				return nil, found, errors.New("somebody else has changed what HAProxy runs")
+			}
 		case e.Value != w.value:
-			differs(e.Key, fmt.Sprintf("%.100q", e.Value))
-			*into = append(*into, haproxy.SetMap(file, e.Key, w.value))
-			p.entries[key] = w.value
+			if differs(e.Key, fmt.Sprintf("%.100q", e.Value)) {
+				*into = append(*into, haproxy.SetMap(file, e.Key, w.value))
+				p.entries[key] = w.value
+			}
 		}
 		w.seen = true
 	}
 	for k, w := range want {
-		if !w.seen {
-			differs(k, "nothing")
+		if !w.seen && differs(k, "nothing") {
 			*into = append(*into, haproxy.AddMap(file, k, w.value))
 			p.entries[haproxy.MapKey{File: file, Key: k}] = w.value
 		}

@@ -13,32 +13,45 @@ import (
 // compareCertificates compares certificates with those that HAProxy has.
 func (a *Applier) compareCertificates(ctx context.Context, paths []string) (*plan, []difference, error) {
 	paths = slices.DeleteFunc(slices.Clone(paths), func(path string) bool { return a.cfg.Renderer.InUse(path) == nil }) // gone since the round began
+	p, err := a.planRepair(render.Change{})
+	if err != nil || len(paths) == 0 {
+		return p, nil, err
+	}
 	have, err := a.worker.Certificates(ctx, paths...)
 	if err != nil {
 		return nil, nil, err //nolint:wrapcheck // says what was asked
 	}
-	p, err := a.planRepair(render.Change{})
-	if err != nil {
-		return nil, nil, err
-	}
 	var found []difference
 	for i, path := range paths {
 		content := a.cfg.Renderer.InUse(path)
-		prints, err := fingerprints(content)
+		want, err := haproxy.Identify(content)
 		if err != nil {
-			return nil, nil, fmt.Errorf("certificate %s: %w", path, err)
+			return nil, found, fmt.Errorf("certificate %s: %w", path, err)
 		}
-		switch {
-		case have[i] == nil:
-			found = append(found, difference{driftCertificate, path + " is not there"})
-			p.files = append(p.files, haproxy.NewCertificate(path))
-		case have[i].SHA1 == prints[0]:
+		d := difference{kind: driftCertificate, object: path, of: path}
+		var odd *haproxy.AnswerError
+		missing := false
+		switch err := have[i].Err; {
+		case err == nil && have[i].Is(want[0]):
 			continue
+		case err == nil:
+			d.what = fmt.Sprintf("%s is %v", path, have[i].CertificateInfo)
+		case errors.As(err, &odd):
+			d.what, d.odd = err.Error(), true
 		default:
-			found = append(found, difference{driftCertificate, path + " is " + have[i].SHA1})
+			d.what, missing = path+" is not there", true
 		}
-		p.files = append(p.files, haproxy.SetCertificate(path, string(content)), haproxy.CommitCertificate(path))
-		p.prints[path] = prints[:1]
+		d = a.differs(d)
+		if found = append(found, d); d.left {
+			continue
+		}
+		if missing {
+			p.files = append(p.files, haproxy.NewCertificate(path))
+		}
+		if err := p.setCertificate(a.planner(), path, content); err != nil {
+			return nil, found, err
+		}
+		p.prints[path] = want[:1]
 	}
 	return p, found, nil
 }
@@ -51,28 +64,38 @@ func (a *Applier) compareCA(ctx context.Context, paths []string) (*plan, []diffe
 	if content == nil { // gone since the round began
 		return nil, nil, nil
 	}
-	want, err := fingerprints(content)
+	want, err := haproxy.Identify(content)
 	if err != nil {
 		return nil, nil, fmt.Errorf("CA certificates %s: %w", path, err)
 	}
-	slices.Sort(want)
-	want = slices.Compact(want)
-	have, err := a.prints(ctx, path, true)
+	what, err := a.worker.CA(ctx, path, want)
 	var refused *haproxy.RefusedError
+	var odd *haproxy.AnswerError
 	missing := errors.As(err, &refused)
-	if err != nil && !missing {
-		return nil, nil, err
-	}
-	if slices.Equal(want, have) {
+	switch {
+	case missing:
+		what = "not there"
+	case errors.As(err, &odd): // to replace all that uses it, for what may be right, is worse than to wait
+		if d := a.differs(difference{kind: driftCA, object: path, of: path, what: err.Error(), odd: true}); !d.left {
+			a.unchanged(d)
+		}
+		return nil, nil, nil
+	case err != nil:
+		return nil, nil, err //nolint:wrapcheck // says what was asked
+	case what == "":
 		return nil, nil, nil
 	}
-	found := []difference{{driftCA, fmt.Sprintf("%s is %.200q", path, have)}}
+	d := a.differs(difference{kind: driftCA, object: path, of: path, what: path + " has " + what})
+	found := []difference{d}
+	if d.left {
+		return nil, found, nil
+	}
 	var c render.Change
 	for _, name := range a.cfg.Renderer.Backends() {
 		b, _ := a.cfg.Renderer.Backend(name)
 		if slices.ContainsFunc(b.Servers, func(s render.Server) bool { return slices.Contains(s.Params, path) }) {
 			if err := a.replace(ctx, &c, &b, b); err != nil {
-				return nil, nil, err
+				return nil, found, err
 			}
 		}
 	}
@@ -83,7 +106,9 @@ func (a *Applier) compareCA(ctx context.Context, paths []string) (*plan, []diffe
 	if missing {
 		p.files = append(p.files, haproxy.NewCA(path))
 	}
-	p.files = append(p.files, haproxy.SetCA(path, string(content)), haproxy.CommitCA(path))
+	if err := p.setCA(a.planner(), path, content); err != nil {
+		return nil, found, err
+	}
 	p.prints[path], p.cas[path] = want, true
 	return p, found, nil
 }
@@ -115,15 +140,23 @@ func (a *Applier) compareCrtList(ctx context.Context, _ []string) (*plan, []diff
 	slices.Sort(certificates)
 	p, found, err := a.compareCertificates(ctx, slices.Compact(certificates))
 	if err != nil {
-		return nil, nil, err
+		return nil, found, err
+	}
+	differs := func(certificate, filter, what string) bool {
+		object := fmt.Sprintf("%s for %q", certificate, filter)
+		d := a.differs(difference{kind: driftLine, object: object + " " + what, what: object + " is " + what, of: certificate})
+		found = append(found, d)
+		return !d.left
 	}
 	for _, e := range surplus {
-		found = append(found, difference{driftLine, fmt.Sprintf("%s for %q is too much", e.Certificate, e.Filter)})
-		p.unset = append(p.unset, haproxy.DelCrtList(crtList, e.Certificate, e.Line))
+		if differs(e.Certificate, e.Filter, "too much") {
+			p.unset = append(p.unset, haproxy.DelCrtList(crtList, e.Certificate, e.Line))
+		}
 	}
 	for l := range missing {
-		found = append(found, difference{driftLine, fmt.Sprintf("%s for %q is not there", l.Certificate, l.Filter)})
-		p.files = append(p.files, haproxy.AddCrtList(crtList, l))
+		if differs(l.Certificate, l.Filter, "not there") {
+			p.files = append(p.files, haproxy.AddCrtList(crtList, l))
+		}
 	}
 	return p, found, nil
 }

@@ -1,14 +1,9 @@
 package apply
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha1" //nolint:gosec // how HAProxy identifies certificates; nothing rests on its strength
-	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -18,7 +13,7 @@ import (
 )
 
 // online makes a change by commands, and reads back what it touched. A *notOnline says that nothing was begun; after
-// another error it is not known what HAProxy runs.
+// another error HAProxy runs what is in force, unless it is suspect. ResourceErrors say whose content HAProxy refuses.
 func (a *Applier) online(ctx context.Context, c render.Change, v snapshot.Version) error {
 	if len(c.Reload) > 0 {
 		return &notOnline{becauseProgram, errors.New(strings.Join(c.Reload, "; "))}
@@ -30,7 +25,15 @@ func (a *Applier) online(ctx context.Context, c render.Change, v snapshot.Versio
 	if err != nil {
 		return err
 	}
-	return a.carryOut(ctx, p, v)
+	err = a.carryOut(ctx, p, v)
+	var early *notSent
+	if !errors.As(err, &early) {
+		return err
+	}
+	if back := a.takeBack(ctx, c, p); back != nil {
+		return errors.Join(err, fmt.Errorf("take back what was added: %w", back))
+	}
+	return a.blame(early)
 }
 
 // notOnline says why a change is not to be made by commands. Nothing was begun.
@@ -66,7 +69,10 @@ func (a *Applier) cheaper(operations, backends int) error {
 }
 
 func (a *Applier) planner() planner {
-	return planner{can: a.capabilities(), held: a.held, routing: a.cfg.Renderer.Routing, now: time.Now()}
+	return planner{
+		can: a.capabilities(), held: a.held, routing: a.cfg.Renderer.Routing, now: time.Now(),
+		release: a.worker.Version(), buffer: a.cfg.Renderer.BufferBytes(),
+	}
 }
 
 // capabilities is what may be done with the worker that is connected.
@@ -82,8 +88,12 @@ func (a *Applier) carryOut(ctx context.Context, p *plan, v snapshot.Version) err
 	w := a.worker
 	a.suspect = true
 	applying := haproxy.SetMap(stampMap, versionKey, "applying "+v.String())
-	if err := w.Do(ctx, append([]haproxy.Op{applying}, p.make()...)...); err != nil {
+	refused, err := w.Try(ctx, append([]haproxy.Op{applying}, p.make()...)...)
+	if err != nil {
 		return fmt.Errorf("add what is new: %w", err)
+	}
+	if len(refused) > 0 {
+		return &notSent{refused}
 	}
 	if err := w.Do(ctx, p.turn()...); err != nil {
 		return fmt.Errorf("take away what is old: %w", err)
@@ -95,16 +105,9 @@ func (a *Applier) carryOut(ctx context.Context, p *plan, v snapshot.Version) err
 	if err := a.readBack(ctx, p); err != nil {
 		return fmt.Errorf("read back: %w", err)
 	}
-	if err := w.Do(ctx, haproxy.SetMap(stampMap, versionKey, v.String())); err != nil {
-		return fmt.Errorf("set the stamp: %w", err)
-	}
-	if err := a.verifyStamp(ctx, v); err != nil {
+	if err := a.setStamp(ctx, v); err != nil {
 		return err
 	}
-	if i, err := w.Info(ctx); err != nil || i.Stopping {
-		return errors.Join(errors.New("HAProxy was reloaded in the meantime"), err)
-	}
-	a.suspect = false
 	took := time.Since(begun)
 	a.costs.learn(p.operations(), p.added, took)
 	a.cfg.Metrics.online(p.operations(), took)
@@ -113,6 +116,21 @@ func (a *Applier) carryOut(ctx context.Context, p *plan, v snapshot.Version) err
 		a.stale = a.touched
 	}
 	a.countHeld()
+	return nil
+}
+
+// setStamp says in HAProxy what it runs, now that this is known.
+func (a *Applier) setStamp(ctx context.Context, v snapshot.Version) error {
+	if err := a.worker.Do(ctx, haproxy.SetMap(stampMap, versionKey, v.String())); err != nil {
+		return fmt.Errorf("set the stamp: %w", err)
+	}
+	if err := a.verifyStamp(ctx, v); err != nil {
+		return err
+	}
+	if i, err := a.worker.Info(ctx); err != nil || i.Stopping {
+		return errors.Join(errors.New("HAProxy was reloaded in the meantime"), err)
+	}
+	a.suspect = false
 	return nil
 }
 
@@ -208,32 +226,53 @@ func (a *Applier) readBack(ctx context.Context, p *plan) error {
 			}
 		}
 	}
+	return a.readPrints(ctx, p)
+}
+
+// readPrints compares certificates that the plan touched with those that HAProxy has. That it has put one into use it has
+// said, and that counts where what it says of it cannot be read.
+func (a *Applier) readPrints(ctx context.Context, p *plan) error {
+	var pairs []string
 	for _, path := range sortedKeys(p.prints) {
-		got, err := a.prints(ctx, path, p.cas[path])
-		if err != nil {
-			return err
+		if !p.cas[path] {
+			pairs = append(pairs, path)
+			continue
 		}
-		if !slices.Equal(got, p.prints[path]) {
-			return fmt.Errorf("certificate %s is %s, not %s", path, got, p.prints[path])
+		what, err := a.worker.CA(ctx, path, p.prints[path])
+		if err != nil && !a.unread(err) {
+			return err //nolint:wrapcheck // says what was asked
+		}
+		if what != "" {
+			return fmt.Errorf("CA certificates %s: %s", path, what)
+		}
+	}
+	if len(pairs) == 0 {
+		return nil
+	}
+	have, err := a.worker.Certificates(ctx, pairs...)
+	if err != nil {
+		return err //nolint:wrapcheck // says what was asked
+	}
+	for i, path := range pairs {
+		switch h := have[i]; {
+		case h.Err != nil && !a.unread(h.Err):
+			return h.Err
+		case h.Err == nil && !h.Is(p.prints[path][0]):
+			return fmt.Errorf("certificate %s is %v, not %v", path, h.CertificateInfo, p.prints[path][0])
 		}
 	}
 	return nil
 }
 
-// prints returns the fingerprints of what HAProxy has under a path: all CA certificates, or a certificate without
-// its intermediates.
-func (a *Applier) prints(ctx context.Context, path string, ca bool) ([]string, error) {
-	if !ca {
-		c, err := a.worker.Certificate(ctx, path)
-		return []string{c.SHA1}, err //nolint:wrapcheck // says what was asked
+// unread tells whether an error only says that an answer of HAProxy's cannot be read, and if so notes that.
+func (a *Applier) unread(err error) bool {
+	var odd *haproxy.AnswerError
+	if !errors.As(err, &odd) {
+		return false
 	}
-	list, err := a.worker.CA(ctx, path)
-	prints := make([]string, 0, len(list))
-	for _, c := range list {
-		prints = append(prints, c.SHA1)
-	}
-	slices.Sort(prints)
-	return slices.Compact(prints), err //nolint:wrapcheck // says what was asked
+	a.cfg.Metrics.Unread.Inc()
+	a.cfg.Log.Warn("what HAProxy says cannot be read, and is taken to have what it has put into use", "error", err)
+	return true
 }
 
 // compare compares the servers that a backend of HAProxy should have with those that it has: these, and beyond
@@ -273,23 +312,4 @@ func compareServer(s render.Server, have haproxy.ServerState, wantState haproxy.
 		return fmt.Errorf("is in state %s, not %s", have.State(), wantState)
 	}
 	return nil
-}
-
-// fingerprints returns the SHA-1 of each certificate of a PEM file, as HAProxy prints it.
-func fingerprints(content []byte) ([]string, error) {
-	var prints []string
-	for rest := bytes.Clone(content); ; {
-		var b *pem.Block
-		if b, rest = pem.Decode(rest); b == nil {
-			break
-		}
-		if b.Type == "CERTIFICATE" {
-			sum := sha1.Sum(b.Bytes)
-			prints = append(prints, strings.ToUpper(hex.EncodeToString(sum[:])))
-		}
-	}
-	if len(prints) == 0 {
-		return nil, errors.New("no certificate in it")
-	}
-	return prints, nil
 }

@@ -66,3 +66,16 @@ func (a *Applier) ReloadCosts(d time.Duration) {
 	defer a.give()
 	a.costs.reload = d
 }
+
+// HurryMends makes the check for drift try again at once what a repair has not changed; with reload as if HAProxy had not
+// been reloaded for anything else lately.
+func (a *Applier) HurryMends(reload bool) {
+	a.turn <- struct{}{}
+	defer a.give()
+	for _, m := range a.mends.list {
+		m.next = time.Time{}
+	}
+	if reload {
+		a.mends.reload = time.Time{}
+	}
+}

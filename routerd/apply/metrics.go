@@ -18,6 +18,10 @@ type Metrics struct {
 	Suspended prometheus.Gauge         // servers that are out of service because they are dead
 	Repairs   *prometheus.CounterVec   // differences that were found in HAProxy and repaired, by kind
 
+	Unrepaired *prometheus.GaugeVec // differences that a repair did not change, by kind
+
+	Unread prometheus.Counter // answers of HAProxy's that could not be read
+
 	Operations prometheus.Counter // commands that changes were made of, those that read back included
 	Seconds    prometheus.Counter // that they took
 }
@@ -55,6 +59,11 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Namespace: "tsuji", Subsystem: "apply", Name: "repairs_total",
 			Help: "Differences between HAProxy and what it should run that were found, and repaired, by kind: entry (of a map), backend, server, certificate, ca, line (of the crt-list), frontend.",
 		}, []string{"kind"}),
+		Unrepaired: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Namespace: "tsuji", Subsystem: "apply", Name: "unrepaired",
+			Help: "Differences between HAProxy and what it should run that a repair did not change, by kind as in repairs_total. The log names them. They are tried again ever more seldom.",
+		}, []string{"kind"}),
+		Unread:     counter("unread_answers_total", "Answers of HAProxy's about a certificate that could not be read: it is taken to have what it said that it has put into use."),
 		Operations: counter("operations_total", "Commands that changes at run time were made of, those that read back included."),
 		Seconds:    counter("operations_seconds_total", "Time that changes at run time took."),
 	}
@@ -63,9 +72,10 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	}
 	for _, kind := range driftKinds {
 		m.Repairs.WithLabelValues(kind)
+		m.Unrepaired.WithLabelValues(kind)
 	}
 	if r != nil {
-		r.MustRegister(m.Applies, m.Duration, m.Fallbacks, m.Reloads, m.Restarts, m.Adoptions, m.Leaving, m.Suspended, m.Repairs, m.Operations, m.Seconds)
+		r.MustRegister(m.Applies, m.Duration, m.Fallbacks, m.Reloads, m.Restarts, m.Adoptions, m.Leaving, m.Suspended, m.Repairs, m.Unrepaired, m.Unread, m.Operations, m.Seconds)
 	}
 	return m
 }

@@ -18,6 +18,9 @@ type planner struct {
 	held    held
 	routing func(backends ...string) []render.Entry // the entries that name routes' backends, each once, after the change
 	now     time.Time
+
+	release haproxy.Version
+	buffer  int // bytes of a buffer of HAProxy's, which a command goes through
 }
 
 // plan is a change as commands, make before break; what HAProxy has when they are carried out; and what is
@@ -36,10 +39,10 @@ type plan struct {
 	lines   []render.CrtListChange // lines of the crt-list that go
 	added   int                    // backends that are added
 
-	entries  map[haproxy.MapKey]string  // what maps then have for these keys; empty: nothing
-	backends map[string]*render.Backend // what backends then have besides what leaves
-	prints   map[string][]string        // fingerprints of certificates and CA certificates, by path
-	cas      map[string]bool            // which of those paths are CA certificates'
+	entries  map[haproxy.MapKey]string            // what maps then have for these keys; empty: nothing
+	backends map[string]*render.Backend           // what backends then have besides what leaves
+	prints   map[string][]haproxy.CertificateInfo // certificates and CA certificates, by path
+	cas      map[string]bool                      // which of those paths are CA certificates'
 
 	names           map[string]string // of routes' backends, as in held; empty: there is none, or it is its own
 	leavingBackends map[string]*leavingBackend
@@ -54,11 +57,15 @@ type plan struct {
 // impossible says that a release of HAProxy, or how it is used, does not allow a change at run time.
 type impossible struct{ error }
 
-func newPlan(in planner, c render.Change) (*plan, error) {
-	p := &plan{
-		entries: map[haproxy.MapKey]string{}, backends: map[string]*render.Backend{}, prints: map[string][]string{}, cas: map[string]bool{},
+func emptyPlan() *plan {
+	return &plan{
+		entries: map[haproxy.MapKey]string{}, backends: map[string]*render.Backend{}, prints: map[string][]haproxy.CertificateInfo{}, cas: map[string]bool{},
 		names: map[string]string{}, leavingBackends: map[string]*leavingBackend{}, leavingServers: map[server]*leavingServer{}, leavingFiles: map[string]*leavingFile{},
 	}
+}
+
+func newPlan(in planner, c render.Change) (*plan, error) {
+	p := emptyPlan()
 	if err := p.planFiles(in, c); err != nil {
 		return nil, err
 	}
@@ -87,24 +94,26 @@ func (p *plan) planFiles(in planner, c render.Change) error {
 			p.leavingFiles[f.Path] = &leavingFile{ca: true, try: try{in.now, in.now.Add(gracePause)}}
 			continue
 		}
-		prints, err := fingerprints(f.New)
+		prints, err := haproxy.Identify(f.New)
 		if err != nil {
 			return fmt.Errorf("CA certificates %s: %w", f.Path, err)
 		}
-		slices.Sort(prints) // HAProxy has its own order
-		p.prints[f.Path], p.cas[f.Path] = slices.Compact(prints), true
+		p.prints[f.Path], p.cas[f.Path] = prints, true
 		if in.held.files[f.Path] != nil { // a path has one content for ever
 			p.revivedFiles = append(p.revivedFiles, f.Path)
 			continue
 		}
-		p.files = append(p.files, haproxy.NewCA(f.Path), haproxy.SetCA(f.Path, string(f.New)), haproxy.CommitCA(f.Path))
+		p.files = append(p.files, haproxy.NewCA(f.Path))
+		if err := p.setCA(in, f.Path, f.New); err != nil {
+			return err
+		}
 	}
 	for _, f := range c.Certificates {
 		if f.New == nil {
 			p.leavingFiles[f.Path] = &leavingFile{try: try{in.now, in.now.Add(janitorPause)}}
 			continue
 		}
-		prints, err := fingerprints(f.New)
+		prints, err := haproxy.Identify(f.New)
 		if err != nil {
 			return fmt.Errorf("certificate %s: %w", f.Path, err)
 		}
@@ -115,7 +124,9 @@ func (p *plan) planFiles(in planner, c render.Change) error {
 		case f.Old == nil:
 			p.files = append(p.files, haproxy.NewCertificate(f.Path))
 		}
-		p.files = append(p.files, haproxy.SetCertificate(f.Path, string(f.New)), haproxy.CommitCertificate(f.Path))
+		if err := p.setCertificate(in, f.Path, f.New); err != nil {
+			return err
+		}
 	}
 	for _, l := range c.CrtList {
 		if l.Added {
@@ -124,6 +135,25 @@ func (p *plan) planFiles(in planner, c render.Change) error {
 			p.lines = append(p.lines, l)
 		}
 	}
+	return nil
+}
+
+// setCertificate plans that a certificate which HAProxy has, perhaps empty, gets its content.
+func (p *plan) setCertificate(in planner, path string, content []byte) error {
+	return p.set(in, path, content, haproxy.CommitCertificate(path), haproxy.SetCertificate(path, string(content)))
+}
+
+// setCA is setCertificate for a file of CA certificates.
+func (p *plan) setCA(in planner, path string, content []byte) error {
+	return p.set(in, path, content, haproxy.CommitCA(path), haproxy.SetCA(path, string(content), in.release, in.buffer)...)
+}
+
+// set plans to set a file's content. What HAProxy would not take is not sent: it would say so late, or not at all.
+func (p *plan) set(in planner, path string, content []byte, commit haproxy.Op, ops ...haproxy.Op) error {
+	if o, unfit := haproxy.Unfit(in.buffer, ops...); unfit {
+		return &impossible{fmt.Errorf("%s has %d bytes, and %q does not fit HAProxy's buffer of %d", path, len(content), o, in.buffer)}
+	}
+	p.files = append(append(p.files, ops...), commit)
 	return nil
 }
 

@@ -18,6 +18,20 @@ type Alert struct {
 	Message string
 }
 
+var quotedFile = regexp.MustCompile(`(?:ca-file|file|loaded|Context) '([^']+)'`)
+
+// Certificate returns the file of certificates that HAProxy cannot use, if that is the fault.
+func (a Alert) Certificate() (file string, ok bool) {
+	for _, says := range []string{"unable to load ", "inconsistencies between ", "Couldn't open the ca-file "} {
+		if _, after, found := strings.Cut(a.Message, says); found {
+			if m := quotedFile.FindStringSubmatch(says + after); m != nil {
+				return m[1], true
+			}
+		}
+	}
+	return "", false
+}
+
 // CheckError says that HAProxy refuses its configuration.
 type CheckError struct {
 	Alerts []Alert
@@ -33,8 +47,11 @@ func (e *CheckError) Error() string {
 }
 
 // Check lets HAProxy read its configuration without using it. When it refuses the error is a *CheckError.
-func (p *Process) Check(ctx context.Context) error {
-	cmd := exec.CommandContext(ctx, p.binary, "-c", "-f", ConfigFile)
+func (p *Process) Check(ctx context.Context) error { return p.CheckFile(ctx, ConfigFile) }
+
+// CheckFile is Check for another configuration in HAProxy's directory.
+func (p *Process) CheckFile(ctx context.Context, name string) error {
+	cmd := exec.CommandContext(ctx, p.binary, "-c", "-f", name)
 	cmd.Dir = p.cfg.Dir
 	cmd.Env = []string{}
 	cmd.WaitDelay = time.Second

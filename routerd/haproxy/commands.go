@@ -36,20 +36,30 @@ func saying(texts ...string) func(Answer) bool {
 // Do executes operations in order. The error is a *RefusedError for the first that HAProxy refused; those
 // after it were executed all the same. When one of them cannot be written as a command, none was executed.
 func (r *Runtime) Do(ctx context.Context, ops ...Op) error {
+	refused, err := r.Try(ctx, ops...)
+	if err == nil && len(refused) > 0 {
+		err = refused[0]
+	}
+	return err
+}
+
+// Try is Do, and returns all refusals.
+func (r *Runtime) Try(ctx context.Context, ops ...Op) ([]*RefusedError, error) {
 	commands := make([]Command, len(ops))
 	for i, o := range ops {
 		commands[i] = o.command
 	}
 	answers, err := r.Exec(ctx, commands...)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	var refused []*RefusedError
 	for i, a := range answers {
 		if !ops[i].ok(a) {
-			return &RefusedError{Command: ops[i].String(), Answer: a.text}
+			refused = append(refused, &RefusedError{Command: ops[i].String(), Answer: a.text, File: ops[i].command.file})
 		}
 	}
-	return nil
+	return refused, nil
 }
 
 // ask executes one command whose answer is data.

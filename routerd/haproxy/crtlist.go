@@ -35,7 +35,7 @@ func AddCrtList(list string, line CrtListLine) Op {
 	}
 	added := saying("Success!")
 	if line.ALPN == "" && line.Filter == "" {
-		return Op{Cmd("add", "ssl", "crt-list", list, line.Certificate), added}
+		return Op{Cmd("add", "ssl", "crt-list", list, line.Certificate).about(line.Certificate), added}
 	}
 	text := line.Certificate
 	if line.ALPN != "" {
@@ -47,7 +47,7 @@ func AddCrtList(list string, line CrtListLine) Op {
 	if line.Certificate == "" {
 		text = "" // refused by With
 	}
-	return Op{Cmd("add", "ssl", "crt-list", list).With(text), added}
+	return Op{Cmd("add", "ssl", "crt-list", list).With(text).about(line.Certificate), added}
 }
 
 // DelCrtList deletes a line of a crt-list. Its number may be 0 when no other line has the certificate.
@@ -60,7 +60,7 @@ func DelCrtList(list, certificate string, line int) Op {
 
 // CrtList returns the lines of a crt-list.
 func (r *Runtime) CrtList(ctx context.Context, list string) ([]CrtListEntry, error) {
-	text, err := r.ask(ctx, Cmd("show", "ssl", "crt-list", "-n", list))
+	text, err := r.ask(ctx, Cmd("show", "ssl", "crt-list", "-n", list).asking())
 	if err != nil {
 		return nil, err
 	}

@@ -151,7 +151,7 @@ func crtListStory(t *testing.T, binary string) {
 	gets("b.test", "b.test h2")
 	must(t, r.Do(ctx, DelCrtList(list, c, 0), DelCertificate(c)))
 	gets("b.test", "default.test http/1.1")
-	if _, err := r.Certificate(ctx, b); err == nil {
+	if got, err := r.Certificates(ctx, b); err != nil || got[0].Err == nil {
 		t.Error("the certificate is still there")
 	}
 	must(t, r.Do(ctx, NewCertificate(b)))

@@ -361,7 +361,7 @@ func commandsStory(t *testing.T, binary string) {
 		SetServerAddr("b", "s2", netip.MustParseAddrPort("127.0.0.1:1")),
 		SetMap("maps/stamp.map", "other", "x"),
 		SetMap("maps/other.map", "version", "x"),
-		SetCertificate("nope", "x"), CommitCertificate("nope"), SetCA("nope", "x"), CommitCA("nope"),
+		SetCertificate("nope", "x"), CommitCertificate("nope"), SetCA("nope", "x", r.Version(), 16384)[0], CommitCA("nope"),
 		{Cmd("bogus"), silent},
 	} {
 		var refused *RefusedError

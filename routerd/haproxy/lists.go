@@ -12,7 +12,7 @@ func (r *Runtime) CertificateFiles(ctx context.Context, ca bool) ([]string, erro
 	if ca {
 		kind = "ca-file"
 	}
-	text, err := r.ask(ctx, Cmd("show", "ssl", kind))
+	text, err := r.ask(ctx, Cmd("show", "ssl", kind).asking()) // somebody may have given one an odd name by hand
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +22,22 @@ var ErrClosed = errors.New("the connection to HAProxy's worker is closed")
 type RefusedError struct {
 	Command string // without its payload, which may be a private key
 	Answer  string
+	File    string // of certificates, that the command was about; empty: none
+}
+
+// Content returns what HAProxy says of certificates that it cannot use; empty: the refusal is not about what is in them.
+func (e *RefusedError) Content() string { return unusable(e.Answer) }
+
+// unusable returns the line of a text in which HAProxy says that it cannot use a certificate; empty: there is none.
+func unusable(text string) string {
+	for line := range strings.Lines(text) {
+		for _, says := range []string{"unable to load ", "inconsistencies between "} {
+			if i := strings.Index(line, says); i >= 0 {
+				return strings.TrimSpace(line[i:])
+			}
+		}
+	}
+	return ""
 }
 
 // Error gives the command and the answer.
@@ -28,10 +45,24 @@ func (e *RefusedError) Error() string {
 	return fmt.Sprintf("HAProxy refuses %.200q: %.500s", e.Command, strings.ReplaceAll(strings.TrimSpace(e.Answer), "\n", " "))
 }
 
+// AnswerError says that an answer of HAProxy's does not fit its question: what was asked is not known.
+type AnswerError struct {
+	Question string
+	Why      string
+	Answer   string
+}
+
+// Error gives the question, what is wrong with the answer, and how the answer begins.
+func (e *AnswerError) Error() string {
+	return fmt.Sprintf("HAProxy's answer to %.200q %s: %.200q", e.Question, e.Why, e.Answer)
+}
+
 // Command is one command of the runtime API. The zero Command is not valid.
 type Command struct {
 	line    string
 	payload string // with its lines' ends and the empty line; empty: none
+	foreign bool   // its answer may hold text that somebody else chose, line breaks included
+	file    string // of certificates, whose content HAProxy judges by this command; empty: none
 	err     error
 }
 
@@ -91,6 +122,7 @@ func (c Command) With(payload string) Command {
 // String returns the command without its payload.
 func (c Command) String() string { return c.line }
 
+// len is how many bytes the command has on its way, its payload included.
 func (c Command) len() int { return len(c.line) + len(" <<\n") + len(c.payload) }
 
 func (c Command) append(b []byte) []byte {
@@ -100,6 +132,28 @@ func (c Command) append(b []byte) []byte {
 	}
 	b = append(b, '\n')
 	return append(b, c.payload...)
+}
+
+// asking returns the command as a question whose answer may hold foreign text: names in a certificate, for one. Such an
+// answer may have a line that looks like the prompt after it, or like anything else that HAProxy says. So it ends where
+// the answer to a second command begins, which repeats a word that only this connection knows.
+func (c Command) asking() Command {
+	c.foreign = true
+	return c
+}
+
+// about says that HAProxy judges by the command what is in a file of certificates.
+func (c Command) about(file string) Command {
+	c.file = file
+	return c
+}
+
+// endCommand is that second command. HAProxy has no certificate of the name, and says so, on every release.
+const endCommand = "del ssl cert "
+
+// endLine is how its answer begins.
+func endLine(word string) string {
+	return "> [3]: Can't remove the certificate: certificate '" + word + "' doesn't exist!"
 }
 
 const (
@@ -116,6 +170,7 @@ const (
 // is another state. It is safe for concurrent use; commands of one Exec are not mixed with another's.
 type Runtime struct {
 	info Info
+	word string // ends answers that may hold foreign text; nobody else knows it
 
 	mu     sync.Mutex
 	conn   net.Conn      // guarded by mu
@@ -129,7 +184,7 @@ func (p *Process) Connect(ctx context.Context) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Runtime{conn: conn, r: bufio.NewReaderSize(conn, 32<<10)}
+	r := &Runtime{conn: conn, r: bufio.NewReaderSize(conn, 32<<10), word: rand.Text()}
 	if err := r.greet(ctx); err != nil {
 		r.Close()
 		return nil, fmt.Errorf("talk to HAProxy's worker: %w", err)
@@ -226,15 +281,21 @@ func (r *Runtime) exec(commands []Command) ([]Answer, error) {
 	for len(commands) > 0 {
 		batch = batch[:0]
 		n := 0
-		for n < len(commands) && (n == 0 || len(batch)+commands[n].len() <= maxBatch) {
+		for n < len(commands) && (n == 0 || len(batch)+commands[n].len()+len(endCommand)+len(r.word)+1 <= maxBatch) {
 			batch = commands[n].append(batch)
+			if commands[n].foreign {
+				batch = append(append(append(batch, endCommand...), r.word...), '\n')
+			}
 			n++
 		}
 		if _, err := r.conn.Write(batch); err != nil {
 			return nil, err
 		}
-		for range n {
+		for _, c := range commands[:n] {
 			raw, err := readAnswer(r.r)
+			if c.foreign && err == nil {
+				raw, err = readOn(r.r, raw, endLine(r.word))
+			}
 			if err != nil {
 				return nil, err
 			}
@@ -247,8 +308,9 @@ func (r *Runtime) exec(commands []Command) ([]Answer, error) {
 
 var errAnswer = fmt.Errorf("an answer has more than %d bytes", maxAnswer)
 
-// readAnswer reads up to the prompt that follows an answer: "> " at the beginning of a line. No answer
-// of HAProxy's has such a line. While a payload arrives in pieces it prompts for more with "+ ".
+// readAnswer reads up to the prompt that follows an answer: "> " at the beginning of a line. No answer has such a line
+// that holds only what HAProxy says by itself; for others there is readOn. While a payload arrives in pieces HAProxy
+// prompts for more with "+ ".
 func readAnswer(r *bufio.Reader) (string, error) {
 	var b []byte
 	start := true // of a line
@@ -276,6 +338,43 @@ func readAnswer(r *bufio.Reader) (string, error) {
 			return "", errAnswer
 		}
 		start, first = err == nil, false
+	}
+}
+
+// readOn goes on reading an answer of which readAnswer has read the part before the first line that looks like a prompt:
+// it ends before the line that begins with end, the answer to the command after it, which is read too.
+func readOn(r *bufio.Reader, read, end string) (string, error) {
+	b := []byte(read)
+	for mark := end[len("> "):]; ; mark = end {
+		line, err := readLine(r, maxAnswer-len(b))
+		if err != nil {
+			return "", err
+		}
+		if bytes.HasPrefix(line, []byte(mark)) {
+			_, err := readAnswer(r)
+			return string(b), err
+		}
+		if len(mark) < len(end) {
+			b = append(b, "> "...) // which readAnswer has taken for a prompt
+		}
+		b = append(b, line...)
+	}
+}
+
+// readLine reads a line of at most so many bytes, with its end.
+func readLine(r *bufio.Reader, most int) ([]byte, error) {
+	var b []byte
+	for {
+		line, err := r.ReadSlice('\n')
+		b = append(b, line...)
+		switch {
+		case len(b) > most:
+			return nil, errAnswer
+		case err == nil:
+			return b, nil
+		case !errors.Is(err, bufio.ErrBufferFull):
+			return nil, eof(err)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"crypto/sha1" // how HAProxy identifies certificates
 	"encoding/hex"
 	"encoding/pem"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -40,7 +41,7 @@ func certificatesStory(t *testing.T, binary string) {
 
 	have := func(want string) {
 		t.Helper()
-		if got, err := r.Certificate(ctx, "certs/a.pem"); err != nil || got.SHA1 != want || !got.Used || got.Serial == "" {
+		if got, err := r.Certificates(ctx, "certs/a.pem"); err != nil || got[0].Err != nil || got[0].SHA1 != want || got[0].Serial == "" {
 			t.Errorf("certificate %+v, %v; want %s", got, err, want)
 		}
 	}
@@ -63,19 +64,25 @@ func certificatesStory(t *testing.T, binary string) {
 
 	haveCA := func(want *authority.Authority) {
 		t.Helper()
-		if got, err := r.CA(ctx, "ca/a.pem"); err != nil || len(got) != 1 || got[0].SHA1 != fingerprint(want.CertPEM()) {
-			t.Errorf("CA %+v, %v", got, err)
+		list, err := Identify(want.CertPEM())
+		must(t, err)
+		if what, err := r.CA(ctx, "ca/a.pem", list); err != nil || what != "" {
+			t.Errorf("CA: %s, %v", what, err)
 		}
 	}
 	haveCA(ca)
-	must(t, r.Do(ctx, SetCA("ca/a.pem", string(other.CertPEM()))))
+	must(t, r.Do(ctx, SetCA("ca/a.pem", string(other.CertPEM()), r.Version(), 16384)...))
 	_, err = r.Exec(ctx, Cmd("abort", "ssl", "ca-file", "ca/a.pem"))
 	must(t, err)
 	haveCA(ca)
-	must(t, r.Do(ctx, SetCA("ca/a.pem", string(other.CertPEM())), CommitCA("ca/a.pem")))
+	must(t, r.Do(ctx, append(SetCA("ca/a.pem", string(other.CertPEM()), r.Version(), 16384), CommitCA("ca/a.pem"))...))
 	haveCA(other)
-	if _, err := r.Certificate(ctx, "certs/b.pem"); err == nil {
-		t.Error("a certificate that nobody has")
+	var refused *RefusedError
+	if got, err := r.Certificates(ctx, "certs/b.pem", "certs/a.pem"); err != nil || !errors.As(got[0].Err, &refused) || got[1].Err != nil {
+		t.Errorf("a certificate that nobody has: %+v, %v", got, err)
+	}
+	if _, err := r.CA(ctx, "ca/b.pem", []CertificateInfo{{}}); !errors.As(err, &refused) {
+		t.Errorf("CA certificates that nobody has: %v", err)
 	}
 }
 

@@ -1,12 +1,6 @@
 package haproxy
 
-import (
-	"context"
-	"encoding/hex"
-	"errors"
-	"fmt"
-	"strings"
-)
+import "strings"
 
 // NewCertificate makes an empty certificate; its content comes by SetCertificate and CommitCertificate.
 func NewCertificate(file string) Op {
@@ -31,23 +25,40 @@ func DelCA(file string) Op {
 
 // SetCertificate begins to replace a certificate that HAProxy has: PEM, chain and key.
 func SetCertificate(file, pem string) Op {
-	return Op{Cmd("set", "ssl", "cert", file).With(compact(pem)), saying("Transaction created for", "Transaction updated for")}
+	return Op{Cmd("set", "ssl", "cert", file).With(compact(pem)).about(file), saying("Transaction created for", "Transaction updated for")}
 }
 
 // CommitCertificate puts what SetCertificate brought into use.
 func CommitCertificate(file string) Op {
-	return Op{Cmd("commit", "ssl", "cert", file), saying("Success!")}
+	return Op{Cmd("commit", "ssl", "cert", file).about(file), saying("Success!")}
 }
 
-// SetCA begins to replace a file of CA certificates that HAProxy has.
-func SetCA(file, pem string) Op {
-	return Op{Cmd("set", "ssl", "ca-file", file).With(compact(pem)), saying("ransaction created for", "ransaction updated for")}
+// SetCA begins to replace a file of CA certificates that HAProxy has. They go in as many commands as a buffer of so many
+// bytes (tune.bufsize) wants; before HAProxy 3.0 in one, whether it fits or not.
+func SetCA(file, pem string, v Version, buffer int) []Op {
+	const end = "-----END CERTIFICATE-----\n"
+	pem = compact(pem)
+	var ops []Op
+	for verb, room := "set", buffer-bufferKept-len(file)-maxCAWords; pem != ""; verb = "add" {
+		n := len(pem)
+		if i := strings.LastIndex(pem[:min(max(room, 0), n)], end); v.AtLeast(3, 0) && n > room && i >= 0 {
+			n = i + len(end)
+		} else if i := strings.Index(pem, end); v.AtLeast(3, 0) && n > room && i >= 0 {
+			n = i + len(end) // one at least
+		}
+		ops = append(ops, Op{Cmd(verb, "ssl", "ca-file", file).With(pem[:n]).about(file), saying("ransaction created for", "ransaction updated for")})
+		pem = pem[n:]
+	}
+	return ops
 }
+
+// maxCAWords is what a command of SetCA has beside the file's name and its payload.
+const maxCAWords = len("set ssl ca-file  <<\n\n")
 
 // CommitCA puts what SetCA brought into use, for servers that are added from then on. Those that are there
 // go on with what they have (seen with 3.4.7): give other certificates another path, and other servers.
 func CommitCA(file string) Op {
-	return Op{Cmd("commit", "ssl", "ca-file", file), saying("Success!")}
+	return Op{Cmd("commit", "ssl", "ca-file", file).about(file), saying("Success!")}
 }
 
 // compact takes empty lines out of PEM, because one would end the payload.
@@ -62,89 +73,21 @@ func compact(pem string) string {
 	return b.String()
 }
 
-// Certificate returns what HAProxy holds in memory under the name of a certificate's file.
-func (r *Runtime) Certificate(ctx context.Context, file string) (CertificateInfo, error) {
-	text, err := r.ask(ctx, Cmd("show", "ssl", "cert", file))
-	if err != nil {
-		return CertificateInfo{}, err
-	}
-	certs, err := parseCertificates(text)
-	if err != nil {
-		return CertificateInfo{}, err
-	}
-	if len(certs) != 1 {
-		return CertificateInfo{}, fmt.Errorf("show ssl cert %s: %d certificates", file, len(certs))
-	}
-	return certs[0], nil
-}
+// bufferKept is how much of a buffer is left alone. One byte is enough on 2.6.12, 3.0.11 and 3.4.7, whatever
+// tune.maxrewrite says.
+const bufferKept = 64
 
-// Certificates is Certificate for several names, in their order; nil for one that HAProxy does not have.
-func (r *Runtime) Certificates(ctx context.Context, files ...string) ([]*CertificateInfo, error) {
-	commands := make([]Command, len(files))
-	for i, f := range files {
-		commands[i] = Cmd("show", "ssl", "cert", f)
-	}
-	answers, err := r.Exec(ctx, commands...)
-	if err != nil {
-		return nil, err
-	}
-	list := make([]*CertificateInfo, len(files))
-	for i, a := range answers {
-		if a.severity >= 0 {
-			continue
-		}
-		certs, err := parseCertificates(a.text)
-		if err != nil {
-			return nil, err
-		}
-		if len(certs) != 1 {
-			return nil, fmt.Errorf("show ssl cert %s: %d certificates", files[i], len(certs))
-		}
-		list[i] = &certs[0]
-	}
-	return list, nil
-}
+// Fits tells whether HAProxy takes the operation through a buffer of so many bytes (tune.bufsize), its payload included.
+// What does not fit 2.6 answers by closing the connection, 3.0 by a refusal. 3.4 takes up to 128 kB and yet never answers
+// at some lengths, which are around multiples of the buffer's: so this holds for every release.
+func (o Op) Fits(buffer int) bool { return o.command.len() <= buffer-bufferKept }
 
-// CA returns what HAProxy holds in memory under the name of a file of CA certificates.
-func (r *Runtime) CA(ctx context.Context, file string) ([]CertificateInfo, error) {
-	text, err := r.ask(ctx, Cmd("show", "ssl", "ca-file", file))
-	if err != nil {
-		return nil, err
-	}
-	return parseCertificates(text)
-}
-
-// CertificateInfo identifies a certificate as HAProxy has it in memory.
-type CertificateInfo struct {
-	Serial string // hexadecimal, upper case
-	SHA1   string // of the leaf's DER, hexadecimal, upper case
-	Used   bool
-}
-
-// parseCertificates reads the answer of "show ssl cert X" or "show ssl ca-file X".
-func parseCertificates(text string) ([]CertificateInfo, error) {
-	var certs []CertificateInfo
-	used := false
-	for line := range strings.Lines(text) {
-		key, value, _ := strings.Cut(strings.TrimSpace(line), ":")
-		value = strings.TrimSpace(value)
-		switch key {
-		case "Status":
-			used = value == "Used"
-		case "Serial":
-			certs = append(certs, CertificateInfo{Serial: value})
-		case "SHA1 FingerPrint":
-			if len(certs) == 0 {
-				return nil, errors.New("show ssl: a fingerprint without a serial number")
-			}
-			if _, err := hex.DecodeString(value); err != nil {
-				return nil, fmt.Errorf("show ssl: fingerprint %.100q: %w", value, err)
-			}
-			certs[len(certs)-1].SHA1 = value
+// Unfit returns the first of some operations that does not fit; false: all do.
+func Unfit(buffer int, ops ...Op) (Op, bool) {
+	for _, o := range ops {
+		if !o.Fits(buffer) {
+			return o, true
 		}
 	}
-	for i := range certs {
-		certs[i].Used = used
-	}
-	return certs, nil
+	return Op{}, false
 }

@@ -185,15 +185,15 @@ func newCAStory(t *testing.T, binary string) {
 	}
 	must(t, r.Do(ctx, NewCA(file)))
 	refuse(t, r, NewCA(file), DelCA("ca/nope.pem"))
-	must(t, r.Do(ctx, SetCA(file, string(ca.CertPEM())), CommitCA(file), AddBackend("x", "plain"), PublishBackend("x")))
+	must(t, r.Do(ctx, SetCA(file, string(ca.CertPEM()), r.Version(), 16384)[0], CommitCA(file), AddBackend("x", "plain"), PublishBackend("x")))
 	must(t, r.Do(ctx, add("first")...))
 	c.want("x", "one")
-	must(t, r.Do(ctx, SetCA(file, string(other.CertPEM())), CommitCA(file)))
+	must(t, r.Do(ctx, SetCA(file, string(other.CertPEM()), r.Version(), 16384)[0], CommitCA(file)))
 	c.want("x", "one")
 	must(t, r.Do(ctx, DelCA(file))) // although it is used
 	c.want("x", "one")
 	refuse(t, r, add("none")[0])
-	must(t, r.Do(ctx, NewCA(file), SetCA(file, string(other.CertPEM())), CommitCA(file)))
+	must(t, r.Do(ctx, NewCA(file), SetCA(file, string(other.CertPEM()), r.Version(), 16384)[0], CommitCA(file)))
 	must(t, r.Do(ctx, append(add("second"), SetServerState("x", "first", Maint))...))
 	c.want("x", "503 Service Unavailable")
 	stats, err := r.ServerStats(ctx, "x")

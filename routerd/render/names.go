@@ -56,3 +56,18 @@ func (r *Renderer) Routing(backends ...string) []Entry {
 	}
 	return list
 }
+
+// Owner returns the resource that a route's backend, or a file of certificates, comes from.
+func (r *Renderer) Owner(name string) (resource string, ok bool) {
+	if rt := r.backends[name]; rt != nil {
+		return rt.resource, true
+	}
+	if name == defaultPairPath {
+		name, ok = r.settings.GetDefaultCertificate(), r.hasPair(r.settings.GetDefaultCertificate())
+		return name, ok
+	}
+	if c := r.paths[name]; c != nil {
+		return c.resource, true
+	}
+	return "", false
+}

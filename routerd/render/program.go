@@ -21,6 +21,7 @@ type program struct {
 // text are the parts of haproxy.cfg, in their order.
 type text struct {
 	maxConnections uint32 // wanted; 0: as many as the machine allows
+	buffer         uint32 // tune.bufsize
 	global         string // after maxconn
 	own            string // defaults sections that are not the routes'
 	http, tcp      string // what routes' profiles begin with, in each mode
@@ -45,6 +46,9 @@ func (p program) rest(passed bool) string {
 	}
 	return p.frontends + p.tls + p.end
 }
+
+// BufferBytes returns the size of HAProxy's buffers (tune.bufsize): a command of the runtime API goes through one.
+func (r *Renderer) BufferBytes() int { return int(r.program.buffer) }
 
 // Each connection takes two file descriptors, each checked server and each listener one. descriptorReserve
 // is for listeners, threads, the runtime API and what else there is.
@@ -125,6 +129,7 @@ func (o Options) renderProgram(s *tsujiv1.Settings, clients clientFiles) (progra
 	}
 	part(&p.end, w.stats, w.ownBackends)
 	var err503, err404 error
+	p.buffer = w.buffer
 	limit := int(w.buffer - w.rewrite)
 	p.page503, err503 = errorPage("503", s.GetErrorPages().GetServiceUnavailable(), limit)
 	p.page404, err404 = errorPage("404", s.GetErrorPages().GetNotFound(), limit)

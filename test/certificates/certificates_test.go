@@ -146,28 +146,24 @@ func (b *brought) readBack(t *testing.T, p *haproxy.Process, n int) {
 	defer r.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	var got []string
 	made := b.made.GetCaBundlePem()
 	if b.pair != "" {
 		made = b.made.GetChainPem()
-		c, err := r.Certificate(ctx, fmt.Sprintf("certs/%d.pem", n))
-		if err != nil {
-			t.Errorf("%s: %v", b.name, err)
-			return
-		}
-		got = []string{c.SHA1}
-	} else {
-		list, err := r.CA(ctx, fmt.Sprintf("ca/%d.pem", n))
-		if err != nil {
-			t.Errorf("%s: %v", b.name, err)
-			return
-		}
-		for _, c := range list {
-			got = append(got, c.SHA1)
-		}
 	}
-	if want := fingerprint(t, made); len(got) != 1 || got[0] != want {
-		t.Errorf("%s: HAProxy has %v, not %s", b.name, got, want)
+	want, err := haproxy.Identify(made)
+	if err != nil {
+		t.Errorf("%s: %v", b.name, err)
+		return
+	}
+	if b.pair == "" {
+		if what, err := r.CA(ctx, fmt.Sprintf("ca/%d.pem", n), want); err != nil || what != "" {
+			t.Errorf("%s: %s, %v", b.name, what, err)
+		}
+		return
+	}
+	got, err := r.Certificates(ctx, fmt.Sprintf("certs/%d.pem", n))
+	if err != nil || got[0].Err != nil || !got[0].Is(want[0]) || got[0].SHA1 != fingerprint(t, made) {
+		t.Errorf("%s: HAProxy has %+v, %v, not %v", b.name, got, err, want[0])
 	}
 }
 
