@@ -95,6 +95,7 @@ type Applier struct {
 	drift     drift              // the check that it does in nothing else
 	mends     mends              // what that check found, and repairs did not change
 	costs     costs              // of changes
+	refused   refusals           // content that HAProxy has refused
 	resting   time.Time          // until when the janitor rests
 	stale     time.Time          // since when the files are not up to date; zero: they are
 	unwritten int                // tries to write the files that have failed since
@@ -136,6 +137,7 @@ func New(cfg Config) *Applier {
 		turn:    make(chan struct{}, 1),
 		held:    newHeld(),
 		costs:   newCosts(),
+		refused: newRefusals(),
 		changed: make(chan struct{}, 1),
 		hasten:  make(chan struct{}),
 		deaf:    make(chan struct{}),
@@ -241,6 +243,9 @@ func (a *Applier) apply(ctx context.Context, next snapshot.Snapshot, d snapshot.
 	if !base.Apply(next.Version().Revision, d).Version().Equal(next.Version()) {
 		d = snapshot.Diff(base, next)
 	}
+	if err := a.refused.known(next, d); err != nil {
+		return byNothing, err
+	}
 	r := a.cfg.Renderer
 	change, err := r.Apply(d)
 	if err != nil {
@@ -255,6 +260,11 @@ func (a *Applier) apply(ctx context.Context, next snapshot.Snapshot, d snapshot.
 			return byRuntime, nil
 		}
 		var not *notOnline
+		var content *render.ResourceError
+		if errors.As(err, &content) && !a.suspect { // nothing is left of it
+			a.refused.add(next, err)
+			return byRuntime, errors.Join(err, a.goBack(base, snapshot.Diff(next, base)))
+		}
 		if errors.As(err, &not) {
 			why = not.reason
 			a.cfg.Log.Info("the change is made by a reload", "version", next.Version().Short(), "reason", string(why), "why", err)
@@ -270,6 +280,7 @@ func (a *Applier) apply(ctx context.Context, next snapshot.Snapshot, d snapshot.
 		return m, nil
 	}
 	err = a.explain(ctx, base, next, d, err)
+	a.refused.add(next, err)
 	return m, errors.Join(err, a.undo(ctx, base, snapshot.Diff(next, base), serving))
 }
 
@@ -281,10 +292,9 @@ func (a *Applier) commit(next snapshot.Snapshot) {
 
 // undo takes the renderer, the files and, if it came that far, HAProxy back to base.
 func (a *Applier) undo(ctx context.Context, base snapshot.Snapshot, back snapshot.Delta, serving bool) error {
-	if _, err := a.cfg.Renderer.Apply(back); err != nil {
-		return fmt.Errorf("go back to %s: %w", base.Version().Short(), err)
+	if err := a.goBack(base, back); err != nil {
+		return err
 	}
-	a.cfg.Renderer.SetStamp(base.Version())
 	if !serving {
 		return nil // a later start writes the files
 	}
@@ -301,8 +311,17 @@ func (a *Applier) undo(ctx context.Context, base snapshot.Snapshot, back snapsho
 	return nil
 }
 
+// goBack takes the renderer back to base.
+func (a *Applier) goBack(base snapshot.Snapshot, back snapshot.Delta) error {
+	if _, err := a.cfg.Renderer.Apply(back); err != nil {
+		return fmt.Errorf("go back to %s: %w", base.Version().Short(), err)
+	}
+	a.cfg.Renderer.SetStamp(base.Version())
+	return nil
+}
+
 // maxRefused is how many resources a refusal names.
-const maxRefused = 20
+const maxRefused = 100
 
 // refusal says why next is refused, and whose fault that is.
 func refusal(next snapshot.Snapshot, err error) *tsujiv1.Refusal {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -15,8 +17,9 @@ import (
 // explain adds to HAProxy's refusal of its configuration which resources are at fault, as ResourceErrors.
 // The renderer holds next, and its files are on disk.
 //
-// HAProxy names lines, and the renderer knows whose they are. That is a guess until HAProxy accepts the
-// configuration without what it accuses; where it leads nowhere the culprits are found by halving.
+// HAProxy names the file of a certificate that it cannot use, and then there is no doubt: which others it cannot use either
+// is seen by a check of those alone, all at once. Else it names lines, and the renderer knows whose they are. That is a guess
+// until HAProxy accepts the configuration without what it accuses; where it leads nowhere the culprits are found by halving.
 func (a *Applier) explain(ctx context.Context, base, next snapshot.Snapshot, d snapshot.Delta, err error) error {
 	var failed *checkFailed
 	var refused *haproxy.CheckError
@@ -31,7 +34,10 @@ func (a *Applier) explain(ctx context.Context, base, next snapshot.Snapshot, d s
 	}
 	f.changed = append(f.changed, d.Removed...)
 	f.read(refused)
-	culprits := f.find(ctx)
+	culprits := f.certificates(ctx, d)
+	if len(culprits) == 0 {
+		culprits = f.find(ctx)
+	}
 	if f.lost != nil {
 		a.suspect = true
 		return errors.Join(err, f.lost)
@@ -58,24 +64,76 @@ type finder struct {
 	changed    []string
 	said       map[string]string // resource → what HAProxy said of its lines
 	accused    []string          // the keys of said that were changed
+	unusable   []string          // those of them that are certificates which HAProxy cannot use
 	lost       error             // the renderer could not be taken back to next
 }
 
 // read notes whom HAProxy accuses. It must come before the renderer is asked for other files.
 func (f *finder) read(e *haproxy.CheckError) {
 	for _, alert := range e.Alerts {
-		if alert.File != haproxy.ConfigFile {
-			continue
+		file, unusable := alert.Certificate()
+		name, ok := "", false
+		switch {
+		case unusable:
+			name, ok = f.a.cfg.Renderer.Owner(file)
+		case alert.File == haproxy.ConfigFile:
+			name, ok = f.a.cfg.Renderer.Locate(alert.Line)
 		}
-		name, ok := f.a.cfg.Renderer.Locate(alert.Line)
 		if !ok || f.said[name] != "" {
 			continue
 		}
 		f.said[name] = alert.Message
 		if slices.Contains(f.changed, name) {
 			f.accused = append(f.accused, name)
+			if unusable {
+				f.unusable = append(f.unusable, name)
+			}
 		}
 	}
+}
+
+// checkedAtOnce is how many certificates one check of them alone has: with OpenSSL 3.0 they take a millisecond each.
+const checkedAtOnce = 1000
+
+// certificates returns those that changed and cannot be used, if HAProxy has named one. It looks at as many as there is
+// time for.
+func (f *finder) certificates(ctx context.Context, d snapshot.Delta) []string {
+	if len(f.unusable) == 0 {
+		return nil
+	}
+	var names []string
+	for _, i := range d.Put {
+		if snapshot.PartOf(i.Name()) == snapshot.Facts && !slices.Contains(f.unusable, i.Name()) {
+			names = append(names, i.Name())
+		}
+	}
+	for names := range slices.Chunk(names, checkedAtOnce) {
+		var refused *haproxy.CheckError
+		if err := f.a.checkCertificates(ctx, names); errors.As(err, &refused) {
+			f.read(refused)
+		} else if err != nil {
+			f.a.cfg.Log.Warn("it is not known whether HAProxy can use the other certificates", "error", err)
+			break
+		}
+	}
+	slices.Sort(f.unusable)
+	return f.unusable
+}
+
+// checkFile is a configuration beside HAProxy's own, to check certificates with.
+const checkFile = "check.cfg"
+
+// checkCertificates has HAProxy check certificates alone: unlike one list of them, this tells of each that it cannot use.
+func (a *Applier) checkCertificates(ctx context.Context, names []string) error {
+	content := a.cfg.Renderer.CheckCertificates(names)
+	if content == nil {
+		return nil
+	}
+	if err := a.writeFile(render.File{Path: checkFile, Mode: 0o600, Content: content}); err != nil {
+		return fmt.Errorf("write %s: %w", checkFile, err)
+	}
+	defer os.Remove(filepath.Join(a.cfg.HAProxy.Dir(), checkFile))
+	return a.cfg.HAProxy.CheckFile(ctx, checkFile) //nolint:wrapcheck // says what it tried
 }
 
 func (f *finder) find(ctx context.Context) []string {

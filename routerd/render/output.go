@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"crypto/sha256"
+	"fmt"
 	"io/fs"
 	"slices"
 	"strings"
@@ -237,6 +238,26 @@ func (r *Renderer) config() []byte {
 		}
 	}
 	return b.Bytes()
+}
+
+// CheckCertificates returns a configuration that uses certificates as haproxy.cfg does, each by itself, and does nothing
+// else; nil: none of these resources is one. Their files must be there.
+func (r *Renderer) CheckCertificates(resources []string) []byte {
+	var pairs, cas strings.Builder
+	for i, name := range resources {
+		switch c := r.certificates[name]; {
+		case c == nil:
+		case c.isPair() && r.lines[name] > 0:
+			fmt.Fprintf(&pairs, "  bind unix@run/check%d.sock ssl crt %s\n", i, c.path)
+		case r.caUsers[c.path] > 0:
+			fmt.Fprintf(&cas, "  server s%d 127.0.0.1:9 ssl verify required ca-file %s\n", i, c.path)
+		}
+	}
+	if pairs.Len()+cas.Len() == 0 {
+		return nil
+	}
+	return []byte(r.program.head(r.maxConnections()) + "\nfrontend check from " + profileClient + "\n" + pairs.String() +
+		"\nbackend check from " + profileOwn + "\n" + cas.String())
 }
 
 // head returns the first lines of the backend's section.
