@@ -87,6 +87,7 @@ func Run(ctx context.Context, c Config) error {
 
 	board := release.NewBoard(history)
 	refusals := quarantine.New()
+	metrics.MustRegister(refusals)
 	routers := fleet.New(fleet.Config{Keep: listed})
 	inspection := inspect.New(inspect.Config{Board: board, Fleet: routers, Source: c.Source.String(), Version: c.Version, Log: c.Log, Now: time.Now})
 	metrics.MustRegister(inspection)

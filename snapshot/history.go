@@ -33,14 +33,20 @@ func (h *History) Add(s Snapshot) Snapshot {
 	return s
 }
 
-// Get returns the snapshot of an equal version.
+// Get returns the snapshot of an equal version. A version is known if both its parts are, though they may never have
+// been held together: config and facts move apart from each other.
 func (h *History) Get(v Version) (Snapshot, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if i := h.index(v); i >= 0 {
 		return h.held[i], true
 	}
-	return Snapshot{}, false
+	config := slices.IndexFunc(h.held, func(s Snapshot) bool { return s.Version().Config == v.Config })
+	facts := slices.IndexFunc(h.held, func(s Snapshot) bool { return s.Version().Facts == v.Facts })
+	if config < 0 || facts < 0 {
+		return Snapshot{}, false
+	}
+	return New(v.Revision, h.held[config].config, h.held[facts].facts), true
 }
 
 // Find returns the snapshots whose printed version, long or short, begins with prefix.

@@ -45,6 +45,27 @@ func TestHistoryKeepsFirstRevision(t *testing.T) {
 	}
 }
 
+// A version is known if both its parts are, though they were never held together.
+func TestHistoryKnowsPartsApart(t *testing.T) {
+	t.Parallel()
+	of := func(config, facts string) Snapshot {
+		return New(1, Set{}.With(NewItem("route/a/b", []byte(config))), Set{}.With(NewItem("endpoints/a/b/*", []byte(facts))))
+	}
+	h := NewHistory(3)
+	h.Add(of("old", "old"))
+	h.Add(of("new", "new"))
+	for _, c := range []struct {
+		config, facts string
+		want          bool
+	}{{"old", "new", true}, {"new", "old", true}, {"new", "new", true}, {"other", "new", false}, {"new", "other", false}} {
+		want := of(c.config, c.facts)
+		got, ok := h.Get(want.Version())
+		if ok != c.want || ok && !got.Version().Equal(want.Version()) {
+			t.Errorf("config %s with facts %s: found %t, %s", c.config, c.facts, ok, got.Version().Short())
+		}
+	}
+}
+
 // A version is found by the beginning of what is printed of it, in full or in short.
 func TestHistoryFind(t *testing.T) {
 	t.Parallel()

@@ -91,7 +91,7 @@ if [ -n "$check" ] && line=$(grep -n -m1 '` + marker + `' haproxy.cfg | cut -d: 
 fi
 exec "` + haproxy + `" "$@"
 `
-	if err := os.WriteFile(path, []byte(script), 0o700); err != nil { //nolint:gosec // it is run
+	if err := os.WriteFile(path, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	return path

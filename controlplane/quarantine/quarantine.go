@@ -37,6 +37,8 @@ type controller struct {
 	frozen  map[string]*frozen  // by namespace
 	dissent map[string]*dissent // by resource
 	strikes strikes
+
+	frozenNow int // namespaces that were held when that was asked last
 }
 
 // entry is a resource that is held.
@@ -121,11 +123,15 @@ func (r *Registry) Holds(ingressController string, now time.Time) (h compile.Hol
 		due(e.until)
 	}
 	for namespace, f := range c.frozen {
-		if now.Before(f.until) {
+		switch {
+		case now.Before(f.until):
 			h.Namespaces[namespace] = f.hold
 			due(f.until)
+		case now.Sub(f.until) > memory:
+			delete(c.frozen, namespace)
 		}
 	}
+	c.frozenNow = len(h.Namespaces)
 	return h, next
 }
 
@@ -233,8 +239,6 @@ func (c *controller) freeze(namespace string, now time.Time) {
 		c.frozen[namespace] = f
 	case now.Before(f.until):
 		return
-	case now.Sub(f.until) > memory:
-		f.times = 0
 	}
 	f.until = now.Add(doubled(firstFreeze, mostFreeze, f.times))
 	f.times++

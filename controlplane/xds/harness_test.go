@@ -279,10 +279,14 @@ func (c *router) ack() {
 	c.send(&discovery.DeltaDiscoveryRequest{TypeUrl: tsujiv1.TypeURL, ResponseNonce: c.last.GetNonce()})
 }
 
-func (c *router) nack(class tsujiv1.RefusalClass, message string) {
+func (c *router) nack(class tsujiv1.RefusalClass, message string, resources ...string) {
 	c.t.Helper()
 	fmt.Fprintf(&c.story, "> nack %s\n", message)
-	detail, err := anypb.New(&tsujiv1.Refusal{Class: class, Message: message})
+	refusal := &tsujiv1.Refusal{Class: class, Message: message}
+	for _, name := range resources {
+		refusal.Resources = append(refusal.Resources, &tsujiv1.RefusedResource{Resource: name})
+	}
+	detail, err := anypb.New(refusal)
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -175,6 +175,42 @@ func TestARefusedVersionIsNotSentAgain(t *testing.T) {
 	}
 }
 
+// Of a version that was refused for a resource that the router names, the next without that content is sent at once. One
+// that still has it is offered again after a time, because others may serve it: even if another version came into force
+// in between.
+func TestWhatIsRefusedByNameIsRemembered(t *testing.T) {
+	t.Parallel()
+	const retry = 300 * time.Millisecond
+	r := newReplica(t, func(c *xds.Config) { c.RetryFirst, c.RetryMost = retry, time.Minute })
+	r.publish("route/a/1=x")
+	c := r.router("tok04", "r1")
+	c.connect("")
+	c.receive()
+	c.ack()
+	r.publish("route/a/1=bad")
+	c.receive()
+	at := time.Now()
+	c.nack(content, "it is bad", "route/a/1")
+	r.publish("route/a/1=x", "route/a/2=x")
+	c.receive()
+	c.ack()
+	r.publish("route/a/1=bad", "route/a/2=x", "route/a/3=x")
+	c.receive()
+	if again := time.Since(at); again < retry {
+		t.Errorf("the same content is offered again after %s", again)
+	}
+	c.ack()
+	c.told(`
+		< +route/a/1 commit v1 of 1 base nothing
+		> ack
+		< +route/a/1 commit v2 of 1 base v1
+		> nack it is bad
+		< +route/a/2 commit v3 of 2 base v1
+		> ack
+		< +route/a/1 +route/a/3 commit v4 of 3 base v3
+		> ack`)
+}
+
 // A refusal of any part refuses the version.
 func TestAPartRefusedIsTheVersionRefused(t *testing.T) {
 	t.Parallel()
