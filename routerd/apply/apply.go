@@ -96,6 +96,7 @@ type Applier struct {
 	mends     mends              // what that check found, and repairs did not change
 	costs     costs              // of changes
 	refused   refusals           // content that HAProxy has refused
+	mending   mending            // of a HAProxy that ended, or runs something else
 	resting   time.Time          // until when the janitor rests
 	stale     time.Time          // since when the files are not up to date; zero: they are
 	unwritten int                // tries to write the files that have failed since

@@ -12,6 +12,16 @@ func (a *Applier) HurryDrift() {
 	a.drift.due = time.Time{}
 }
 
+// ServedMost is the longest that a HAProxy which came up, and ended, is left alone.
+const ServedMost = servedMost
+
+// NextTry returns how long HAProxy is left alone from now on, should it end.
+func (a *Applier) NextTry() time.Duration {
+	a.turn <- struct{}{}
+	defer a.give()
+	return time.Until(a.mending.retry)
+}
+
 // BeginDrift begins a round of the check for drift, and looks at nothing yet.
 func (a *Applier) BeginDrift() {
 	a.turn <- struct{}{}

@@ -466,22 +466,39 @@ func filesRemovedStory(t *testing.T, binary string) {
 func TestKilledAgainAndAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, haproxytest.Binary(t))
+	link := filepath.Join(w.dir, "haproxy")
+	must(t, os.Symlink(w.binary, link))
+	binary := w.binary
+	w.binary = link
 	r := w.router(options{})
 	r.put(route("a"), endpoints("a", serve(t, "one")))
-	var last float64
-	for i := range 7 {
+	kill := func() (back func() bool) {
 		p := r.pids()
 		must(t, unix.Kill(p.Master, unix.SIGKILL))
-		begun := time.Now()
-		eventually(t, "it is back", func() bool {
+		return func() bool {
 			s, err := w.tryGet("a.test")
 			now, perr := r.process.Processes(t.Context())
 			return err == nil && s == "one" && perr == nil && now.Master != p.Master
-		})
+		}
+	}
+	for i := range 8 {
+		back := kill()
+		begun := time.Now()
+		eventually(t, "it is back", back)
 		t.Logf("kill %d: back after %s", i+1, time.Since(begun))
-		last = testutil.ToFloat64(r.metrics.Restarts)
+		if d := r.NextTry(); d > apply.ServedMost {
+			t.Errorf("after %d kills it is left alone for %s", i+1, d)
+		}
 	}
-	if last != 7 {
-		t.Errorf("%v attempts for 7 kills", last)
+	if n := testutil.ToFloat64(r.metrics.Restarts); n != 8 {
+		t.Errorf("%v attempts for 8 kills", n)
 	}
+	must(t, os.Remove(link))
+	back := kill()
+	eventually(t, "it is left alone for longer", func() bool { return r.NextTry() > apply.ServedMost })
+	if n := testutil.ToFloat64(r.metrics.Restarts) - 8; n < 2 || n > 8 {
+		t.Errorf("%v attempts until then", n)
+	}
+	must(t, os.Symlink(binary, link))
+	eventually(t, "it is back", back)
 }

@@ -30,8 +30,7 @@ func (a *Applier) Run(ctx context.Context) error {
 		a.disconnect()
 		<-a.turn
 	}()
-	var failures int
-	var retry, look time.Time // not before; the zero time is long ago
+	var look time.Time // not before; the zero time is long ago
 	for {
 		if a.take(ctx) != nil {
 			return nil // to be ended is what Run is for
@@ -39,21 +38,17 @@ func (a *Applier) Run(ctx context.Context) error {
 		now := time.Now()
 		work, done := a.working(ctx)
 		if a.broken() {
-			if !now.Before(retry) {
+			if !now.Before(a.mending.retry) {
 				err := a.mend(work)
-				failures++ // a HAProxy that ends at once again is not started in a loop either
-				pause := backoff(failures)
-				if err == nil {
-					pause = min(pause, servedMost)
-				}
-				retry = time.Now().Add(pause)
+				a.mending.tried(err)
 				if err != nil {
-					a.cfg.Log.Error("HAProxy does not run what it should", "attempts", failures, "again_in", time.Until(retry).Round(time.Millisecond), "error", err)
+					a.cfg.Log.Error("HAProxy does not run what it should", "attempts", a.mending.failures,
+						"again_in", time.Until(a.mending.retry).Round(time.Millisecond), "error", err)
 				}
 			}
 		} else {
-			if now.Sub(retry) > steady {
-				failures, retry = 0, time.Time{}
+			if now.Sub(a.mending.retry) > steady {
+				a.mending = mending{}
 			}
 			if now.After(look) {
 				a.look(work)
@@ -62,7 +57,7 @@ func (a *Applier) Run(ctx context.Context) error {
 			a.tidy(work, now)
 		}
 		done()
-		due, exited := a.nextWork(look, retry)
+		due, exited := a.nextWork(look)
 		list := a.drift.list && !a.stopping && !a.broken()
 		<-a.turn
 		if list {
@@ -89,9 +84,9 @@ func (a *Applier) broken() bool {
 }
 
 // nextWork tells when there is something to do, and what would tell earlier that HAProxy has ended.
-func (a *Applier) nextWork(look, retry time.Time) (time.Time, <-chan struct{}) {
+func (a *Applier) nextWork(look time.Time) (time.Time, <-chan struct{}) {
 	if a.broken() {
-		return retry, nil
+		return a.mending.retry, nil
 	}
 	due := time.Now().Add(time.Hour)
 	earlier := func(t time.Time) {
@@ -197,11 +192,30 @@ func (a *Applier) filesDue() time.Time {
 	return last
 }
 
-// backoff returns how long to wait after so many failures: doubled each time, and scattered.
-func backoff(failures int) time.Duration {
-	d := lastBackoff
-	if shift := failures - 1; shift < 16 {
-		d = min(firstBackoff<<shift, lastBackoff)
+// mending is how it goes to have HAProxy run what it should.
+type mending struct {
+	retry    time.Time // not before; the zero time is long ago
+	failures int       // tries in a row
+	ends     int       // tries that succeeded, for a HAProxy that was not steady
+}
+
+// tried says when to try again. A HAProxy that came up and ended is not started in a loop either, but it served meanwhile.
+func (m *mending) tried(err error) {
+	if err == nil {
+		m.ends++
+		m.failures = 0
+		m.retry = time.Now().Add(backoff(m.ends, servedMost))
+		return
+	}
+	m.failures++
+	m.retry = time.Now().Add(backoff(m.failures, lastBackoff))
+}
+
+// backoff returns how long to wait after so many tries: doubled each time, and scattered.
+func backoff(tries int, most time.Duration) time.Duration {
+	d := most
+	if shift := tries - 1; shift < 16 {
+		d = min(firstBackoff<<shift, most)
 	}
 	return d/2 + rand.N(d/2) //nolint:gosec // scatters, hides nothing
 }
