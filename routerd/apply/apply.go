@@ -102,7 +102,8 @@ type Applier struct {
 	unwritten int                // tries to write the files that have failed since
 	touched   time.Time          // when the last change was made at run time
 	stopping  bool               // Stop was called: HAProxy is not started any more
-	stopped   bool               // and has stopped listening
+	drained   bool               // and listens no more, but goes on: there is no reload any more
+	stopped   bool               // and takes no more commands
 
 	changed chan struct{} // wakes Run up; holds one
 	hasten  chan struct{} // closed by the second Stop

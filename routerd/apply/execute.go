@@ -56,7 +56,7 @@ func (a *Applier) plan(c render.Change) (*plan, error) {
 	case err != nil:
 		return nil, &notOnline{becauseProgram, err}
 	}
-	if a.costs.tooLong(p) {
+	if a.costs.tooLong(p) && !a.drained {
 		return nil, a.cheaper(p.operations(), p.added)
 	}
 	return p, nil

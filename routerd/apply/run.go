@@ -175,6 +175,9 @@ func (a *Applier) tidy(ctx context.Context, now time.Time) {
 	}
 	a.sweepUnknown(ctx, now)
 	a.clean(ctx, now)
+	if a.drained {
+		return // closed doors are no drift
+	}
 	if err := a.checkDrift(ctx, now); err != nil {
 		a.cfg.Log.Warn("HAProxy could not be compared with what it should run", "error", err)
 	}

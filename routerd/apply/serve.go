@@ -89,6 +89,9 @@ func (a *Applier) agrees(ctx context.Context, v snapshot.Version) bool {
 // reload, or by a start if none runs. It returns when the worker's stamp says so.
 func (a *Applier) serve(ctx context.Context, v snapshot.Version, why reason) (method, error) {
 	m, begun := byReload, time.Now()
+	if a.drained {
+		return m, errDoorsClosed
+	}
 	if err := a.adopt(ctx); err != nil {
 		return m, err
 	}

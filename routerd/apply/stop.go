@@ -65,7 +65,7 @@ func (a *Applier) Stop(ctx context.Context) error {
 // Stopping tells whether Stop was called: HAProxy may stop answering at any time.
 func (a *Applier) Stopping() bool { return a.stops.Load() > 0 }
 
-// Stopped returns a channel that is closed when Stop has told HAProxy to take no more connections: nothing is put into
+// Stopped returns a channel that is closed when Stop has told HAProxy to end with its last connection: nothing is put into
 // force any more.
 func (a *Applier) Stopped() <-chan struct{} { return a.deaf }
 
@@ -90,6 +90,10 @@ func (a *Applier) stop(ctx context.Context) error {
 	if up && !a.pause(ctx, exited, a.cfg.ShutdownDelay) {
 		a.cfg.Log.Info("HAProxy stops listening; connections may finish", "within", a.cfg.DrainTimeout)
 	}
+	last := time.Now().Add(a.cfg.DrainTimeout)
+	if up {
+		err = errors.Join(err, a.drain(ctx, exited, last))
+	}
 	a.takeFromOthers(ctx)
 	a.stopped = true
 	a.disconnect() // HAProxy would wait for it
@@ -97,7 +101,6 @@ func (a *Applier) stop(ctx context.Context) error {
 	a.give()
 	// Also of one that does not answer, or that another has replaced.
 	err = errors.Join(err, a.cfg.HAProxy.SoftStop())
-	last := time.Now().Add(a.cfg.DrainTimeout)
 	for _, exited := range a.cfg.HAProxy.AllExited() {
 		if !a.pause(ctx, exited, time.Until(last)) {
 			a.cfg.Log.Warn("HAProxy is killed with the connections that it still has")

@@ -217,6 +217,31 @@ func (w *world) tryGet(host string) (string, error) {
 	return string(body), err
 }
 
+// keep returns a function that asks for a.test over one connection that is kept, and says whether an answer is its last.
+func (w *world) keep(url string) func() string {
+	transport := &http.Transport{MaxConnsPerHost: 1, TLSClientConfig: &tls.Config{ServerName: "a.test", InsecureSkipVerify: true}}
+	w.t.Cleanup(transport.CloseIdleConnections)
+	client := &http.Client{Transport: transport, Timeout: 10 * time.Second}
+	return func() string {
+		req, err := http.NewRequest(http.MethodGet, url, nil)
+		must(w.t, err)
+		req.Host = "a.test"
+		res, err := client.Do(req)
+		if err != nil {
+			return err.Error()
+		}
+		defer res.Body.Close()
+		body, err := io.ReadAll(res.Body)
+		if err != nil {
+			return err.Error()
+		}
+		if res.Close {
+			return string(body) + ", the last"
+		}
+		return string(body)
+	}
+}
+
 // deaf tells whether nobody listens for HTTP.
 func (w *world) deaf() bool {
 	c, err := net.Dial("tcp", w.http)
