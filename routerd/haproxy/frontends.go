@@ -8,8 +8,9 @@ import (
 	"strings"
 )
 
-// CloseFrontend makes a frontend listen no more, for good, and close each of its connections with the next answer; all else goes
-// on. Paused it gives up its port; stopped alone it would keep it, and connections would come that nobody accepts.
+// CloseFrontend makes a frontend listen no more, for good, and close each of its connections with the next answer; all
+// else goes on. Paused it gives up its port; stopped alone it would keep it, and connections would come that nobody
+// accepts.
 func CloseFrontend(name string) []Op {
 	return []Op{{Cmd("disable", "frontend", name), silent}, StopFrontend(name)}
 }

@@ -15,8 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A master is known by its socket. Where that is gone, because somebody has tidied up, it is known by how it was started, and
-// where it works: nobody else can work in a directory that is closed to all others. No file has to be trusted for that.
+// A master is known by its socket. Where that is gone, because somebody has tidied up, it is known by how it was
+// started, and where it works: nobody else can work in a directory that is closed to all others. No file has to be
+// trusted for that.
 
 // relatives are the processes in /proc that are of this directory's HAProxy.
 type relatives struct {
@@ -123,8 +124,8 @@ func (m *master) workers() []*os.File {
 	return found
 }
 
-// findLost takes note of masters of this directory that cannot be asked any more: another one will be started beside them, and
-// then they finish what they have. mu is held.
+// findLost takes note of masters of this directory that cannot be asked any more: another one will be started beside
+// them, and then they finish what they have. mu is held.
 func (p *Process) findLost() error {
 	found, err := p.relatives()
 	if err != nil {
@@ -179,8 +180,8 @@ func (p *Process) relieve() error {
 	return errors.Join(errs...)
 }
 
-// endOrphans waits until workers have ended that have lost their master, and kills those that did not notice: they have the ports,
-// and whatever is sent to them may hang. mu is held.
+// endOrphans waits until workers have ended that have lost their master, and kills those that did not notice: they have
+// the ports, and whatever is sent to them may hang. mu is held.
 func (p *Process) endOrphans(ctx context.Context) {
 	for begun := time.Now(); ; {
 		found, err := p.relatives()
