@@ -153,10 +153,20 @@ func (m *Member) Acked(v snapshot.Version, now time.Time) {
 		if !r.acked.Equal(v) {
 			r.state.Refusal = nil
 		}
-		r.acked = v
-		r.state.AckedVersion = v.String()
-		r.state.Acked = timestamppb.New(now)
+		r.serves(v, now)
 	})
+}
+
+// AckedFacts notes that the facts of a version that is refused are in force, with the config of before: the refusal
+// stays.
+func (m *Member) AckedFacts(v snapshot.Version, now time.Time) {
+	m.update(func(r *record) { r.serves(v, now) })
+}
+
+func (r *record) serves(v snapshot.Version, now time.Time) {
+	r.acked = v
+	r.state.AckedVersion = v.String()
+	r.state.Acked = timestamppb.New(now)
 }
 
 // Refused notes what was refused, and why. The refusal must not be changed afterwards.

@@ -45,9 +45,9 @@ func (s *session) run(ctx context.Context) {
 				continue // the target may be another by now
 			}
 			entered = false
-			parts := s.server.frames.between(!base.known, base.snapshot, target.Snapshot)
+			parts := s.server.frames.between(!base.known, base.snapshot, step.target.Snapshot)
 			s.mu.Lock()
-			s.state.start(target, parts)
+			s.state.start(step, parts)
 			s.mu.Unlock()
 			fallthrough
 		case send:

@@ -213,9 +213,13 @@ func (s *session) answered(r *discovery.DeltaDiscoveryRequest) *ended {
 		return nil
 	}
 	s.stale = 0
-	if what == acked {
+	if what == acked || what == ackedFacts {
 		s.release()
-		s.member.Acked(which.Version(), now)
+		if what == acked {
+			s.member.Acked(which.Version(), now)
+		} else {
+			s.member.AckedFacts(which.Version(), now)
+		}
 		s.serves(which)
 		s.server.metrics.acks.Inc()
 		s.server.config.Log.Debug("in force", "router", s.node.GetId(), "zone", s.view.Zone, "version", which.Version().Short())

@@ -211,6 +211,41 @@ func TestWhatIsRefusedByNameIsRemembered(t *testing.T) {
 		> ack`)
 }
 
+// While a version is refused, for no resource that the router could name or for a trouble of its own, its facts go to the
+// router with the config that it has, and the refusal is still told. Endpoints that move do not offer it again. Facts that are gone stay, for that config may refer to
+// them.
+func TestFactsFlowWhateverBecomesOfConfig(t *testing.T) {
+	for _, class := range []tsujiv1.RefusalClass{content, unsupported, local} {
+		t.Run(class.String(), func(t *testing.T) {
+			t.Parallel()
+			r := newReplica(t, func(c *xds.Config) { c.RetryFirst = time.Hour; c.RetryMost = time.Hour })
+			r.publish("route/a/1=x", "endpoints/a/s/*=x", "endpoints/a/old/*=x")
+			c := r.router("tok04", "r1")
+			c.connect("")
+			c.receive()
+			c.ack()
+			r.publish("route/a/1=bad", "endpoints/a/s/*=y")
+			c.receive()
+			c.nack(class, "it is bad")
+			c.receive()
+			c.ack()
+			r.publish("route/a/1=bad", "endpoints/a/s/*=z")
+			c.receive()
+			c.ack()
+			c.told(`
+		< +endpoints/a/old/* +endpoints/a/s/* +route/a/1 commit v1 of 3 base nothing
+		> ack
+		< +endpoints/a/s/* +route/a/1 -endpoints/a/old/* commit v2 of 2 base v1
+		> nack it is bad
+		< +endpoints/a/s/* commit v2 of 3 base v1
+		> ack
+		< +endpoints/a/s/* commit v3 of 3 base v2
+		> ack`)
+			r.becomes("tok04/r1 connected=true sent=v3 acked=v3 resources=7 refused=v2 (it is bad)\n")
+		})
+	}
+}
+
 // A refusal of any part refuses the version.
 func TestAPartRefusedIsTheVersionRefused(t *testing.T) {
 	t.Parallel()
