@@ -126,7 +126,7 @@ func (o object) shown() string {
 }
 
 // routes implements evidence.
-func (c *compiled) routes(context.Context) ([]*tsujiv1.RouteVerdict, error) { return c.verdicts, nil }
+func (c *compiled) routes(context.Context) ([]*tsujiv1.RouteVerdict, error) { return c.told(), nil }
 
 // resources implements evidence.
 func (c *compiled) resources(_ context.Context, prefix string) ([]*tsujiv1.Resource, error) {

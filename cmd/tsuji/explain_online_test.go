@@ -22,7 +22,7 @@ func TestExplainOnline(t *testing.T) {
 	board := release.NewBoard(4)
 	now := func() time.Time { return epoch }
 	inspection := inspect.New(inspect.Config{Board: board, Fleet: fleet.New(fleet.Config{}), Source: "dir:shop", Log: slog.New(slog.DiscardHandler), Now: now})
-	c, err := compileFiles(t.Context(), world{}, []string{"shop"}, "shop")
+	c, err := compileFiles(t.Context(), world{now: now}, []string{"shop"}, "shop")
 	if err != nil {
 		t.Fatal(err)
 	}

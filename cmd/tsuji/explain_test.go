@@ -75,7 +75,7 @@ spec: {routeAdmission: {wildcardPolicy: WildcardsAllowed}, tuningOptions: {maxCo
 	}
 	get := runHAProxy(t, binary, rendered, http80, https443)
 
-	c, err := compileFiles(t.Context(), world{}, []string{manifest}, "default")
+	c, err := compileFiles(t.Context(), world{now: time.Now}, []string{manifest}, "default")
 	if err != nil || len(c.Faults) > 0 {
 		t.Fatal(err, c.Faults)
 	}

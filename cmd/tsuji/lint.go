@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tsuji-dev/tsuji/controlplane/cluster"
+	"github.com/tsuji-dev/tsuji/controlplane/compile"
 )
 
 func lintCommand(w world) *cobra.Command {
@@ -21,7 +22,8 @@ func lintCommand(w world) *cobra.Command {
 		Long: `lint reads manifests as a control plane with --source=dir does, and tells by file and line what is wrong in
 them: faults (what cannot be read), refused Routes with OpenShift's reasons, and warnings (an annotation that is
 not understood, a Service that is not there). What others made in the cluster, and what the manifests therefore do
-not hold, cannot be judged: a Route that wants nothing but a Secret is told as missing it.
+not hold, cannot be judged: a Route that wants nothing but a Secret, and an Ingress whose IngressClass is not there, are
+told as missing it. Endpoints are looked for if the manifests hold any EndpointSlice at all.
 
 FILES are files, directories, or - for the standard input. What kubectl get -o yaml prints will do.
 
@@ -57,7 +59,7 @@ type lintReport struct {
 	IngressController string    `json:"ingressController"`
 	Admitted          int       `json:"admitted"`
 	Refused           int       `json:"refused"`
-	Missing           int       `json:"missing"`     // Routes that are served if there is a Secret which the manifests do not hold
+	Missing           int       `json:"missing"`     // Routes that are served if there is a Secret, or an IngressClass, which the manifests do not hold
 	NotSelected       int       `json:"notSelected"` // Routes that are another IngressController's, and Ingresses that are not served by it
 	Faults            int       `json:"faults"`
 	Warnings          int       `json:"warnings"`
@@ -82,7 +84,7 @@ func lint(c *compiled, ingressController string) *lintReport {
 		r.Findings = append(r.Findings, finding{Kind: "fault", Place: f.Place, Line: f.Line, Message: f.Message, Remedy: f.Remedy})
 	}
 	judged := map[cluster.Key]bool{}
-	for _, v := range c.verdicts {
+	for _, v := range c.told() {
 		key := writtenIn(v)
 		judged[key] = true
 		at := c.Places[key]
@@ -90,6 +92,10 @@ func lint(c *compiled, ingressController string) *lintReport {
 		switch {
 		case v.GetAdmitted():
 			r.Admitted++
+		case v.GetReason() == compile.ReasonNoIngressClass: // which may be in the cluster, as Secrets are
+			r.Missing++
+			f.Kind, f.Message = "missing", v.GetMessage()
+			r.Findings = append(r.Findings, f)
 		case v.GetMissingSecret() != "":
 			r.Missing++
 			f.Kind, f.Message = "missing", fmt.Sprintf("Secret %s/%s is not in these manifests; without it the Route is refused (%s)", v.GetNamespace(), v.GetMissingSecret(), v.GetReason())
@@ -105,8 +111,12 @@ func lint(c *compiled, ingressController string) *lintReport {
 			r.Findings = append(r.Findings, f)
 		}
 	}
+	if len(c.verdicts) == 0 && len(c.Faults) == 0 && !slices.ContainsFunc(c.Changes, isRouting) {
+		r.Warnings++
+		r.Findings = append(r.Findings, finding{Kind: "warning", Place: "manifests", Message: "there are no Routes and no Ingresses in them: nothing is served"})
+	}
 	for _, ch := range c.Changes {
-		if (ch.Key.Kind == cluster.Route || ch.Key.Kind == cluster.Ingress) && !judged[ch.Key] {
+		if isRouting(ch) && !judged[ch.Key] {
 			r.NotSelected++
 		}
 	}
@@ -114,6 +124,10 @@ func lint(c *compiled, ingressController string) *lintReport {
 		return cmp.Or(strings.Compare(a.Place, b.Place), cmp.Compare(a.Line, b.Line))
 	})
 	return r
+}
+
+func isRouting(ch cluster.Change) bool {
+	return ch.Key.Kind == cluster.Route || ch.Key.Kind == cluster.Ingress
 }
 
 // table writes findings as compilers do, which editors understand.
@@ -137,7 +151,7 @@ func (r *lintReport) table(g *grid) {
 	}
 	other := ""
 	if r.Missing > 0 {
-		other = fmt.Sprintf(", %d without its Secret", r.Missing)
+		other = fmt.Sprintf(", %d without its Secret or IngressClass", r.Missing)
 	}
 	if r.NotSelected > 0 {
 		other += fmt.Sprintf(", %d not of IngressController %s", r.NotSelected, r.IngressController)

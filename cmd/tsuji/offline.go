@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/tsuji-dev/tsuji/controlplane/cluster"
 	"github.com/tsuji-dev/tsuji/controlplane/compile"
@@ -18,6 +21,7 @@ type compiled struct {
 	cluster.Manifests
 	verdicts []*tsujiv1.RouteVerdict // by namespace and name
 	snapshot snapshot.Snapshot
+	now      time.Time // when that was
 }
 
 // compileFiles reads and compiles manifests for one IngressController.
@@ -38,7 +42,8 @@ func compileFiles(ctx context.Context, w world, paths []string, ingressControlle
 		}}
 	}
 	r := compile.New(config).Apply(m.Changes)
-	for _, f := range r.Faults { // of the IngressController, which compile names; here it stands in a file
+	served := snapshot.New(0, r.Config, r.Facts)
+	for _, f := range slices.Concat(r.Faults, compile.PassingFaults("IngressController "+ingressController, served, w.now())) { // of the IngressController, which compile names; here it stands in a file
 		for key, at := range m.Places {
 			if key.String() == f.Place {
 				f.Message, f.Place, f.Line = key.String()+": "+f.Message, at.Path, at.Line
@@ -47,7 +52,23 @@ func compileFiles(ctx context.Context, w world, paths []string, ingressControlle
 		}
 		m.Faults = append(m.Faults, f)
 	}
-	return &compiled{Manifests: m, verdicts: r.Verdicts, snapshot: snapshot.New(0, r.Config, r.Facts)}, nil
+	return &compiled{Manifests: m, verdicts: r.Verdicts, snapshot: served, now: w.now()}, nil
+}
+
+// told returns the verdicts with what a control plane tells beside them. Manifests without any EndpointSlice do not mean
+// that there are none.
+func (c *compiled) told() []*tsujiv1.RouteVerdict {
+	s := c.snapshot
+	if !slices.ContainsFunc(c.Changes, func(ch cluster.Change) bool { return ch.Key.Kind == cluster.EndpointSlice }) {
+		s = snapshot.Snapshot{}
+	}
+	told := make([]*tsujiv1.RouteVerdict, 0, len(c.verdicts))
+	for _, v := range c.verdicts {
+		v = proto.CloneOf(v)
+		v.Warnings = append(v.Warnings, compile.Passing(v, s, c.now)...)
+		told = append(told, v)
+	}
+	return told
 }
 
 // kinds lists the kinds of object that are read.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,6 +17,7 @@ func routesCommand(w world) *cobra.Command {
 	var c connection
 	var o format
 	var q tsujiv1.ListRoutesRequest
+	var warned bool
 	cmd := &cobra.Command{
 		Use:   "routes",
 		Short: "List the Routes, those made of Ingresses too, and why those are not served that are not",
@@ -26,6 +28,9 @@ func routesCommand(w world) *cobra.Command {
 				if err != nil {
 					return err
 				}
+				if warned {
+					l.Routes = slices.DeleteFunc(l.GetRoutes(), func(v *tsujiv1.RouteVerdict) bool { return len(v.GetWarnings()) == 0 })
+				}
 				return o.print(w.out, l, func(g *grid) { routesTable(g, l.GetRoutes()) })
 			})
 		},
@@ -33,6 +38,7 @@ func routesCommand(w world) *cobra.Command {
 	cmd.Flags().StringVar(&q.IngressController, "ingress-controller", "", "only those of this IngressController")
 	cmd.Flags().StringVarP(&q.Namespace, "namespace", "n", "", "only Routes of this namespace")
 	cmd.Flags().BoolVar(&q.RefusedOnly, "refused", false, "only Routes that are not admitted")
+	cmd.Flags().BoolVar(&warned, "warned", false, "only Routes with warnings")
 	c.flags(cmd.Flags())
 	o.flags(cmd.Flags(), asTable)
 	return cmd

@@ -47,7 +47,15 @@ func statusTable(g *grid, w world, server string, s *tsujiv1.GetStatusResponse) 
 	if s.GetRoutesRefused() > 0 {
 		refused = " (tsuji routes --refused)"
 	}
-	g.fact("Routes", "%d admitted, %d refused%s", s.GetRoutesAdmitted(), s.GetRoutesRefused(), refused)
+	warned := ""
+	if s.GetRoutesWarned() > 0 {
+		warned = fmt.Sprintf(", %d of them with warnings (tsuji routes --warned)", s.GetRoutesWarned())
+	}
+	none := ""
+	if s.GetSynced() && s.GetRoutesAdmitted()+s.GetRoutesRefused() == 0 {
+		none = ": there are no Routes in the source, and nothing is served"
+	}
+	g.fact("Routes", "%d admitted%s, %d refused%s%s", s.GetRoutesAdmitted(), warned, s.GetRoutesRefused(), refused, none)
 	g.fact("Routers", "%d connected, %d of them current", s.GetRoutersConnected(), s.GetRoutersCurrent())
 	if len(s.GetSnapshots()) > 0 {
 		g.text("")

@@ -62,7 +62,7 @@ func NewIngresses() *Ingresses {
 }
 
 // Put takes what an object is now, nil if it is gone, and returns the names of the Ingresses that may be
-// ours now and were not, or the other way, or are another: each to be asked for again. Objects of other
+// ours now and were not, or the other way, or have or lack a class, or are another: each to be asked for again. Objects of other
 // kinds than Ingress, IngressClass and Route do not matter.
 func (s *Ingresses) Put(key Key, obj metav1.Object) []types.NamespacedName {
 	n := name{Namespace: key.Namespace, Name: key.Name}
@@ -95,6 +95,20 @@ func (s *Ingresses) Ours(n types.NamespacedName) *networkingv1.Ingress {
 	return i
 }
 
+// WithoutClass returns the Ingress of that name, and the class that its spec names, if there is no such IngressClass; nil:
+// there is one, or it names none there. Where an annotation names a class there need not be such an object: other
+// controllers go by the name alone.
+func (s *Ingresses) WithoutClass(n types.NamespacedName) (i *networkingv1.Ingress, class string) {
+	if i = s.objects[n]; i == nil || len(s.made[n]) > 0 || i.Spec.IngressClassName == nil {
+		return nil, ""
+	}
+	class = *i.Spec.IngressClassName
+	if _, ok := i.Annotations[IngressClassAnnotation]; ok || s.classes[class] != nil {
+		return nil, ""
+	}
+	return i, class
+}
+
 // HaveClass tells whether there is an IngressClass whose controller is ours.
 func (s *Ingresses) HaveClass() bool {
 	for _, c := range s.classes {
@@ -117,7 +131,7 @@ func (s *Ingresses) put(n name, obj *networkingv1.Ingress) {
 }
 
 func (s *Ingresses) putClass(class string, obj *networkingv1.IngressClass) []name {
-	was, wasUnnamed := isOurs(s.classes[class]), s.unnamed
+	was, wasUnnamed, had := isOurs(s.classes[class]), s.unnamed, s.classes[class] != nil
 	if obj == nil {
 		delete(s.classes, class)
 	} else {
@@ -125,7 +139,7 @@ func (s *Ingresses) putClass(class string, obj *networkingv1.IngressClass) []nam
 	}
 	s.unnamed = s.oursByDefault()
 	var touched []name
-	if was != isOurs(obj) {
+	if was != isOurs(obj) || had != (obj != nil) {
 		touched = slices.AppendSeq(touched, maps.Keys(s.byClass[className{class, true}]))
 	}
 	if wasUnnamed != s.unnamed {

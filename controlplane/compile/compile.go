@@ -199,8 +199,8 @@ func (c *Compiler) ingest(ch cluster.Change, d *dirty) {
 		c.putRoute(k, obj, d)
 	case cluster.Service:
 		obj, _ := ch.Object.(*corev1.Service)
-		existence, endpoints := o.putService(k, obj)
-		if existence {
+		offer, endpoints := o.putService(k, obj)
+		if offer {
 			maps.Copy(d.content, o.routesByService[k])
 		}
 		if endpoints {

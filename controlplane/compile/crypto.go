@@ -26,6 +26,7 @@ type crypto struct {
 type pair struct {
 	chain, key []byte
 	notes      []certFault // what is not used, or could not be read, of fields that do
+	leaf       leaf
 	faults     []certFault // when there are some, the rest is empty
 }
 
@@ -69,6 +70,7 @@ func (c *crypto) pair(cert, key, ca string) *pair {
 		return p
 	}
 	p := makePair(cert, key, ca)
+	p.leaf = leafOf(p.chain)
 	c.pairs.Add(k, p)
 	return p
 }

@@ -293,6 +293,7 @@ func countOnce(found map[endpointKey]*tsujiv1.Endpoint, primaryIs6 bool) {
 var (
 	azureMetadata = netip.MustParseAddr("168.63.129.16")
 	awsMetadata   = netip.MustParseAddr("fd00:ec2::254")
+	broadcast     = netip.MustParseAddr("255.255.255.255") // everybody on the router's own link
 )
 
 // address reads an endpoint's address. Those that would lead to the router itself or to its host are left
@@ -312,6 +313,6 @@ func (c *Compiler) address(text string, family discoveryv1.AddressType) (netip.A
 }
 
 func (c *Compiler) reachable(a netip.Addr) bool {
-	return !a.IsUnspecified() && (c.allowLoopback || !a.IsLoopback()) && !a.IsLinkLocalUnicast() &&
+	return !a.IsUnspecified() && a != broadcast && (c.allowLoopback || !a.IsLoopback()) && !a.IsLinkLocalUnicast() &&
 		!a.IsMulticast() && a != azureMetadata && a != awsMetadata
 }

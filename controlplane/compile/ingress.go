@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"fmt"
 	"maps"
 	"reflect"
 	"slices"
@@ -29,6 +30,7 @@ type rule struct {
 	setBy []string // annotations and fields that set options of the Route, beside those of any Route
 
 	incomplete string   // why no Route can be made of it: it claims no host
+	noClass    bool     // that is for want of an IngressClass
 	faults     []string // why the Route that is made of it cannot be served: it keeps its host
 	missing    string   // the Secret that is not there, which faults tell
 	warnings   []string
@@ -176,6 +178,8 @@ func (c *Compiler) translate(d *dirty) {
 		var next translated
 		if obj := c.ingresses.known.Ours(ingress); obj != nil {
 			next = c.translateIngress(obj)
+		} else if obj, class := c.ingresses.known.WithoutClass(ingress); obj != nil {
+			next = c.withoutClass(obj, class)
 		}
 		for k := range c.ingresses.set(ingress, next) {
 			r := c.objects.routes[k]
@@ -189,6 +193,26 @@ func (c *Compiler) translate(d *dirty) {
 			c.place(k, m, d)
 		}
 	}
+}
+
+// ReasonNoIngressClass is why an Ingress is not served whose class is nobody's, since there is no such class.
+const ReasonNoIngressClass = "IngressClassNotFound"
+
+// withoutClass makes of an Ingress whose class does not exist what tells so: its rules claim nothing.
+func (c *Compiler) withoutClass(obj *networkingv1.Ingress, class string) translated {
+	t := newTranslation(c, obj)
+	t.rules()
+	why := fmt.Sprintf("spec.ingressClassName: Not found: %s: there is no such IngressClass, so that nobody serves this Ingress", quoted(class))
+	for i := range t.out.routes {
+		m := &t.out.routes[i]
+		asked := m.object.Spec
+		m.object.Spec = routev1.RouteSpec{Host: asked.Host, Path: asked.Path, WildcardPolicy: asked.WildcardPolicy}
+		if asked.TLS != nil {
+			m.object.Spec.TLS = &routev1.TLSConfig{Termination: asked.TLS.Termination}
+		}
+		m.rule = &rule{ingress: obj.Name, field: m.rule.field, exact: m.rule.exact, noClass: true, incomplete: why}
+	}
+	return translated{routes: t.out.routes} // which depend on no Service and no Secret
 }
 
 // translateIngress makes Routes of an Ingress.

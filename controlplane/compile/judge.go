@@ -50,7 +50,11 @@ func (c *Compiler) stand(r *route) {
 		return
 	}
 	if r.rule != nil && r.rule.incomplete != "" {
-		r.host, r.refusal = r.object.Spec.Host, &refusal{reasonIncomplete, r.rule.incomplete}
+		reason := reasonIncomplete
+		if r.rule.noClass {
+			reason = ReasonNoIngressClass
+		}
+		r.host, r.refusal = r.object.Spec.Host, &refusal{reason, r.rule.incomplete}
 		c.claims.put(r, nil)
 		return
 	}
@@ -176,6 +180,7 @@ func (c *Compiler) compileRoute(r *route) judgement {
 	v.Admitted = true
 	slices.Sort(b.setBy)
 	v.SetBy = slices.Compact(b.setBy)
+	v.CertificateNotAfter = b.notAfter
 	for _, w := range b.warnings {
 		v.Warnings = append(v.Warnings, printable(w))
 	}

@@ -82,6 +82,7 @@ type service struct {
 	primary discoveryv1.AddressType // the first of two address families; empty: it has one
 	address string                  // of an idled Service: its own; else empty
 	ports   []corev1.ServicePort    // of an idled Service
+	offered offered
 }
 
 func newObjects() objects {
@@ -146,8 +147,9 @@ func (o *objects) forget(r *route) {
 // annIdledAt marks a Service that was scaled to nothing until somebody asks for it.
 const annIdledAt = "idling.alpha.openshift.io/idled-at"
 
-// putService tells whether a Service began or ceased to exist, and whether its endpoints may be others.
-func (o *objects) putService(k id, obj *corev1.Service) (existence, endpoints bool) {
+// putService tells whether a Service began or ceased to exist or offers something else, and whether its endpoints may be
+// others.
+func (o *objects) putService(k id, obj *corev1.Service) (offer, endpoints bool) {
 	old, was := o.services[k]
 	var s service
 	if obj == nil {
@@ -159,9 +161,10 @@ func (o *objects) putService(k id, obj *corev1.Service) (existence, endpoints bo
 		if ip := obj.Spec.ClusterIP; obj.Annotations[annIdledAt] != "" && ip != "" && ip != corev1.ClusterIPNone {
 			s.address, s.ports = ip, obj.Spec.Ports
 		}
+		s.offered = offeredBy(obj)
 		o.services[k] = s
 	}
-	return was != (obj != nil), old.primary != s.primary || old.address != s.address || !equality.Semantic.DeepEqual(old.ports, s.ports)
+	return was != (obj != nil) || !old.offered.equal(s.offered), old.primary != s.primary || old.address != s.address || !equality.Semantic.DeepEqual(old.ports, s.ports)
 }
 
 // putSlice returns the Services whose endpoints may differ.

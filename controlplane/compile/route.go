@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	routev1 "github.com/openshift/api/route/v1"
+	"google.golang.org/protobuf/types/known/timestamppb"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation"
 
@@ -30,7 +31,8 @@ type builder struct {
 	serviceCA id
 	owned     []*tsujiv1.Resource
 
-	setBy []string // annotations and fields that an option is set by
+	setBy    []string               // annotations and fields that an option is set by
+	notAfter *timestamppb.Timestamp // when the certificate that is its own, or its Secret's, ends; nil: it has none
 
 	faults   []string // why it is refused
 	external []string // why it is refused: its external certificate
@@ -86,7 +88,9 @@ func (b *builder) build() {
 	b.subdomain()
 	b.path()
 	b.backends()
+	b.warnOfWeights()
 	b.tls()
+	b.warnOfHSTS()
 	b.options()
 	b.requiredHSTS()
 	b.headers()
@@ -212,9 +216,7 @@ func (b *builder) backend(field string, t routev1.RouteTargetReference, port str
 		b.warn("%s.name: Service %q is named more than once; its last weight, %d, is used", field, t.Name, weight)
 		return
 	}
-	if _, exists := b.c.objects.services[service]; !exists {
-		b.warn("%s.name: there is no Service %q in this namespace; requests are answered with 503 while none has endpoints", field, t.Name)
-	}
+	b.warnOfService(field, t.Name, port)
 	if b.c.crowded(ref) {
 		b.warn("%s.name: Service %q has more than %d endpoints, or %d kB of them: the others get no requests", field, t.Name, maxEndpoints, maxEndpointsBytes>>10)
 	}

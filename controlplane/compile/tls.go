@@ -185,6 +185,7 @@ func (b *builder) certificate(tls *routev1.TLSConfig) {
 		for _, n := range p.notes {
 			b.warn("spec.tls.%s: %s", n.field, n.detail)
 		}
+		b.warnOfCertificate("spec.tls.certificate", p)
 		b.route.Certificate = own
 		b.owned = append(b.owned, p.resource(own))
 	default:
@@ -249,6 +250,7 @@ func (b *builder) externalCertificate(name, ca, own string) {
 			b.warn("spec.tls.%s: %s", n.field, n.detail)
 		}
 	}
+	b.warnOfCertificate(field, p)
 	if ca != "" {
 		b.route.Certificate = own
 		b.owned = append(b.owned, p.resource(own))

@@ -7,6 +7,8 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/tsuji-dev/tsuji/controlplane/cluster"
+	"github.com/tsuji-dev/tsuji/controlplane/compile"
 	"github.com/tsuji-dev/tsuji/controlplane/release"
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 	"github.com/tsuji-dev/tsuji/snapshot"
@@ -50,22 +52,39 @@ func (s *Server) GetStatus(context.Context, *tsujiv1.GetStatusRequest) (*tsujiv1
 	defer s.mu.RUnlock()
 	a.Synced, a.Faults = s.synced, s.allFaults(routers)
 	a.RoutesRefused, a.RoutesAdmitted = s.judged[index(false)], s.judged[index(true)]
+	now := s.c.Now()
+	for _, v := range s.verdicts {
+		if v.GetAdmitted() && (len(v.GetWarnings()) > 0 || v.GetCertificateNotAfter() != nil && compile.Expiry(v.GetCertificateNotAfter().AsTime(), now) != "") {
+			a.RoutesWarned++
+		}
+	}
 	return a, nil
 }
 
-// allFaults are those of the source, and that routers are connected whose IngressController is not served. The caller
-// holds mu.
+// expiring tells of what IngressControllers refer to, and what is served, that has expired or soon will.
+func (s *Server) expiring() []*tsujiv1.SourceFault {
+	var faults []cluster.Fault
+	for _, e := range s.c.Board.List() {
+		if e.Current {
+			faults = append(faults, compile.PassingFaults("IngressController "+e.IngressController, e.Snapshot, s.c.Now())...)
+		}
+	}
+	return sourceFaults(faults)
+}
+
+// allFaults are those of the source, what of IngressControllers has expired, and that routers are connected whose
+// IngressController is not served. The caller holds mu.
 func (s *Server) allFaults(routers []*tsujiv1.Router) []*tsujiv1.SourceFault {
 	if !s.synced {
 		return s.faults
 	}
+	all := append(slices.Clone(s.faults), s.expiring()...)
 	waiting := map[string]int{}
 	for _, r := range routers {
 		if r.GetConnected() && r.GetTargetVersion() == "" {
 			waiting[r.GetIngressController()]++
 		}
 	}
-	all := slices.Clone(s.faults)
 	names := slices.Sorted(maps.Keys(waiting))
 	for _, name := range names[:min(len(names), maxWaiting)] {
 		all = append(all, &tsujiv1.SourceFault{

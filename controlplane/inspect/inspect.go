@@ -108,15 +108,20 @@ func index(admitted bool) int {
 
 // SetFaults replaces what is known to be wrong in the source.
 func (s *Server) SetFaults(faults []cluster.Fault) {
+	list := sourceFaults(faults)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faults = list
+}
+
+func sourceFaults(faults []cluster.Fault) []*tsujiv1.SourceFault {
 	list := make([]*tsujiv1.SourceFault, 0, len(faults))
 	for _, f := range faults {
 		list = append(list, &tsujiv1.SourceFault{
 			Place: f.Place, Line: uint32(max(f.Line, 0)), Message: f.Message, Remedy: f.Remedy,
 		})
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.faults = list
+	return list
 }
 
 // SetSynced says that the source was read whole.

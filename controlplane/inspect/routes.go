@@ -4,7 +4,12 @@ import (
 	"cmp"
 	"context"
 
+	"google.golang.org/protobuf/proto"
+
+	"github.com/tsuji-dev/tsuji/controlplane/compile"
+	"github.com/tsuji-dev/tsuji/controlplane/release"
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+	"github.com/tsuji-dev/tsuji/snapshot"
 )
 
 // verdictKey names a Route as an IngressController sees it.
@@ -32,8 +37,26 @@ func (s *Server) ListRoutes(_ context.Context, q *tsujiv1.ListRoutesRequest) (*t
 	if len(from.After) > 0 {
 		after = verdictKey{from.After[0], from.After[1], from.After[2]}
 	}
-	size := pageSize(q.GetPageSize())
+	page := s.page(q, asked, after, pageSize(q.GetPageSize()))
+	now, served := s.c.Now(), map[string]snapshot.Snapshot{}
+	for i, v := range page.GetRoutes() {
+		of, ok := served[v.GetIngressController()]
+		if !ok {
+			target, _, _ := s.c.Board.Target(release.View{IngressController: v.GetIngressController()})
+			of = target.Snapshot
+			served[v.GetIngressController()] = of
+		}
+		if warnings := compile.Passing(v, of, now); len(warnings) > 0 {
+			v = proto.CloneOf(v) // others have it, too
+			v.Warnings = append(v.Warnings, warnings...)
+			page.Routes[i] = v
+		}
+	}
+	return page, nil
+}
 
+// page returns the verdicts that are asked for, as they are.
+func (s *Server) page(q *tsujiv1.ListRoutesRequest, asked string, after verdictKey, size int) *tsujiv1.ListRoutesResponse {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	keys := smallest(func(yield func(verdictKey) bool) {
@@ -60,5 +83,5 @@ func (s *Server) ListRoutes(_ context.Context, q *tsujiv1.ListRoutesRequest) (*t
 		}
 		page.Routes = append(page.Routes, s.verdicts[k])
 	}
-	return page, nil
+	return page
 }

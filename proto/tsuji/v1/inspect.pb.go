@@ -519,7 +519,8 @@ type RouteVerdict struct {
 	// Why not, for its owner.
 	Message string `protobuf:"bytes,9,opt,name=message,proto3" json:"message,omitempty"`
 	// What its owner should know although it is served: an annotation that was not understood, a Service
-	// that does not exist.
+	// that does not exist. An answer of ListRoutes adds what passes: a certificate that has expired or soon will, Services
+	// without an endpoint that is ready.
 	Warnings []string `protobuf:"bytes,10,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	// What the Route was made of, if there is no Route object of that namespace and name; else absent.
 	Source *RouteSource `protobuf:"bytes,11,opt,name=source,proto3" json:"source,omitempty"`
@@ -533,9 +534,12 @@ type RouteVerdict struct {
 	Exact bool `protobuf:"varint,14,opt,name=exact,proto3" json:"exact,omitempty"`
 	// What of the Route's content routers have refused, by resource; empty: nothing. What is served differs from what
 	// the objects say.
-	Quarantines   []*Quarantine `protobuf:"bytes,15,rep,name=quarantines,proto3" json:"quarantines,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Quarantines []*Quarantine `protobuf:"bytes,15,rep,name=quarantines,proto3" json:"quarantines,omitempty"`
+	// When the certificate ends that is served for the host, if that is the Route's own or a Secret's; else absent. Only
+	// of a Route that is served.
+	CertificateNotAfter *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=certificate_not_after,json=certificateNotAfter,proto3" json:"certificate_not_after,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *RouteVerdict) Reset() {
@@ -669,6 +673,13 @@ func (x *RouteVerdict) GetExact() bool {
 func (x *RouteVerdict) GetQuarantines() []*Quarantine {
 	if x != nil {
 		return x.Quarantines
+	}
+	return nil
+}
+
+func (x *RouteVerdict) GetCertificateNotAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CertificateNotAfter
 	}
 	return nil
 }
@@ -1187,8 +1198,10 @@ type GetStatusResponse struct {
 	RoutersConnected uint32 `protobuf:"varint,8,opt,name=routers_connected,json=routersConnected,proto3" json:"routers_connected,omitempty"`
 	// Number of those that have acked what they should have.
 	RoutersCurrent uint32 `protobuf:"varint,9,opt,name=routers_current,json=routersCurrent,proto3" json:"routers_current,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Number of Routes that are admitted, and whose verdict has a warning, or whose certificate has expired or soon will.
+	RoutesWarned  uint32 `protobuf:"varint,10,opt,name=routes_warned,json=routesWarned,proto3" json:"routes_warned,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetStatusResponse) Reset() {
@@ -1280,6 +1293,13 @@ func (x *GetStatusResponse) GetRoutersConnected() uint32 {
 func (x *GetStatusResponse) GetRoutersCurrent() uint32 {
 	if x != nil {
 		return x.RoutersCurrent
+	}
+	return 0
+}
+
+func (x *GetStatusResponse) GetRoutesWarned() uint32 {
+	if x != nil {
+		return x.RoutesWarned
 	}
 	return 0
 }
@@ -1395,7 +1415,7 @@ const file_tsuji_v1_inspect_proto_rawDesc = "" +
 	"page_token\x18\x05 \x01(\tR\tpageToken\"l\n" +
 	"\x12ListRoutesResponse\x12.\n" +
 	"\x06routes\x18\x01 \x03(\v2\x16.tsuji.v1.RouteVerdictR\x06routes\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xf5\x03\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xc5\x04\n" +
 	"\fRouteVerdict\x12-\n" +
 	"\x12ingress_controller\x18\x01 \x01(\tR\x11ingressController\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x12\n" +
@@ -1412,7 +1432,8 @@ const file_tsuji_v1_inspect_proto_rawDesc = "" +
 	"\x06set_by\x18\f \x03(\tR\x05setBy\x12%\n" +
 	"\x0emissing_secret\x18\r \x01(\tR\rmissingSecret\x12\x14\n" +
 	"\x05exact\x18\x0e \x01(\bR\x05exact\x126\n" +
-	"\vquarantines\x18\x0f \x03(\v2\x14.tsuji.v1.QuarantineR\vquarantines\"\xc1\x01\n" +
+	"\vquarantines\x18\x0f \x03(\v2\x14.tsuji.v1.QuarantineR\vquarantines\x12N\n" +
+	"\x15certificate_not_after\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\x13certificateNotAfter\"\xc1\x01\n" +
 	"\n" +
 	"Quarantine\x12\x1a\n" +
 	"\bresource\x18\x01 \x01(\tR\bresource\x12\x16\n" +
@@ -1451,7 +1472,7 @@ const file_tsuji_v1_inspect_proto_rawDesc = "" +
 	"\x0frouterd_version\x18\x10 \x01(\tR\x0erouterdVersion\x12'\n" +
 	"\x0fhaproxy_version\x18\x11 \x01(\tR\x0ehaproxyVersion\x12\x1c\n" +
 	"\tduplicate\x18\x12 \x01(\bR\tduplicate\"\x12\n" +
-	"\x10GetStatusRequest\"\x84\x03\n" +
+	"\x10GetStatusRequest\"\xa9\x03\n" +
 	"\x11GetStatusResponse\x121\n" +
 	"\x14controlplane_version\x18\x01 \x01(\tR\x13controlplaneVersion\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x16\n" +
@@ -1461,7 +1482,9 @@ const file_tsuji_v1_inspect_proto_rawDesc = "" +
 	"\x0froutes_admitted\x18\x06 \x01(\rR\x0eroutesAdmitted\x12%\n" +
 	"\x0eroutes_refused\x18\a \x01(\rR\rroutesRefused\x12+\n" +
 	"\x11routers_connected\x18\b \x01(\rR\x10routersConnected\x12'\n" +
-	"\x0frouters_current\x18\t \x01(\rR\x0eroutersCurrent\"i\n" +
+	"\x0frouters_current\x18\t \x01(\rR\x0eroutersCurrent\x12#\n" +
+	"\rroutes_warned\x18\n" +
+	" \x01(\rR\froutesWarned\"i\n" +
 	"\vSourceFault\x12\x14\n" +
 	"\x05place\x18\x01 \x01(\tR\x05place\x12\x12\n" +
 	"\x04line\x18\x02 \x01(\rR\x04line\x12\x18\n" +
@@ -1522,28 +1545,29 @@ var file_tsuji_v1_inspect_proto_depIdxs = []int32{
 	18, // 5: tsuji.v1.RouteVerdict.termination:type_name -> tsuji.v1.Termination
 	9,  // 6: tsuji.v1.RouteVerdict.source:type_name -> tsuji.v1.RouteSource
 	8,  // 7: tsuji.v1.RouteVerdict.quarantines:type_name -> tsuji.v1.Quarantine
-	16, // 8: tsuji.v1.Quarantine.since:type_name -> google.protobuf.Timestamp
-	12, // 9: tsuji.v1.ListRoutersResponse.routers:type_name -> tsuji.v1.Router
-	16, // 10: tsuji.v1.Router.since:type_name -> google.protobuf.Timestamp
-	16, // 11: tsuji.v1.Router.acked:type_name -> google.protobuf.Timestamp
-	19, // 12: tsuji.v1.Router.refusal:type_name -> tsuji.v1.Refusal
-	15, // 13: tsuji.v1.GetStatusResponse.faults:type_name -> tsuji.v1.SourceFault
-	2,  // 14: tsuji.v1.GetStatusResponse.snapshots:type_name -> tsuji.v1.SnapshotSummary
-	0,  // 15: tsuji.v1.SnapshotService.ListSnapshots:input_type -> tsuji.v1.ListSnapshotsRequest
-	3,  // 16: tsuji.v1.SnapshotService.GetSnapshot:input_type -> tsuji.v1.GetSnapshotRequest
-	5,  // 17: tsuji.v1.RouteService.ListRoutes:input_type -> tsuji.v1.ListRoutesRequest
-	10, // 18: tsuji.v1.FleetService.ListRouters:input_type -> tsuji.v1.ListRoutersRequest
-	13, // 19: tsuji.v1.StatusService.GetStatus:input_type -> tsuji.v1.GetStatusRequest
-	1,  // 20: tsuji.v1.SnapshotService.ListSnapshots:output_type -> tsuji.v1.ListSnapshotsResponse
-	4,  // 21: tsuji.v1.SnapshotService.GetSnapshot:output_type -> tsuji.v1.GetSnapshotResponse
-	6,  // 22: tsuji.v1.RouteService.ListRoutes:output_type -> tsuji.v1.ListRoutesResponse
-	11, // 23: tsuji.v1.FleetService.ListRouters:output_type -> tsuji.v1.ListRoutersResponse
-	14, // 24: tsuji.v1.StatusService.GetStatus:output_type -> tsuji.v1.GetStatusResponse
-	20, // [20:25] is the sub-list for method output_type
-	15, // [15:20] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	16, // 8: tsuji.v1.RouteVerdict.certificate_not_after:type_name -> google.protobuf.Timestamp
+	16, // 9: tsuji.v1.Quarantine.since:type_name -> google.protobuf.Timestamp
+	12, // 10: tsuji.v1.ListRoutersResponse.routers:type_name -> tsuji.v1.Router
+	16, // 11: tsuji.v1.Router.since:type_name -> google.protobuf.Timestamp
+	16, // 12: tsuji.v1.Router.acked:type_name -> google.protobuf.Timestamp
+	19, // 13: tsuji.v1.Router.refusal:type_name -> tsuji.v1.Refusal
+	15, // 14: tsuji.v1.GetStatusResponse.faults:type_name -> tsuji.v1.SourceFault
+	2,  // 15: tsuji.v1.GetStatusResponse.snapshots:type_name -> tsuji.v1.SnapshotSummary
+	0,  // 16: tsuji.v1.SnapshotService.ListSnapshots:input_type -> tsuji.v1.ListSnapshotsRequest
+	3,  // 17: tsuji.v1.SnapshotService.GetSnapshot:input_type -> tsuji.v1.GetSnapshotRequest
+	5,  // 18: tsuji.v1.RouteService.ListRoutes:input_type -> tsuji.v1.ListRoutesRequest
+	10, // 19: tsuji.v1.FleetService.ListRouters:input_type -> tsuji.v1.ListRoutersRequest
+	13, // 20: tsuji.v1.StatusService.GetStatus:input_type -> tsuji.v1.GetStatusRequest
+	1,  // 21: tsuji.v1.SnapshotService.ListSnapshots:output_type -> tsuji.v1.ListSnapshotsResponse
+	4,  // 22: tsuji.v1.SnapshotService.GetSnapshot:output_type -> tsuji.v1.GetSnapshotResponse
+	6,  // 23: tsuji.v1.RouteService.ListRoutes:output_type -> tsuji.v1.ListRoutesResponse
+	11, // 24: tsuji.v1.FleetService.ListRouters:output_type -> tsuji.v1.ListRoutersResponse
+	14, // 25: tsuji.v1.StatusService.GetStatus:output_type -> tsuji.v1.GetStatusResponse
+	21, // [21:26] is the sub-list for method output_type
+	16, // [16:21] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_tsuji_v1_inspect_proto_init() }
