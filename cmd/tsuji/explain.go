@@ -105,6 +105,18 @@ type evidence interface {
 	resources(ctx context.Context, prefix string) ([]*tsujiv1.Resource, error)
 	// object returns what only the Route itself tells; ok: it is known.
 	object(namespace, name string) (o object, ok bool)
+	// routers returns those that do not serve the version which resources are of.
+	routers(ctx context.Context) ([]*elsewhere, error)
+}
+
+// elsewhere is a router that does not serve the version that is explained, and why, as far as that is known.
+type elsewhere struct {
+	Router  string `json:"router"`
+	Zone    string `json:"zone"`
+	State   string `json:"state"`   // "behind" or "refused"
+	Version string `json:"version"` // that it serves; empty: none
+	Since   string `json:"since"`   // when it acked that (RFC 3339); empty: not known
+	Why     string `json:"why,omitempty"`
 }
 
 // object is what a Route tells that verdicts and resources do not.
@@ -155,6 +167,9 @@ func (c *compiled) object(namespace, name string) (object, bool) {
 	return object{place: c.Places[key].String(), created: r.GetCreationTimestamp().Time}, true
 }
 
+// routers implements evidence.
+func (c *compiled) routers(context.Context) ([]*elsewhere, error) { return nil, nil }
+
 // asked is a control plane as evidence. Everything comes of the version that is current at the first question.
 type asked struct {
 	conn              *grpc.ClientConn
@@ -179,6 +194,28 @@ func (a *asked) resources(ctx context.Context, prefix string) ([]*tsujiv1.Resour
 
 func (a *asked) object(string, string) (object, bool) { return object{}, false }
 
+func (a *asked) routers(ctx context.Context) ([]*elsewhere, error) {
+	l, err := tsujiv1.NewFleetServiceClient(a.conn).ListRouters(ctx, &tsujiv1.ListRoutersRequest{IngressController: a.ingressController})
+	if err != nil {
+		return nil, err
+	}
+	var list []*elsewhere
+	for _, r := range l.GetRouters() {
+		if !r.GetConnected() || sameVersion(r.GetAckedVersion(), a.version) {
+			continue
+		}
+		e := &elsewhere{Router: r.GetName(), Zone: r.GetZone(), State: "behind", Version: r.GetAckedVersion()}
+		if r.GetAcked() != nil {
+			e.Since = r.GetAcked().AsTime().UTC().Format(time.RFC3339)
+		}
+		if f := r.GetRefusal(); f != nil {
+			e.State, e.Why = "refused", f.GetMessage()
+		}
+		list = append(list, e)
+	}
+	return list, nil
+}
+
 // explanation is what explain tells. Others read it as JSON: fields are not renamed.
 type explanation struct {
 	Host    string       `json:"host"`
@@ -187,6 +224,8 @@ type explanation struct {
 	HTTPS   *answer      `json:"https"`
 	Routes  []*candidate `json:"routes"`  // all that ask for the host
 	Answers []*details   `json:"answers"` // of the Routes that answer
+	// Elsewhere are the routers that serve another version than the one that this is about.
+	Elsewhere []*elsewhere `json:"elsewhere"`
 }
 
 // explain finds out about a request.
@@ -228,7 +267,27 @@ func explain(ctx context.Context, q question, ingressController string, e eviden
 	if err := x.describe(ctx, ingressController, e, verdicts, httpRoute, httpsRoute); err != nil {
 		return nil, err
 	}
+	routers, err := e.routers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	x.Elsewhere = append([]*elsewhere{}, routers...)
 	return x, nil
+}
+
+// text tells what a router serves instead.
+func (e *elsewhere) text() string {
+	serves := "it serves nothing yet"
+	if e.Version != "" {
+		serves = "it serves version " + short(e.Version)
+	}
+	if e.Since != "" {
+		serves += ", since " + e.Since
+	}
+	if e.State == "refused" {
+		return serves + ", and refused the one that followed: " + e.Why
+	}
+	return serves + ", and is behind"
 }
 
 // describe adds the details of the Routes that answer.
@@ -303,6 +362,9 @@ func ofSource(source string) string {
 func (x *explanation) table(g *grid) {
 	g.fact("Plain HTTP", "%s", x.HTTP.Text)
 	g.fact("HTTPS", "%s", x.HTTPS.Text)
+	for _, e := range x.Elsewhere {
+		g.text("\nNot so at router %s in zone %s: %s", e.Router, e.Zone, e.text())
+	}
 	if len(x.Routes) == 0 {
 		g.text("\nNo Route asks for %s.", x.Host)
 		return

@@ -62,7 +62,7 @@ func statusTable(g *grid, w world, server string, s *tsujiv1.GetStatusResponse) 
 		snapshotRows(g, w, s.GetSnapshots())
 	}
 	if faults := s.GetFaults(); len(faults) > 0 {
-		g.text("\n%s in the source; all else in it is in force:", count(len(faults), "fault"))
+		g.text("\n%s; all else is in force on the routers that are current:", count(len(faults), "fault"))
 		for _, f := range faults {
 			place := f.GetPlace()
 			if f.GetLine() > 0 {
