@@ -2,6 +2,7 @@ package test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -12,6 +13,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -194,6 +196,64 @@ func TestIngress(t *testing.T) {
 	eventually(t, "a Route is served when there are such", func() error { return answers(r.http, "late.example.com", "/", "first") })
 	if _, err := secureIngress(r, site, "first"); err != nil {
 		t.Errorf("an Ingress beside Routes: %v", err)
+	}
+}
+
+// The IngressClass of the older of two Ingresses that claim a host comes and goes, under load: each request is answered by
+// one of them. The younger has the host until the older can be served with its certificate.
+func TestIngressClassComesBack(t *testing.T) {
+	f := newFleet(t)
+	f.source = newCluster(t)
+	site, err := authority.NewAuthority("sites")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ip, port := backend(t, "older")
+	rival, rivalPort := backend(t, "younger")
+	class := strings.Replace(ingressClass, "name: tsuji}", "name: returning}", 1)
+	f.write("class.yaml", ingressClass)
+	f.write("web.yaml", service("web", port, ip)+service("rival", rivalPort, rival))
+	f.write("secrets.yaml", siteSecret(t, site, "secure.example.com")+"---\n"+strings.Replace(siteSecret(t, site, "secure.example.com"), "name: site,", "name: other,", 1))
+	created := time.Now()
+	f.write("older.yaml", strings.Replace(ingress("older", "secure.example.com", "web", "tls: [{hosts: [secure.example.com], secretName: site}]"), "ingressClassName: tsuji", "ingressClassName: returning", 1))
+	eventually(t, "it is another second: creationTimestamp knows no less", func() error {
+		if time.Since(created) < 2*time.Second {
+			return errNotYet
+		}
+		return nil
+	})
+	f.write("younger.yaml", ingress("younger", "secure.example.com", "rival", "tls: [{hosts: [secure.example.com], secretName: other}]"))
+	f.startControlPlane()
+	r := f.newRouter("tok04", "router-a")
+	r.start()
+	r.ready()
+	answered := func(by string) func() error {
+		return func() error { _, err := secureIngress(r, site, by+" secure.example.com"); return err }
+	}
+	eventually(t, "the younger is answered", answered("younger"))
+
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	var asked, failed int
+	var first error
+	wg.Go(func() {
+		for ; ctx.Err() == nil; asked++ {
+			if _, err := secureIngress(r, site, ""); err != nil {
+				failed++
+				first = cmp.Or(first, err)
+			}
+		}
+	})
+	for range 10 {
+		f.write("returning.yaml", class)
+		eventually(t, "the older is answered", answered("older"))
+		f.remove("returning.yaml")
+		eventually(t, "the younger is answered", answered("younger"))
+	}
+	cancel()
+	wg.Wait()
+	if failed > 0 || asked < 20 {
+		t.Errorf("%d of %d requests failed: %v", failed, asked, first)
 	}
 }
 
