@@ -77,6 +77,11 @@ func (a *Applier) planBack(c render.Change, p *plan) (*plan, error) {
 	for _, s := range p.revivedServers {
 		back.servers = append(back.servers, haproxy.SetServerState(s.backend, s.name, haproxy.Maint))
 	}
+	for _, name := range p.revivedBackends {
+		if a.held.backends[name].whole == nil { // else it was published
+			back.servers = append(back.servers, haproxy.UnpublishBackend(name))
+		}
+	}
 	for _, l := range c.CrtList {
 		if l.Added {
 			back.lines = append(back.lines, l)

@@ -244,24 +244,27 @@ func (a *Applier) listClosed(ctx context.Context) {
 	a.drift.list = false
 }
 
-// closedMost is how many proxies are opened again one by one.
+// closedMost is how many proxies are looked at again, and opened one by one. If all of them are closed, and there are more,
+// a reload is better.
 const closedMost = 16
 
 // compareClosed finds proxies that were found closed, and are.
 func (a *Applier) compareClosed(ctx context.Context, _ []string) (*plan, []difference, error) {
 	c, wanted := *a.drift.closed, a.actualNames()
 	c.Unpublished = slices.DeleteFunc(slices.Clone(c.Unpublished), func(name string) bool { return isRoutes(name) && !wanted[name] })
-	names := slices.Concat(c.Paused, c.Stopped, c.Unpublished)
-	switch {
-	case len(names) == 0:
+	names := slices.Concat(c.Stopped, c.Paused, c.Unpublished)
+	if len(names) == 0 {
 		return nil, nil, nil
-	case len(names) > closedMost || len(c.Stopped) > 0:
-		what := fmt.Sprintf("%d proxies do not take requests, %.200q first", len(names), names[0])
-		return nil, []difference{a.differs(difference{kind: driftFrontend, object: "all", what: what})}, errors.New("only a reload makes all proxies take requests")
 	}
-	now, err := a.worker.Closed(ctx, a.worker.Version().Capabilities().DynamicBackends, names...)
+	// They may have been opened since: backends that were on their way out and have come back, for some.
+	first := names[:min(len(names), closedMost)]
+	now, err := a.worker.Closed(ctx, a.worker.Version().Capabilities().DynamicBackends, first...)
 	if err != nil {
 		return nil, nil, err //nolint:wrapcheck // says what was asked
+	}
+	if closed := len(now.Stopped) + len(now.Paused) + len(now.Unpublished); len(now.Stopped) > 0 || closed == len(first) && len(names) > closed {
+		what := fmt.Sprintf("%d proxies do not take requests, %.200q first", len(names), names[0])
+		return nil, []difference{a.differs(difference{kind: driftFrontend, object: "all", what: what})}, errors.New("only a reload makes all proxies take requests")
 	}
 	p, err := a.planRepair(render.Change{})
 	if err != nil {

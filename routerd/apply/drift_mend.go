@@ -165,6 +165,8 @@ func (a *Applier) lookAt(ctx context.Context, names []string, compare comparison
 			a.remember(d).reloaded = true
 		}
 		return err
+	case errors.Is(err, haproxy.ErrClosed): // that says nothing of what differs
+		return err
 	case len(found) == 1 || errors.Is(err, errSlow) && a.mayReload(found):
 		return a.reloadFor(found, err)
 	}

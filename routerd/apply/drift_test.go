@@ -215,6 +215,37 @@ func TestDriftAndChanges(t *testing.T) {
 	}
 }
 
+// Backends that were closed when the proxies were listed, and are open when that is looked at, are no reason to reload: so it
+// is when many Routes go and come back. Many that are closed still are one.
+func TestClosedMeanwhile(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, haproxytest.Binary(t))
+	r := w.router(options{idle: true})
+	r.ReloadCosts(time.Hour)
+	var resources []*tsujiv1.Resource
+	for i := range 40 {
+		resources = append(resources, route(fmt.Sprint("r", i), service("s", 1)))
+	}
+	r.put(append(resources, endpoints("s", serve(t, "s")))...)
+	all := func(command string) {
+		for i := range 40 {
+			w.ask(fmt.Sprint(command, " backend be_http:ns:r", i))
+		}
+	}
+	all("unpublish")
+	r.driftRounds(1)
+	all("publish")
+	r.driftRounds(1)
+	if n := testutil.ToFloat64(r.metrics.Repairs.WithLabelValues("frontend")) + testutil.ToFloat64(r.metrics.Repairs.WithLabelValues("backend")); n != 0 {
+		t.Errorf("%v repairs of what is open", n)
+	}
+	all("unpublish")
+	r.driftRounds(1)
+	if _, err := r.DriftTurn(t.Context()); err == nil || !strings.Contains(err.Error(), "reload") {
+		t.Errorf("all are closed: %v", err)
+	}
+}
+
 // Nothing differs where nobody has changed anything: whatever is in names, paths and values, after a start and after
 // changes.
 func TestNoDrift(t *testing.T) { haproxytest.Each(t, noDriftStory) }

@@ -3,6 +3,7 @@ package apply_test
 import (
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -114,7 +115,11 @@ func mendThatChangesNothingStory(t *testing.T, binary string) {
 	var r *router
 	var lying atomic.Bool
 	lie := func() {}
-	r = w.router(options{apply: func(c *apply.Config) { c.OnReload = func(time.Duration, error) { lie() } }})
+	told := &counter{text: "which a repair did not change"}
+	r = w.router(options{apply: func(c *apply.Config) {
+		c.OnReload = func(time.Duration, error) { lie() }
+		c.Log = slog.New(slog.NewTextHandler(told, nil))
+	}})
 	cert, _ := certificate("a", false)
 	infos, err := haproxy.Identify(cert.GetCertificate().GetChainPem())
 	must(t, err)
@@ -128,14 +133,22 @@ func mendThatChangesNothingStory(t *testing.T, binary string) {
 	if n := testutil.ToFloat64(r.metrics.Reloads.WithLabelValues("mend")); n != 1 || r.reloads() != 1 {
 		t.Errorf("%v reloads, %v of them to mend", r.reloads(), n)
 	}
-	for i := range 3 {
+	if n := told.count.Load(); n != 1 {
+		t.Errorf("told %d times", n)
+	}
+	for i := range 6 {
 		was := testutil.ToFloat64(r.metrics.Repairs.WithLabelValues("entry"))
 		w.ask("del map maps/http.map b.test/")
 		eventually(t, "something else is repaired", func() bool {
 			hurry()
 			return testutil.ToFloat64(r.metrics.Repairs.WithLabelValues("entry")) > was
 		})
-		r.HurryMends(i%2 == 1) // it is tried again, too
+		if n, most := told.count.Load(), int64(1+i/3); n > most {
+			t.Errorf("told %d times, and so tried, in round %d", n, i)
+		}
+		if i == 2 {
+			r.HurryMends(true) // it is tried again, once
+		}
 	}
 	if got := w.get("b.test"); got != "b" {
 		t.Errorf("%s", got)
@@ -148,6 +161,19 @@ func mendThatChangesNothingStory(t *testing.T, binary string) {
 	if n := r.reloads(); n != 1 {
 		t.Errorf("in the end: %v reloads", n)
 	}
+}
+
+// counter counts lines of a log that hold a text.
+type counter struct {
+	text  string
+	count atomic.Int64
+}
+
+func (c *counter) Write(line []byte) (int, error) {
+	if strings.Contains(string(line), c.text) {
+		c.count.Add(1)
+	}
+	return len(line), nil
 }
 
 // liar stands in for the admin socket, and says one thing in place of another of the same length.

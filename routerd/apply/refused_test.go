@@ -2,6 +2,9 @@ package apply_test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -112,31 +115,55 @@ func refusedWithoutReloadStory(t *testing.T, binary string) {
 	}
 }
 
-// A router that has nothing yet, and is offered bad certificates among many good ones, names them all at once.
+// A router that has nothing yet, and is offered bad certificates among many good ones, names them all at once: HAProxy looks
+// at the files twice. TSUJI_LONG=1 has 10,000, of which it names as many as there is time for.
 func TestRefusedAtFirst(t *testing.T) { haproxytest.Each(t, refusedAtFirstStory) }
 
 func refusedAtFirstStory(t *testing.T, binary string) {
 	t.Parallel()
 	w := newWorld(t, binary)
-	checks := 0
-	r := w.router(options{idle: true, apply: func(c *apply.Config) { c.OnReload = func(time.Duration, error) { checks++ } }})
+	script, runs := filepath.Join(w.dir, "counted"), filepath.Join(w.dir, "runs")
+	must(t, os.WriteFile(script, fmt.Appendf(nil, "#!/bin/sh\n[ \"$1\" = -c ] && echo >> %s\nexec %s \"$@\"\n", runs, binary), 0o700))
+	w.binary = script
+	checks := func() int {
+		text, _ := os.ReadFile(runs)
+		return len(text)
+	}
+	r := w.router(options{idle: true})
 	var resources []*tsujiv1.Resource
+	var culprits []string
 	end := endpoints("s", serve(t, "s"))
-	for i := range 200 {
+	n, long := 200, os.Getenv("TSUJI_LONG") != ""
+	if long {
+		n = 10_000
+	}
+	for i := range n {
 		e := edge(fmt.Sprint("r", i))
 		e.GetRoute().Backends = []*tsujiv1.BackendRef{service("s", 1)}
 		cert, _ := certificate(fmt.Sprint("r", i), false)
-		if i == 20 || i == 120 {
-			cert = unusable(t, fmt.Sprint("r", i))
+		if i%(n/10) == 7 {
+			culprits = append(culprits, cert.GetName())
+			resources = append(resources, unusable(t, fmt.Sprint("r", i)))
+		} else {
+			resources = append(resources, cert)
 		}
-		resources = append(resources, e, cert)
+		resources = append(resources, e)
 	}
 	resources = append(resources, end)
+	slices.Sort(culprits)
 	next := w.snapshot(resources...)
 	for range 2 {
+		begun := time.Now()
 		refusal := r.try(next)
-		if got := fmt.Sprint(names(refusal)); got != "[cert/ns/route:r120 cert/ns/route:r20]" || checks != 1 {
-			t.Fatalf("%v, %d checks", refusal, checks)
+		t.Logf("%d certificates, refused after %v", n, time.Since(begun))
+		got := names(refusal)
+		if !long && (!slices.Equal(got, culprits) || checks() != 2) || len(got) == 0 {
+			t.Fatalf("%q, %d checks", got, checks())
+		}
+		for _, name := range got { // of 10,000 there may be time for some only
+			if !slices.Contains(culprits, name) {
+				t.Errorf("%s is named", name)
+			}
 		}
 		for _, named := range refusal.GetResources() {
 			if i, _ := next.Get(named.GetResource()); snapshot.Digest(named.GetDigest()) != i.Digest() || !strings.Contains(named.GetMessage(), "unable to load") {
@@ -144,8 +171,8 @@ func refusedAtFirstStory(t *testing.T, binary string) {
 			}
 		}
 	}
-	r.put(append(resources[:40:40], append(resources[42:240:240], resources[242:]...)...)...)
-	if got := w.get("r199.test"); got != "s" || checks != 2 {
-		t.Errorf("%s, %d checks", got, checks)
+	r.put(slices.DeleteFunc(resources, func(r *tsujiv1.Resource) bool { return slices.Contains(culprits, r.GetName()) })...)
+	if got := w.get("r199.test"); got != "s" || !long && checks() != 3 {
+		t.Errorf("%s, %d checks", got, checks())
 	}
 }
