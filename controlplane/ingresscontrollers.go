@@ -20,6 +20,8 @@ type ingressController struct {
 	faults   []cluster.Fault   // of the last compilation
 	guard    release.Guard
 	held     *release.Held // nil: nothing is
+	pace     release.Pace
+	due      time.Time // when the next piece of a large change goes, whoever has not answered; zero: none is under way
 
 	quarantined compile.Holds // what its routers refuse
 	until       time.Time     // when that changes by itself; zero: it does not
@@ -92,7 +94,7 @@ func (c *ingressController) annotation(name string) string {
 // again returns when there may be something to do though nothing changed; a zero time: never.
 func (c *ingressController) again(keep time.Duration, now time.Time) []time.Time {
 	_, permitted, _ := release.Allowed(c.annotation(allowAnnotation), now)
-	at := []time.Time{c.guard.Again(), permitted, c.until}
+	at := []time.Time{c.guard.Again(), permitted, c.until, c.due}
 	if !c.left.IsZero() {
 		at = append(at, now.Add(keep/10)) // the last of its routers may leave at any time
 	}

@@ -46,7 +46,7 @@ func (p *pipeline) run(ctx context.Context) error {
 	p.objects = map[cluster.Key]cluster.Change{}
 	p.controllers = map[string]*ingressController{defaultIngressController: {name: defaultIngressController}}
 	for {
-		changed, refused := p.source.Changed(), p.quarantine.Changed()
+		changed, refused, answered := p.source.Changed(), p.quarantine.Changed(), p.fleet.Changed()
 		batch, synced := p.source.Take()
 		var again time.Time
 		if synced {
@@ -56,14 +56,27 @@ func (p *pipeline) run(ctx context.Context) error {
 		} else {
 			p.inspect.SetFaults(batch.Faults)
 		}
-		if err := p.wait(ctx, changed, refused, again); err != nil {
+		if !p.pacing() {
+			answered = nil
+		}
+		if err := p.wait(ctx, changed, refused, answered, again); err != nil {
 			return ignoreCanceled(err)
 		}
 	}
 }
 
+// pacing tells whether a piece of a large change is under way, and another follows.
+func (p *pipeline) pacing() bool {
+	for _, c := range p.controllers {
+		if !c.due.IsZero() {
+			return true
+		}
+	}
+	return false
+}
+
 // wait returns when one of the channels is closed, or at the time, zero being never; but not before the pause has passed.
-func (p *pipeline) wait(ctx context.Context, changed, refused <-chan struct{}, again time.Time) error {
+func (p *pipeline) wait(ctx context.Context, changed, refused, answered <-chan struct{}, again time.Time) error {
 	paused := time.NewTimer(pause)
 	defer paused.Stop()
 	select {
@@ -82,6 +95,7 @@ func (p *pipeline) wait(ctx context.Context, changed, refused <-chan struct{}, a
 		return ctx.Err()
 	case <-changed:
 	case <-refused:
+	case <-answered:
 	case <-at:
 	}
 	return nil
@@ -91,7 +105,7 @@ func (p *pipeline) wait(ctx context.Context, changed, refused <-chan struct{}, a
 // first: who sees a version served finds there what was said of it.
 func (p *pipeline) handle(batch cluster.Batch) {
 	type outcome struct {
-		name   string
+		of     *ingressController
 		served snapshot.Snapshot
 		result compile.Result
 	}
@@ -107,12 +121,12 @@ func (p *pipeline) handle(batch cluster.Batch) {
 		}
 		s := c.guarded(snapshot.New(batch.Revision, result.Config, result.Facts), result.SharedHosts, p.now(), p.log)
 		p.log.Debug("compiled", "ingress_controller", name, "version", s.Version().Short(), "changes", len(batch.Changes), "resources", s.Len())
-		outcomes = append(outcomes, outcome{name, s, result})
+		outcomes = append(outcomes, outcome{c, s, result})
 	}
 	p.inspect.SetFaults(append(slices.Clone(batch.Faults), p.alarms()...))
 	for _, o := range outcomes {
-		p.inspect.Observe(o.name, o.result)
-		p.board.Publish(o.name, release.Target{Snapshot: o.served, Observed: batch.Observed, Reached: batch.Reached}, p.now())
+		p.inspect.Observe(o.of.name, o.result)
+		p.publish(o.of, release.Target{Snapshot: o.served, Observed: batch.Observed, Reached: batch.Reached})
 	}
 	if p.synced != nil {
 		p.synced()

@@ -61,6 +61,12 @@ func statusTable(g *grid, w world, server string, s *tsujiv1.GetStatusResponse) 
 		g.text("")
 		snapshotRows(g, w, s.GetSnapshots())
 	}
+	for _, v := range s.GetSnapshots() {
+		if v.GetWaiting() > 0 {
+			g.text("\n%s: version %s is on the way to another, and %s still to be sent", v.GetIngressController(), short(v.GetVersion()),
+				count(int(v.GetWaiting()), "resource"))
+		}
+	}
 	if faults := s.GetFaults(); len(faults) > 0 {
 		g.text("\n%s; all else is in force on the routers that are current:", count(len(faults), "fault"))
 		for _, f := range faults {

@@ -45,6 +45,8 @@ type Router struct {
 	Address           string
 	RouterdVersion    string
 	HAProxyVersion    string
+	// BackendsByReload says that it was told to make backends by reloads, whatever its HAProxy can do.
+	BackendsByReload bool
 }
 
 // Fleet is the routers. It is safe for concurrent use.
@@ -56,6 +58,7 @@ type Fleet struct {
 	records map[key]*record    // guarded by mu
 	names   map[name][]*record // guarded by mu; the same records, by name: all connected, or just one that is gone
 	gone    *list.List         // guarded by mu; the disconnected *records, in the order in which they left
+	changed chan struct{}      // guarded by mu; closed when a router comes, goes or answers; nil: nobody waits for that
 }
 
 type name struct{ ingressController, zone, name string }
@@ -72,6 +75,8 @@ type record struct {
 	gone   *list.Element // its place among those that are gone; nil: it is connected
 	state  *tsujiv1.Router
 	acked  snapshot.Version
+
+	backendsByReload bool
 }
 
 // Member is a router's connection.
@@ -114,7 +119,8 @@ func (f *Fleet) Connect(r Router, now time.Time) *Member {
 		}
 	}
 	m := &Member{fleet: f, record: rec}
-	rec.member = m
+	rec.member, rec.backendsByReload = m, r.BackendsByReload
+	f.tell()
 	rec.state = &tsujiv1.Router{
 		Name:              r.Name,
 		Instance:          r.Instance,
@@ -154,13 +160,17 @@ func (m *Member) Acked(v snapshot.Version, now time.Time) {
 			r.state.Refusal = nil
 		}
 		r.serves(v, now)
+		m.fleet.tell()
 	})
 }
 
 // AckedFacts notes that the facts of a version that is refused are in force, with the config of before: the refusal
 // stays.
 func (m *Member) AckedFacts(v snapshot.Version, now time.Time) {
-	m.update(func(r *record) { r.serves(v, now) })
+	m.update(func(r *record) {
+		r.serves(v, now)
+		m.fleet.tell()
+	})
 }
 
 func (r *record) serves(v snapshot.Version, now time.Time) {
@@ -171,7 +181,10 @@ func (r *record) serves(v snapshot.Version, now time.Time) {
 
 // Refused notes what was refused, and why. The refusal must not be changed afterwards.
 func (m *Member) Refused(refusal *tsujiv1.Refusal, _ time.Time) {
-	m.update(func(r *record) { r.state.Refusal = refusal })
+	m.update(func(r *record) {
+		r.state.Refusal = refusal
+		m.fleet.tell()
+	})
 }
 
 // Disconnected notes that the connection ended. It is a member's last word.
@@ -186,7 +199,57 @@ func (m *Member) Disconnected(now time.Time) {
 			f.forget(r)
 		}
 		f.expire(now)
+		f.tell()
 	})
+}
+
+// tell lets those know who wait for a change. The caller holds mu.
+func (f *Fleet) tell() {
+	if f.changed != nil {
+		close(f.changed)
+		f.changed = nil
+	}
+}
+
+// Changed returns a channel that is closed when a router connects, disconnects, acks or refuses.
+func (f *Fleet) Changed() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.changed == nil {
+		f.changed = make(chan struct{})
+	}
+	return f.changed
+}
+
+// Progress is how far the connected routers of an IngressController are with a version.
+type Progress struct {
+	Connected int
+	Unheard   int // of them, those that have neither acked nor refused it
+	// HAProxyVersions are those that they run, each once.
+	HAProxyVersions []string
+	// BackendsByReload says that some of them were told to make backends by reloads.
+	BackendsByReload bool
+}
+
+// Progress tells how far the connected routers of an IngressController are with a version.
+func (f *Fleet) Progress(ingressController string, v snapshot.Version) (p Progress) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for k, r := range f.records {
+		if k.ingressController != ingressController || r.member == nil {
+			continue
+		}
+		p.Connected++
+		if refused, err := snapshot.ParseVersion(r.state.GetRefusal().GetVersion()); !r.acked.Equal(v) && (err != nil || !refused.Equal(v)) {
+			p.Unheard++
+		}
+		if !slices.Contains(p.HAProxyVersions, r.state.GetHaproxyVersion()) {
+			p.HAProxyVersions = append(p.HAProxyVersions, r.state.GetHaproxyVersion())
+		}
+		p.BackendsByReload = p.BackendsByReload || r.backendsByReload
+	}
+	slices.Sort(p.HAProxyVersions)
+	return p
 }
 
 // update changes the member's record, unless the router has another connection by now.

@@ -181,6 +181,7 @@ func (s *Server) summaries(wanted func(release.Entry) bool) []*tsujiv1.SnapshotS
 			Routes:            uint32(routes),
 			Endpoints:         n,
 			Certificates:      uint32(facts.Len()) - n,
+			Waiting:           uint32(max(e.Waiting, 0)),
 		})
 	}
 	return list

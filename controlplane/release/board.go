@@ -2,8 +2,8 @@
 //
 // It guarantees that everybody who asks for a view gets the same target until another is published, that
 // whoever waits for a change learns of it without being registered anywhere, and that a version published
-// before is found again by its digests while the history holds it; and that most Routes do not go together unless it is
-// allowed.
+// before is found again by its digests while the history holds it; that most Routes do not go together unless it is
+// allowed; and that a large change of one namespace does not hold up another's.
 //
 // Do not assume that a publication is a new version: content that was published before keeps the revision
 // it was first known by, and only what was observed may have moved on.
@@ -32,6 +32,9 @@ type Target struct {
 	// Reached is the same, where more is known: nothing happened to a kind up to there. What a replica is
 	// judged by when a router has seen more. Nil: Observed.
 	Reached *tsujiv1.Observed
+	// Waiting is how many resources the snapshot still lacks, or has too many or as they were, of what is wanted: it is a
+	// piece on the way there. Zero: it is what is wanted.
+	Waiting int
 }
 
 // Head tells how far the replica has followed its source.
@@ -48,6 +51,7 @@ type Entry struct {
 	Snapshot          snapshot.Snapshot
 	Built             time.Time // when it was first published
 	Current           bool      // whether it is what routers are being sent
+	Waiting           int       // of the current one: see [Target]
 }
 
 // Board holds the current target of each view, and earlier versions. It is safe for concurrent use.
@@ -91,7 +95,7 @@ func (b *Board) Publish(ingressController string, t Target, now time.Time) {
 		b.series[ingressController] = s
 		close(b.another)
 		b.another = make(chan struct{})
-	} else if contentOf(s.target.Snapshot) == contentOf(t.Snapshot) && proto.Equal(s.target.Observed, t.Observed) && proto.Equal(s.target.Reached, t.Reached) {
+	} else if contentOf(s.target.Snapshot) == contentOf(t.Snapshot) && proto.Equal(s.target.Observed, t.Observed) && proto.Equal(s.target.Reached, t.Reached) && s.target.Waiting == t.Waiting {
 		return
 	}
 	t.Snapshot = s.held.Add(t.Snapshot)
@@ -173,12 +177,11 @@ func (b *Board) List() []Entry {
 	for name, s := range b.series {
 		current := contentOf(s.target.Snapshot)
 		for _, h := range s.held.All() {
-			all = append(all, Entry{
-				IngressController: name,
-				Snapshot:          h,
-				Built:             s.built[contentOf(h)],
-				Current:           contentOf(h) == current,
-			})
+			e := Entry{IngressController: name, Snapshot: h, Built: s.built[contentOf(h)], Current: contentOf(h) == current}
+			if e.Current {
+				e.Waiting = s.target.Waiting
+			}
+			all = append(all, e)
 		}
 	}
 	slices.SortStableFunc(all, func(x, y Entry) int { return cmp.Compare(x.IngressController, y.IngressController) })

@@ -26,3 +26,6 @@ func Fits(shared bool, beside snapshot.Set, r snapshot.Item) bool {
 	}
 	return c.fits(routingOf(r).claim)
 }
+
+// Small makes the pieces so small that little is cut, too.
+func Small(p *Pace) { p.piece = 1 }

@@ -45,6 +45,9 @@ func (h Held) String() string {
 // The zero Guard has seen nothing. What it returns is a function of what it was given and when, where the order of
 // changes within a window does not matter.
 type Guard struct {
+	// LeftOut tells which resources were left out on purpose, and must not come back; nil: none.
+	LeftOut func(name string) bool
+
 	last    snapshot.Snapshot // as it was compiled
 	shared  bool              // of last
 	present map[string]int    // Routes in last, by namespace; nil: it has seen nothing
@@ -205,7 +208,7 @@ func (g *Guard) fitting() []loss {
 	}
 	var fit []loss
 	for _, l := range g.lost.latest() {
-		if g.claims.fits(l.routing.claim) {
+		if (g.LeftOut == nil || !g.LeftOut(l.route.Name())) && g.claims.fits(l.routing.claim) {
 			g.claims.add(l.routing.claim, 1)
 			fit = append(fit, l)
 		}

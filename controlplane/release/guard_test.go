@@ -119,7 +119,7 @@ func TestGuardHoldsWhatAMishapTakes(t *testing.T) {
 // went before it was too much included.
 func TestGuardHoldsWhatGoesLittleByLittle(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct{ routes, namespaces, portion int }{{60, 12, 1}, {60, 1, 7}, {2000, 40, 25}} {
+	for _, c := range []struct{ routes, namespaces, portion int }{{60, 12, 1}, {60, 1, 7}, {2000, 40, 50}} {
 		of := crowd(c.routes, c.namespaces)
 		var g release.Guard
 		g.Take(of.snapshot(t, "a"), false, false, start)
@@ -211,6 +211,16 @@ func routesOf(s snapshot.Snapshot) (names []string) {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// What was left out on purpose, because routers refuse it, does not come back with the rest.
+func TestGuardKeepsWhatWasLeftOutOut(t *testing.T) {
+	t.Parallel()
+	g := release.Guard{LeftOut: func(name string) bool { return name == "route/ns07/r7" }}
+	g.Take(crowd(60, 10).snapshot(t, "a"), false, false, start)
+	if got, held := g.Take(cluster{}.snapshot(t, "a"), false, false, start); held == nil || routes(got) != 59 || slices.Contains(routesOf(got), "ns07/r7") {
+		t.Errorf("%d routes are served, %v held", routes(got), held)
+	}
 }
 
 // It ends when the Routes are back. When most of them are, the rest is served on for a window, for it may be on its way; a

@@ -25,13 +25,14 @@ const maxKinds = 64
 
 // hello is what a router says of itself in its first request.
 type hello struct {
-	claimed        identity.ID // from the node; the trust domain is that of the certificate
-	instance       string
-	routerdVersion string
-	haproxyVersion string
-	observed       *tsujiv1.Observed // of what is in force there; nil: not said
-	inForce        snapshot.Version  // zero: nothing is
-	inForceText    string            // as the router spells it
+	claimed         identity.ID // from the node; the trust domain is that of the certificate
+	instance        string
+	routerdVersion  string
+	haproxyVersion  string
+	runtimeBackends string            // "false": it makes backends by reloads; else it does what its HAProxy can
+	observed        *tsujiv1.Observed // of what is in force there; nil: not said
+	inForce         snapshot.Version  // zero: nothing is
+	inForceText     string            // as the router spells it
 }
 
 // readHello reads a stream's first request. Its error is a router's mistake, not a matter of rights.
@@ -107,7 +108,7 @@ func (h *hello) readNode(n *corev3.Node) error {
 	for _, f := range []struct {
 		name string
 		to   *string
-	}{{"instance", &h.instance}, {"routerd_version", &h.routerdVersion}, {"haproxy_version", &h.haproxyVersion}} {
+	}{{"instance", &h.instance}, {"routerd_version", &h.routerdVersion}, {"haproxy_version", &h.haproxyVersion}, {"runtime_backends", &h.runtimeBackends}} {
 		if err := readText(fields[f.name], f.to); err != nil {
 			return fmt.Errorf("node.metadata.%s: %w", f.name, err)
 		}

@@ -152,6 +152,7 @@ func (s *session) greet(r *discovery.DeltaDiscoveryRequest) *ended {
 		Address:           s.address,
 		RouterdVersion:    h.routerdVersion,
 		HAProxyVersion:    h.haproxyVersion,
+		BackendsByReload:  h.runtimeBackends == "false",
 	}, now)
 	s.refusing = s.server.config.Quarantine.Connect(h.claimed.IngressController, h.claimed.Name, kindOf(h.haproxyVersion, h.routerdVersion))
 	if !h.inForce.IsZero() {

@@ -27,6 +27,9 @@ func (s *session) hello() *discovery.DeltaDiscoveryRequest {
 		"routerd_version": structpb.NewStringValue(c.RouterdVersion),
 		"haproxy_version": structpb.NewStringValue(c.HAProxyVersion),
 	}
+	if c.BackendsByReload {
+		metadata["runtime_backends"] = structpb.NewStringValue("false")
+	}
 	r := &discovery.DeltaDiscoveryRequest{
 		Node: &corev3.Node{
 			Id:       c.Name,

@@ -50,7 +50,8 @@ type Config struct {
 	IngressController string // the one that is served
 	Zone              string // the one that the router is in
 	RouterdVersion    string // for people
-	HAProxyVersion    string // for people
+	HAProxyVersion    string // for people, and for whether a large change is sent in pieces
+	BackendsByReload  bool   // backends are made by reloads whatever HAProxy can do
 
 	Applier  Applier
 	Features []string // that this router has; a resource that requires another is refused

@@ -130,7 +130,10 @@ type SnapshotSummary struct {
 	// Number of endpoints resources.
 	Endpoints uint32 `protobuf:"varint,6,opt,name=endpoints,proto3" json:"endpoints,omitempty"`
 	// Number of certificates.
-	Certificates  uint32 `protobuf:"varint,7,opt,name=certificates,proto3" json:"certificates,omitempty"`
+	Certificates uint32 `protobuf:"varint,7,opt,name=certificates,proto3" json:"certificates,omitempty"`
+	// Of the current version: how many resources routers are still to be sent of a large change, of which this
+	// version is a piece. Zero: it is all that was compiled.
+	Waiting       uint32 `protobuf:"varint,8,opt,name=waiting,proto3" json:"waiting,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -210,6 +213,13 @@ func (x *SnapshotSummary) GetEndpoints() uint32 {
 func (x *SnapshotSummary) GetCertificates() uint32 {
 	if x != nil {
 		return x.Certificates
+	}
+	return 0
+}
+
+func (x *SnapshotSummary) GetWaiting() uint32 {
+	if x != nil {
+		return x.Waiting
 	}
 	return 0
 }
@@ -1385,7 +1395,7 @@ const file_tsuji_v1_inspect_proto_rawDesc = "" +
 	"\x14ListSnapshotsRequest\x12-\n" +
 	"\x12ingress_controller\x18\x01 \x01(\tR\x11ingressController\"P\n" +
 	"\x15ListSnapshotsResponse\x127\n" +
-	"\tsnapshots\x18\x01 \x03(\v2\x19.tsuji.v1.SnapshotSummaryR\tsnapshots\"\x80\x02\n" +
+	"\tsnapshots\x18\x01 \x03(\v2\x19.tsuji.v1.SnapshotSummaryR\tsnapshots\"\x9a\x02\n" +
 	"\x0fSnapshotSummary\x12-\n" +
 	"\x12ingress_controller\x18\x01 \x01(\tR\x11ingressController\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x120\n" +
@@ -1393,7 +1403,8 @@ const file_tsuji_v1_inspect_proto_rawDesc = "" +
 	"\acurrent\x18\x04 \x01(\bR\acurrent\x12\x16\n" +
 	"\x06routes\x18\x05 \x01(\rR\x06routes\x12\x1c\n" +
 	"\tendpoints\x18\x06 \x01(\rR\tendpoints\x12\"\n" +
-	"\fcertificates\x18\a \x01(\rR\fcertificates\"\xba\x01\n" +
+	"\fcertificates\x18\a \x01(\rR\fcertificates\x12\x18\n" +
+	"\awaiting\x18\b \x01(\rR\awaiting\"\xba\x01\n" +
 	"\x12GetSnapshotRequest\x12-\n" +
 	"\x12ingress_controller\x18\x01 \x01(\tR\x11ingressController\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1f\n" +
