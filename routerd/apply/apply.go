@@ -33,6 +33,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 	"github.com/tsuji-dev/tsuji/routerd/haproxy"
 	"github.com/tsuji-dev/tsuji/routerd/render"
@@ -95,6 +97,7 @@ type Applier struct {
 	drift     drift              // the check that it does in nothing else
 	mends     mends              // what that check found, and repairs did not change
 	costs     costs              // of changes
+	pace      pace               // of reloads
 	refused   refusals           // content that HAProxy has refused
 	mending   mending            // of a HAProxy that ended, or runs something else
 	resting   time.Time          // until when the janitor rests
@@ -193,16 +196,41 @@ func (a *Applier) Apply(ctx context.Context, next snapshot.Snapshot, d snapshot.
 		return refusal(next, fmt.Errorf("wait for the change before: %w", err))
 	}
 	defer a.give()
-	ctx, done := a.working(context.WithoutCancel(ctx))
-	defer done()
 	begun := time.Now()
-	m, err := a.apply(ctx, next, d)
+	m, err := a.applyOnce(ctx, next, d)
+	for soon := (*tooSoon)(nil); errors.As(err, &soon); m, err = a.applyOnce(ctx, next, d) {
+		if err := a.rest(ctx, soon.after); err != nil {
+			return refusal(next, fmt.Errorf("wait for a reload: %w", err))
+		}
+	}
 	a.cfg.Metrics.applied(m, err, time.Since(begun))
 	if err != nil {
 		a.cfg.Log.Warn("snapshot refused", "version", next.Version().Short(), "error", err)
 		return refusal(next, err)
 	}
 	a.cfg.Log.Info("snapshot in force", "version", next.Version().Short(), "method", string(m), "put", len(d.Put), "removed", len(d.Removed), "duration", time.Since(begun))
+	return nil
+}
+
+func (a *Applier) applyOnce(ctx context.Context, next snapshot.Snapshot, d snapshot.Delta) (method, error) {
+	ctx, done := a.working(context.WithoutCancel(ctx))
+	defer done()
+	return a.apply(ctx, next, d)
+}
+
+// rest lets others have the turn for a while. After an error too it has the turn again.
+func (a *Applier) rest(ctx context.Context, d time.Duration) error {
+	a.give()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	a.turn <- struct{}{}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	return nil
 }
 
@@ -233,6 +261,7 @@ var reasons = []reason{becauseProgram, becauseRelease, becauseCheaper, becauseFa
 var errStopped = errors.New("the router is stopping")
 
 func (a *Applier) apply(ctx context.Context, next snapshot.Snapshot, d snapshot.Delta) (method, error) {
+	begun := time.Now()
 	if a.stopped {
 		return byNothing, errStopped
 	}
@@ -249,10 +278,16 @@ func (a *Applier) apply(ctx context.Context, next snapshot.Snapshot, d snapshot.
 		return byNothing, err
 	}
 	r := a.cfg.Renderer
-	change, err := r.Apply(d)
+	staged, err := r.Stage(d)
 	if err != nil {
 		return byNothing, err //nolint:wrapcheck // names the resource
 	}
+	if serving && a.up && !a.suspect {
+		if err := a.afford(staged, begun); err != nil {
+			return byNothing, err
+		}
+	}
+	change := r.Commit(staged)
 	r.SetStamp(next.Version())
 	why := becauseMend
 	if serving && a.up && !a.suspect {
@@ -269,6 +304,9 @@ func (a *Applier) apply(ctx context.Context, next snapshot.Snapshot, d snapshot.
 		}
 		if errors.As(err, &not) {
 			why = not.reason
+			if soon := a.tooSoon(why, begun); soon != nil {
+				return byNothing, errors.Join(soon, a.undo(ctx, base, snapshot.Diff(next, base), serving))
+			}
 			a.cfg.Log.Info("the change is made by a reload", "version", next.Version().Short(), "reason", string(why), "why", err)
 		} else {
 			why = becauseFailure
@@ -289,6 +327,7 @@ func (a *Applier) apply(ctx context.Context, next snapshot.Snapshot, d snapshot.
 // commit makes next the snapshot in force.
 func (a *Applier) commit(next snapshot.Snapshot) {
 	a.inForce.Store(&next)
+	a.cfg.Renderer.Loaded()
 	a.wanted = nil
 }
 
@@ -318,6 +357,7 @@ func (a *Applier) goBack(base snapshot.Snapshot, back snapshot.Delta) error {
 	if _, err := a.cfg.Renderer.Apply(back); err != nil {
 		return fmt.Errorf("go back to %s: %w", base.Version().Short(), err)
 	}
+	a.cfg.Renderer.NotLoaded()
 	a.cfg.Renderer.SetStamp(base.Version())
 	return nil
 }
@@ -338,6 +378,10 @@ func refusal(next snapshot.Snapshot, err error) *tsujiv1.Refusal {
 			return
 		}
 		refused := &tsujiv1.RefusedResource{Resource: e.Resource, Message: limit(e.Err.Error())}
+		var later *laterError
+		if errors.As(e.Err, &later) {
+			refused.RetryAfter = durationpb.New(later.after)
+		}
 		if i, ok := next.Get(e.Resource); ok {
 			d := i.Digest()
 			refused.Digest = d[:]

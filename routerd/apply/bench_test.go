@@ -200,6 +200,7 @@ func BenchmarkReload(b *testing.B) {
 			defer c.close()
 			t.run("new", 5, func(i int) times {
 				name := fmt.Sprint("new", i)
+				t.HoldReloads(0)
 				return t.add(c.body(name, "one/", "two/"), name)
 			})
 		})

@@ -89,3 +89,14 @@ func (a *Applier) HurryMends(reload bool) {
 		a.mends.reload = time.Time{}
 	}
 }
+
+// HoldReloads makes the Applier believe that there were many reloads, the last of them so long from now; with nothing, that
+// there were none.
+func (a *Applier) HoldReloads(d time.Duration) {
+	a.turn <- struct{}{}
+	defer a.give()
+	a.pace = pace{}
+	if d > 0 {
+		a.pace = pace{last: time.Now().Add(d), streak: 100}
+	}
+}

@@ -12,6 +12,8 @@ type Metrics struct {
 	Duration  *prometheus.HistogramVec // seconds that it took, by method
 	Fallbacks prometheus.Counter       // changes that were begun at run time and ended in a reload
 	Reloads   *prometheus.CounterVec   // reloads by reason, those that HAProxy refused included
+	Held      prometheus.Counter       // Routes that were to wait for a reload of their own, because there were too many
+	Workers   prometheus.Gauge         // workers of before reloads that still hold connections
 	Restarts  prometheus.Counter       // times that HAProxy had to be mended: it had ended, or ran something else
 	Adoptions prometheus.Counter       // times that a running HAProxy was taken over without a reload
 	Leaving   *prometheus.GaugeVec     // what waits in HAProxy for its last connection to end, by kind
@@ -46,6 +48,10 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Namespace: "tsuji", Subsystem: "apply", Name: "reloads_total",
 			Help: "Reloads of HAProxy, by reason: program (Settings or a new profile), release (HAProxy cannot do it at run time, or may not), cheaper (a large change), failure (of a change at run time), mend (HAProxy ran something else).",
 		}, []string{"reason"}),
+		Held: counter("reloads_held_total", "Routes that were put off because they need a reload and there were too many lately, each time that they were."),
+		Workers: prometheus.NewGauge(prometheus.GaugeOpts{
+			Namespace: "tsuji", Subsystem: "apply", Name: "old_workers", Help: "Workers of HAProxy that a reload has replaced and that still hold connections.",
+		}),
 		Restarts:  counter("restarts_total", "Attempts to mend a HAProxy that had ended or ran something else."),
 		Adoptions: counter("adoptions_total", "Running HAProxys that were taken over without a reload."),
 		Leaving: prometheus.NewGaugeVec(prometheus.GaugeOpts{
@@ -75,7 +81,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		m.Unrepaired.WithLabelValues(kind)
 	}
 	if r != nil {
-		r.MustRegister(m.Applies, m.Duration, m.Fallbacks, m.Reloads, m.Restarts, m.Adoptions, m.Leaving, m.Suspended, m.Repairs, m.Unrepaired, m.Unread, m.Operations, m.Seconds)
+		r.MustRegister(m.Applies, m.Duration, m.Fallbacks, m.Reloads, m.Held, m.Workers, m.Restarts, m.Adoptions, m.Leaving, m.Suspended, m.Repairs, m.Unrepaired, m.Unread, m.Operations, m.Seconds)
 	}
 	return m
 }

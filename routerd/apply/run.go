@@ -138,6 +138,7 @@ func (a *Applier) look(ctx context.Context) {
 	a.lookForFiles()
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
+	a.countWorkers(ctx)
 	known := a.worker
 	if err := a.connect(ctx); err != nil {
 		a.cfg.Log.Warn("HAProxy's worker does not answer", "error", err)

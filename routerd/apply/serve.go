@@ -110,6 +110,10 @@ func (a *Applier) serve(ctx context.Context, v snapshot.Version, why reason) (me
 	a.suspect, a.unswept = false, false
 	a.begunAnew()
 	a.costs.reload = time.Since(begun)
+	if m == byReload {
+		a.pace.reloaded(time.Now())
+	}
+	a.countWorkers(ctx)
 	a.sweepFiles()
 	return m, nil
 }

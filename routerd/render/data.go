@@ -210,7 +210,7 @@ func (d *data) timeouts() error {
 		return err
 	}
 	if d.route.passthrough() {
-		d.profile.tunnel = v
+		d.profile.tunnel = tunnelFor(tunnel.AsDuration())
 		return nil
 	}
 	d.option("T", mapTimeoutTunnel, strings.TrimSuffix(v, "ms"))
@@ -329,16 +329,18 @@ func (d *data) headers() error {
 
 // headerData returns changes of headers as HAProxy's set-headers-bin and del-headers-bin read them, in base64:
 // names and values, each after its length, with lengths of 0 at the end. That is not possible for a value
-// that is read from the message, for names that occur twice, where the order counts, or if it is too long.
+// that is read from the message, where the order of all counts, or if it is too long. Of several actions on one name
+// the last is all that is seen.
 func headerData(actions []*tsujiv1.HeaderAction) (set, del string, ok bool) {
 	var sets, dels []byte
-	names := map[string]bool{}
-	for _, a := range actions {
-		name := strings.ToLower(a.GetName())
-		if names[name] {
-			return "", "", false
+	last := map[string]int{}
+	for i, a := range actions {
+		last[strings.ToLower(a.GetName())] = i
+	}
+	for i, a := range actions {
+		if last[strings.ToLower(a.GetName())] != i {
+			continue
 		}
-		names[name] = true
 		if len(a.GetValue()) == 0 {
 			dels = appendText(dels, a.GetName())
 			continue

@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"pgregory.net/rapid"
+
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 	"github.com/tsuji-dev/tsuji/routerd/render"
 	"github.com/tsuji-dev/tsuji/snapshot"
@@ -98,7 +100,7 @@ func renderer(t testing.TB, o render.Options) *render.Renderer {
 }
 
 // delta makes a difference of resources to put.
-func delta(t testing.TB, rs ...*tsujiv1.Resource) snapshot.Delta {
+func delta(t rapid.TB, rs ...*tsujiv1.Resource) snapshot.Delta {
 	t.Helper()
 	var d snapshot.Delta
 	for _, r := range rs {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 )
@@ -27,10 +28,10 @@ type profile struct {
 	tcp     bool
 	policy  tsujiv1.ForwardedPolicy // never unspecified, once it is resolved; http only
 	balance string
-	cookie  bool   // http only
-	options bool   // the route has entries in the maps of options, besides its cookie
-	names   bool   // header names are written as the Settings list them; http only
-	tunnel  string // the timeout where it is not the Settings'; tcp only, where it cannot be data
+	cookie  bool          // http only
+	options bool          // the route has entries in the maps of options, besides its cookie
+	names   bool          // header names are written as the Settings list them; http only
+	tunnel  time.Duration // one of tunnels; 0: the Settings'; tcp only, where it cannot be data
 
 	// Rules that cannot be data: lines, each indented and ended. http only.
 	rewrite, request, response string
@@ -46,10 +47,23 @@ var policyNames = map[tsujiv1.ForwardedPolicy]string{
 
 var balances = []string{"random", "roundrobin", "leastconn", "source"}
 
-// commonTunnels are the timeouts of passthrough routes that need no reload.
-var commonTunnels = []string{
-	"5000ms", "10000ms", "30000ms", "60000ms", "120000ms", "180000ms", "300000ms", "600000ms", "900000ms", "1800000ms",
-	"3600000ms", "7200000ms", "14400000ms", "28800000ms", "43200000ms", "86400000ms",
+// tunnels are the timeouts that passthrough routes can have, in order: HAProxy reads none from a map, so that each is
+// structure, and what a route asks for is rounded up to one of these. From a second on that is less than half as much again.
+var tunnels = []time.Duration{
+	100 * time.Millisecond, 200 * time.Millisecond, 500 * time.Millisecond,
+	1 * time.Second, 1500 * time.Millisecond, 2 * time.Second, 3 * time.Second, 4 * time.Second, 5 * time.Second, 7 * time.Second,
+	10 * time.Second, 15 * time.Second, 20 * time.Second, 30 * time.Second, 45 * time.Second,
+	1 * time.Minute, 90 * time.Second, 2 * time.Minute, 3 * time.Minute, 4 * time.Minute, 5 * time.Minute, 7 * time.Minute,
+	10 * time.Minute, 15 * time.Minute, 20 * time.Minute, 30 * time.Minute, 45 * time.Minute,
+	1 * time.Hour, 90 * time.Minute, 2 * time.Hour, 3 * time.Hour, 4 * time.Hour, 6 * time.Hour, 8 * time.Hour,
+	12 * time.Hour, 18 * time.Hour, 24 * time.Hour, 36 * time.Hour, 48 * time.Hour, 72 * time.Hour,
+	4 * 24 * time.Hour, 6 * 24 * time.Hour, 8 * 24 * time.Hour, 12 * 24 * time.Hour, 18 * 24 * time.Hour, maxTimeout,
+}
+
+// tunnelFor returns the shortest of tunnels that is not shorter than a timeout.
+func tunnelFor(d time.Duration) time.Duration {
+	i, _ := slices.BinarySearch(tunnels, d)
+	return tunnels[min(i, len(tunnels)-1)]
 }
 
 // common returns the profiles that are always there. names: the Settings list header names.
@@ -61,7 +75,8 @@ func commonProfiles(names bool) []profile {
 	}
 	for _, balance := range balances {
 		for _, options := range []bool{false, true} {
-			for _, tunnel := range append([]string{""}, commonTunnels...) {
+			list = append(list, profile{tcp: true, balance: balance, options: options})
+			for _, tunnel := range tunnels {
 				list = append(list, profile{tcp: true, balance: balance, options: options, tunnel: tunnel})
 			}
 			for policy := range policyNames {
@@ -78,7 +93,7 @@ func commonProfiles(names bool) []profile {
 
 // common tells whether the profile is one of commonProfiles.
 func (p profile) common(names bool) bool {
-	return !p.free() && (names || !p.names) && (p.tunnel == "" || slices.Contains(commonTunnels, p.tunnel))
+	return !p.free() && (names || !p.names)
 }
 
 // free tells whether the profile has rules of a route's own.
@@ -101,8 +116,8 @@ func (p profile) name() string {
 			parts = append(parts, x.name)
 		}
 	}
-	if p.tunnel != "" {
-		parts = append(parts, "tunnel", p.tunnel)
+	if p.tunnel != 0 {
+		parts = append(parts, "tunnel", milliseconds(p.tunnel))
 	}
 	if p.free() {
 		sum := sha256.Sum256([]byte(p.rewrite + "\x00" + p.request + "\x00" + p.response))
@@ -125,8 +140,8 @@ func (p profile) text(name string, base program, v Version) string {
 	if p.balance == "source" {
 		b.WriteString("  hash-type consistent\n") // endpoints may come and go
 	}
-	if p.tunnel != "" {
-		b.WriteString("  timeout tunnel " + p.tunnel + "\n")
+	if p.tunnel != 0 {
+		b.WriteString("  timeout tunnel " + milliseconds(p.tunnel) + "\n")
 	}
 	if p.names {
 		b.WriteString("  option h1-case-adjust-bogus-server\n")

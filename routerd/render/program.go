@@ -148,8 +148,18 @@ func errorPage(name string, page []byte, limit int) (string, error) {
 	return string(page), nil
 }
 
+// oldWorkers is how many reloads a worker lives through, where HAProxy counts them. A worker that is replaced keeps all its
+// memory until its last connection ends, some 30 MB with 100 routes and 200 MB with 10,000: without a bound long
+// connections and reloads use up the machine, and with it the connections of all. With a low one they are cut. Fifty is HAProxy
+// 3.4's own, said here so that it does not depend on the release; routerd sees to it that reloads are rare (apply's pace).
+// Earlier releases, where every new route is a reload, have no bound, as in OpenShift's router: hard-stop-after is theirs.
+const oldWorkers = 50
+
 func (w *writer) global() {
 	t := w.s.GetTuning()
+	if w.o.version().AtLeast(3, 4) {
+		w.line("  mworker-max-reloads %d", oldWorkers)
+	}
 	if n := t.GetThreads(); n > 0 {
 		w.line("  nbthread %d", min(n, 256))
 	}

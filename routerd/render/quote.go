@@ -160,8 +160,12 @@ func millis(what string, d *durationpb.Duration, otherwise time.Duration) (strin
 	if t <= 0 {
 		return "", fmt.Errorf("%s %v: want more than 0", what, t)
 	}
-	t = min(t, maxTimeout)
-	return fmt.Sprintf("%dms", (t+time.Millisecond-1)/time.Millisecond), nil
+	return milliseconds(min(t, maxTimeout)), nil
+}
+
+// milliseconds writes a time as HAProxy reads it, rounded up.
+func milliseconds(t time.Duration) string {
+	return fmt.Sprintf("%dms", (t+time.Millisecond-1)/time.Millisecond)
 }
 
 // headerValue writes the parts of a header's value as one quoted log-format. fetch is what reads a header

@@ -56,11 +56,11 @@ func New(o Options) (*Renderer, error) {
 // Apply takes the renderer to the snapshot that the difference leads to. An error is a *ResourceError, or
 // several joined; then the renderer is as it was. Applying the inverse difference undoes it.
 func (r *Renderer) Apply(d snapshot.Delta) (Change, error) {
-	s, err := r.stage(d)
+	s, err := r.Stage(d)
 	if err != nil {
 		return Change{}, err
 	}
-	return r.commit(s), nil
+	return r.Commit(s), nil
 }
 
 // Version returns the release of HAProxy that is rendered for.

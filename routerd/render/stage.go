@@ -9,8 +9,8 @@ import (
 	"github.com/tsuji-dev/tsuji/snapshot"
 )
 
-// staged is a difference, validated and rendered, that nothing has seen yet.
-type staged struct {
+// Staged is a difference, validated and rendered, that nothing has seen yet.
+type Staged struct {
 	settings     *tsujiv1.Settings // nil: unchanged
 	program      *program          // nil: unchanged
 	routes       map[string]*route // nil: gone
@@ -18,9 +18,9 @@ type staged struct {
 	certificates map[string]*certificate // nil: gone
 }
 
-// stage renders what the difference touches. It changes nothing.
-func (r *Renderer) stage(d snapshot.Delta) (*staged, error) {
-	s := &staged{
+// Stage renders what the difference touches. It changes nothing. An error is as that of Apply.
+func (r *Renderer) Stage(d snapshot.Delta) (*Staged, error) {
+	s := &Staged{
 		routes:       map[string]*route{},
 		endpoints:    map[string][]endpoint{},
 		certificates: map[string]*certificate{},
@@ -53,7 +53,7 @@ func (r *Renderer) stage(d snapshot.Delta) (*staged, error) {
 	return s, nil
 }
 
-func (r *Renderer) stageItem(s *staged, i snapshot.Item) error {
+func (r *Renderer) stageItem(s *Staged, i snapshot.Item) error {
 	res, err := tsujiv1.Decode(i)
 	if err != nil {
 		return err //nolint:wrapcheck // Decode says what it tried
@@ -76,7 +76,7 @@ func (r *Renderer) stageItem(s *staged, i snapshot.Item) error {
 // stageProgram renders the Settings again where they or the CA certificates that they name changed, or their
 // revocation lists. It refuses those that name a CA for certificates of clients that is not there, or that want them
 // checked against lists that are not: HAProxy could verify none, and letting everybody in is not what was meant.
-func (r *Renderer) stageProgram(s *staged) error {
+func (r *Renderer) stageProgram(s *Staged) error {
 	now, files := r.wantedSettings(s), clientFiles{}
 	name := now.GetClientTls().GetCa()
 	_, other := s.certificates[name]
@@ -102,7 +102,7 @@ func (r *Renderer) stageProgram(s *staged) error {
 
 // stageServers makes the backend of every route that the difference touches, by itself or through what it
 // refers to.
-func (r *Renderer) stageServers(s *staged) {
+func (r *Renderer) stageServers(s *Staged) {
 	f, before := factsOf(r.wantedSettings(s), r.options.version()), factsOf(r.settings, r.options.version())
 	f.endpoints = func(name string) []endpoint {
 		if e, ok := s.endpoints[name]; ok {
@@ -150,16 +150,34 @@ func (r *Renderer) stageServers(s *staged) {
 	}
 }
 
-func (r *Renderer) wantedSettings(s *staged) *tsujiv1.Settings {
+func (r *Renderer) wantedSettings(s *Staged) *tsujiv1.Settings {
 	if s.settings != nil {
 		return s.settings
 	}
 	return r.settings
 }
 
-func (r *Renderer) wantedCertificate(s *staged, name string) *certificate {
+func (r *Renderer) wantedCertificate(s *Staged, name string) *certificate {
 	if c, ok := s.certificates[name]; ok {
 		return c
 	}
 	return r.certificates[name]
+}
+
+// SettingsChange tells whether the difference changes what haproxy.cfg says whatever the routes are. That is a reload.
+func (r *Renderer) SettingsChange(s *Staged) bool { return s.program != nil && *s.program != r.program }
+
+// NewProfiles returns the routes for which the program has no profile yet, by namespace, each list in the order of names.
+// What they ask for is a reload.
+func (r *Renderer) NewProfiles(s *Staged) map[string][]string {
+	names := factsOf(r.wantedSettings(s), r.options.version()).names
+	byNamespace := map[string][]string{}
+	for _, name := range sortedKeys(s.routes) {
+		if rt := s.routes[name]; rt != nil && !rt.profile.common(names) {
+			if _, added := r.profiles[rt.profile]; !added {
+				byNamespace[rt.spec.GetNamespace()] = append(byNamespace[rt.spec.GetNamespace()], name)
+			}
+		}
+	}
+	return byNamespace
 }

@@ -23,8 +23,9 @@ type state struct {
 	profiles map[profile]int   // that are not common → routes of theirs; 0: remembered
 	unused   int               // of profiles, those that are only remembered
 	passed   bool              // there is, or was, a route that is passed through
-	caUsers  map[string]int    // file of CA certificates → routes that verify with it
-	lines    map[string]int    // certificate with a key → lines of crt-list.txt
+	fresh    fresh
+	caUsers  map[string]int // file of CA certificates → routes that verify with it
+	lines    map[string]int // certificate with a key → lines of crt-list.txt
 
 	users   map[string]map[string]bool  // resource → the routes that refer to it
 	under   map[string]map[hostKey]bool // domain → the exact hosts directly under it
@@ -47,8 +48,8 @@ func newState() state {
 	}
 }
 
-// commit puts in place what was staged, and says what that changed. It cannot fail.
-func (r *Renderer) commit(s *staged) Change {
+// Commit puts in place what was staged last, and says what that changed. It cannot fail.
+func (r *Renderer) Commit(s *Staged) Change {
 	c := newChanges()
 	r.generation++
 	before := r.defaultPair()
@@ -78,7 +79,7 @@ func (r *Renderer) commit(s *staged) Change {
 	return c.finish()
 }
 
-func (r *Renderer) commitSettings(s *staged, c *changes) {
+func (r *Renderer) commitSettings(s *Staged, c *changes) {
 	if s.program != nil {
 		if r.program.text != s.program.text {
 			r.touch(configPath)
@@ -205,7 +206,7 @@ func (r *Renderer) remember(rt *route, c *changes) {
 		}
 	}
 	if rt.passthrough() && !r.passed {
-		r.passed = true
+		r.passed, r.fresh.passed = true, true
 		if len(r.options.HTTPS) > 0 {
 			c.reload(rt.title(), "the first that is passed through")
 			r.touch(configPath)
@@ -215,6 +216,34 @@ func (r *Renderer) remember(rt *route, c *changes) {
 		c.useCA(rt.caFile, r.caUsers)
 		r.caUsers[rt.caFile]++
 	}
+}
+
+// fresh is what of the program has come since HAProxy loaded it last.
+type fresh struct {
+	profiles map[profile]bool
+	passed   bool
+}
+
+// Loaded says that HAProxy runs the files as they are rendered now.
+func (r *Renderer) Loaded() { r.fresh = fresh{} }
+
+// NotLoaded says that HAProxy has not loaded the files since Loaded was said, and that whoever needed what had come to the
+// program has been taken back: it is forgotten, for HAProxy does not have it.
+func (r *Renderer) NotLoaded() {
+	for p := range r.fresh.profiles {
+		if n, added := r.profiles[p]; added && n == 0 {
+			delete(r.profiles, p)
+			r.unused--
+		}
+	}
+	if r.fresh.passed {
+		r.passed = false
+	}
+	if r.fresh.passed || len(r.fresh.profiles) > 0 {
+		r.generation++
+		r.touch(configPath)
+	}
+	r.fresh = fresh{}
 }
 
 // maxUnused is how many profiles that no route has any more are remembered.
@@ -229,6 +258,10 @@ func (r *Renderer) addProfile(p profile) {
 	}
 	r.profiles[p] = 0
 	r.unused++
+	if r.fresh.profiles == nil {
+		r.fresh.profiles = map[profile]bool{}
+	}
+	r.fresh.profiles[p] = true
 	r.touch(configPath)
 }
 
