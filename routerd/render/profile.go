@@ -271,18 +271,46 @@ func optionRules(v Version) string {
 // cookieRules give the route's cookie HAProxy's own name on its way in, where it stands, so that HAProxy takes
 // it out and the others reach the endpoint; and the route's name and attributes on its way out. They are for
 // backends that were added at run time: in haproxy.cfg the cookie is said in the backend's section, which costs a
-// request less and comes to the same.
+// request less and comes to the same: each cookie of the name is taken out, and the first that names a server that is there
+// chooses it; one that the endpoint sets is taken out, too.
 //
-// The expression reads name|attributes|cookies, and writes a "=" before what it changed, with which no name
-// begins. A client sends one Cookie header (RFC 6265); of one that sends several none is read. An answer that is on its
-// way when its route goes keeps HAProxy's own name for the cookie, which does no harm.
+// A client sends one Cookie header (RFC 6265); several become one (RFC 9113). An answer that is on its way when its
+// route goes keeps HAProxy's own name for the cookie, which does no harm.
 const cookieRules = "" +
-	"  http-request set-var(req.ck) req.fhdr(cookie)\n" +
-	"  http-request set-var(req.ck) '" + theRoute + ",map_str(" + mapCookies + "),concat(|,req.ck)," +
-	`regsub("^([^|]+)[|][^|]*[|]((?:.*?; *)?)\1=","=\2` + ownCookie + `=")' if { var(req.ck) -m found }` + "\n" +
-	"  http-request set-header Cookie %[var(req.ck),bytes(1)] if { var(req.ck) -m beg = } { req.fhdr_cnt(cookie) eq 1 }\n" +
+	"  http-request set-var(req.ckn) " + cookieOfRoute + " if { req.fhdr_cnt(cookie) gt 0 }\n" +
+	"  http-request set-header Cookie '" + `%[req.hdrs,regsub("` + cookieLines + `","\1; ",ig),rtrim("; ")]` +
+	"' if { var(req.ckn) -m found } { req.fhdr_cnt(cookie) gt 1 }\n" +
+	"  http-request set-var(req.ck) '" + `req.fhdr(cookie),concat(|,req.ckn),regsub("` + cookieNamed + `","\1` + ownCookie + `=\4",g)` +
+	"' if { var(req.ckn) -m found }\n" +
+	"  http-request set-header Cookie %[var(req.ck),field(-2,|,0)] if { var(req.ck) -m sub " + ownCookie + "= }\n" +
+	"  http-response replace-header Set-Cookie '^(.*)$' '%[" + cookieOfRoute + "]|" + ownCookie + "=|\\1' if { res.fhdr_cnt(set-cookie) gt 0 }\n" +
+	"  http-response replace-header Set-Cookie '" + cookieSet + "' '\\2\\3' if { res.fhdr_cnt(set-cookie) gt 0 }\n" +
 	"  http-after-response replace-header Set-Cookie '^" + ownCookie + "=(.*)$' " +
 	"'%[" + theRoute + ",map_str(" + mapCookies + "," + ownCookie + "|),field(1,|)]=\\1%[" + theRoute + ",map_str(" + mapCookies + "),field(2,|),url_dec]'\n"
+
+// cookieOfRoute is the name of the route's cookie.
+const cookieOfRoute = theRoute + ",map_str(" + mapCookies + "),field(1,|)"
+
+// Expressions that cookieRules read with, all of them linear: what has matched is not tried again. They have no quotes and no
+// backslashes as such, which HAProxy would take for its own.
+const (
+	// cookieLines matches a header's lines up to the next Cookie, and those after it that are none.
+	cookieLines = `\G` + otherLines + `cookie:[ \t]*+([^\x0d\x0a]*+)\x0d\x0a` + otherLines
+	otherLines  = `(?:(?!cookie:)[^\x0d\x0a]*+\x0d\x0a)*+`
+
+	// cookieNamed matches, of "cookies|NAME", what there is up to the next cookie of that name, the name, and the value.
+	// Cookies are taken apart as HAProxy does it: at a ";" or ",", but in values in quotes; blanks count for nothing
+	// around names; and a name that begins with "$" is none.
+	cookieNamed = `(?s)\G([,;]?(?:(?!` + cookieBlank + `(` + cookieName + `)` + cookieBlank + `=(?>.*[|])\2$)[^=,;]*+(?:=` + cookieValue + `)?+[,;])*+` +
+		cookieBlank + `)(` + cookieName + `)` + cookieBlank + `=(?=(?>.*[|])\3$)(` + cookieValue + `)`
+	// cookieSet matches "NAME|own name=|what an endpoint sets", and what is left of it: the own name of a cookie of that name, all
+	// that is set of another.
+	cookieSet = `^([^|]*)[|](?:([^|]*)[|][ \t]*\1[ \t]*=.*|[^|]*[|](.*))$`
+
+	cookieBlank = `[ \t]*+`
+	cookieName  = `[^$ \t=,;][^ \t=,;]*+`
+	cookieValue = `(?:[^\x22,;]|\x22(?:[^\x22\x5c]|\x5c.)*+\x22?)*+`
+)
 
 // forwardedRules are the headers that say where a request came from (OpenShift's router, the same for each
 // policy).
