@@ -98,6 +98,7 @@ type Applier struct {
 	mends     mends              // what that check found, and repairs did not change
 	costs     costs              // of changes
 	pace      pace               // of reloads
+	told      told               // of limits
 	refused   refusals           // content that HAProxy has refused
 	mending   mending            // of a HAProxy that ended, or runs something else
 	resting   time.Time          // until when the janitor rests
@@ -328,6 +329,7 @@ func (a *Applier) apply(ctx context.Context, next snapshot.Snapshot, d snapshot.
 func (a *Applier) commit(next snapshot.Snapshot) {
 	a.inForce.Store(&next)
 	a.cfg.Renderer.Loaded()
+	a.tellLimits()
 	a.wanted = nil
 }
 

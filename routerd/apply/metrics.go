@@ -8,17 +8,19 @@ import (
 
 // Metrics is what an Applier counts.
 type Metrics struct {
-	Applies   *prometheus.CounterVec   // snapshots put into force, or tried, by method and result
-	Duration  *prometheus.HistogramVec // seconds that it took, by method
-	Fallbacks prometheus.Counter       // changes that were begun at run time and ended in a reload
-	Reloads   *prometheus.CounterVec   // reloads by reason, those that HAProxy refused included
-	Held      prometheus.Counter       // Routes that were to wait for a reload of their own, because there were too many
-	Workers   prometheus.Gauge         // workers of before reloads that still hold connections
-	Restarts  prometheus.Counter       // times that HAProxy had to be mended: it had ended, or ran something else
-	Adoptions prometheus.Counter       // times that a running HAProxy was taken over without a reload
-	Leaving   *prometheus.GaugeVec     // what waits in HAProxy for its last connection to end, by kind
-	Suspended prometheus.Gauge         // servers that are out of service because they are dead
-	Repairs   *prometheus.CounterVec   // differences that were found in HAProxy and repaired, by kind
+	Applies     *prometheus.CounterVec   // snapshots put into force, or tried, by method and result
+	Duration    *prometheus.HistogramVec // seconds that it took, by method
+	Fallbacks   prometheus.Counter       // changes that were begun at run time and ended in a reload
+	Reloads     *prometheus.CounterVec   // reloads by reason, those that HAProxy refused included
+	Held        prometheus.Counter       // Routes that were to wait for a reload of their own, because there were too many
+	Workers     prometheus.Gauge         // workers of before reloads that still hold connections
+	Restarts    prometheus.Counter       // times that HAProxy had to be mended: it had ended, or ran something else
+	Adoptions   prometheus.Counter       // times that a running HAProxy was taken over without a reload
+	Leaving     *prometheus.GaugeVec     // what waits in HAProxy for its last connection to end, by kind
+	Checks      *prometheus.GaugeVec     // servers whose health Routes ask to be checked, and those that are: wanted, in_force
+	Connections *prometheus.GaugeVec     // that the Settings want, and that file descriptors allow: wanted, in_force
+	Suspended   prometheus.Gauge         // servers that are out of service because they are dead
+	Repairs     *prometheus.CounterVec   // differences that were found in HAProxy and repaired, by kind
 
 	Unrepaired *prometheus.GaugeVec // differences that a repair did not change, by kind
 
@@ -58,6 +60,14 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Namespace: "tsuji", Subsystem: "apply", Name: "draining",
 			Help: "What takes no new traffic and is deleted from HAProxy when its last connection ends, by kind: servers, backends, certificates.",
 		}, []string{"kind"}),
+		Checks: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Namespace: "tsuji", Subsystem: "apply", Name: "checked_servers",
+			Help: "Servers whose health Routes ask to be checked (wanted), and those that are (in_force): file descriptors may not allow all.",
+		}, []string{"state"}),
+		Connections: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Namespace: "tsuji", Subsystem: "apply", Name: "max_connections",
+			Help: "Connections that the IngressController allows (wanted), and as many of them as file descriptors allow (in_force).",
+		}, []string{"state"}),
 		Suspended: prometheus.NewGauge(prometheus.GaugeOpts{
 			Namespace: "tsuji", Subsystem: "apply", Name: "suspended_servers", Help: "Servers that are out of service because they are dead.",
 		}),
@@ -81,7 +91,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		m.Unrepaired.WithLabelValues(kind)
 	}
 	if r != nil {
-		r.MustRegister(m.Applies, m.Duration, m.Fallbacks, m.Reloads, m.Held, m.Workers, m.Restarts, m.Adoptions, m.Leaving, m.Suspended, m.Repairs, m.Unrepaired, m.Unread, m.Operations, m.Seconds)
+		r.MustRegister(m.Applies, m.Duration, m.Fallbacks, m.Reloads, m.Held, m.Workers, m.Restarts, m.Adoptions, m.Leaving, m.Checks, m.Connections, m.Suspended, m.Repairs, m.Unrepaired, m.Unread, m.Operations, m.Seconds)
 	}
 	return m
 }

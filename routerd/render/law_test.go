@@ -141,7 +141,11 @@ func TestApplyIsAFunctionOfTheSnapshot(t *testing.T) {
 	pool()
 	ownPair()
 	rapid.Check(t, func(rt *rapid.T) {
-		r := renderer(t, options())
+		o := options()
+		if rapid.Bool().Draw(rt, "few descriptors") { // enough for checks of so many servers
+			o.FileDescriptors = 1024 + 8*rapid.IntRange(0, 6).Draw(rt, "checks")
+		}
+		r := renderer(t, o)
 		now, written := snapshot.Snapshot{}, disk{}
 		written.sync(r)
 		var seen []snapshot.Snapshot
@@ -154,7 +158,7 @@ func TestApplyIsAFunctionOfTheSnapshot(t *testing.T) {
 			before := maps.Clone(written)
 			written.sync(r)
 			seen = append(seen, to)
-			other, at := renderer(t, options()), snapshot.Snapshot{}
+			other, at := renderer(t, o), snapshot.Snapshot{}
 			for _, s := range append(backward(seen), to) {
 				if _, err := other.Apply(snapshot.Diff(at, s)); err != nil {
 					rt.Fatal(err)

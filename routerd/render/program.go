@@ -51,19 +51,21 @@ func (p program) rest(passed bool) string {
 func (r *Renderer) BufferBytes() int { return int(r.program.buffer) }
 
 // Each connection takes two file descriptors, each checked server and each listener one. descriptorReserve
-// is for listeners, threads, the runtime API and what else there is.
+// is for listeners, threads, the runtime API and what else there is. Of the rest one in checkShare is for checks.
 const (
 	descriptorReserve = 1024
+	checkShare        = 8
 	minConnections    = 100
 )
 
-// maxConnections returns the number of connections to allow, 0 for as many as fit: what the Settings want,
-// lowered to what the file descriptors allow, for HAProxy does not start with a number that does not fit.
+// maxConnections returns the number of connections to allow, 0 for as many as HAProxy finds that fit: what the Settings want,
+// lowered to what the file descriptors allow, for HAProxy does not start with a number that does not fit. It does not depend
+// on the routes.
 func (r *Renderer) maxConnections() uint32 {
 	if r.options.FileDescriptors == 0 {
 		return r.program.maxConnections
 	}
-	fit := max((r.options.FileDescriptors-descriptorReserve-r.checked)/2, minConnections)
+	fit := max((r.options.FileDescriptors-descriptorReserve-r.options.mostChecks())/2, minConnections)
 	if r.program.maxConnections == 0 {
 		return uint32(fit)
 	}

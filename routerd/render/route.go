@@ -16,7 +16,8 @@ type route struct {
 	host     hostKey
 	path     string // of a prefix, with all paths of slashes only as "/"
 	backend  string
-	limits   []string // what every server says of health checks and connections; depends on spec alone
+	check    []string // what every server says of health checks; empty: there are none; depends on spec alone
+	limits   []string // what every server says of connections; depends on spec alone
 	entries  []Entry  // in the maps of options, by file and key; depends on spec alone
 	wanted   profile  // as far as spec alone decides
 	cookie   string   // as Backend has it; depends on spec alone
@@ -24,9 +25,11 @@ type route struct {
 
 	// What follows depends on facts as well: Settings, endpoints and CA certificates.
 
-	profile  profile
-	caFile   string // that servers are verified with; empty: none is known, or needed
-	rendered *Backend
+	profile   profile
+	caFile    string // that servers are verified with; empty: none is known, or needed
+	checkable int    // servers that would be checked
+	unchecked bool   // they are not, because too many would be
+	rendered  *Backend
 }
 
 // title names the route for people.
@@ -110,8 +113,11 @@ func newRoute(resource string, spec *tsujiv1.Route, v Version) (*route, error) {
 		}
 	}
 	var err error
-	if r.limits, err = r.serverLimits(); err != nil {
+	if r.check, err = r.healthCheck(); err != nil {
 		return nil, err
+	}
+	if n := spec.GetMaxConnectionsPerEndpoint(); n > 0 {
+		r.limits = []string{"maxconn", fmt.Sprint(min(n, maxServerConnections))}
 	}
 	if err := r.readOptions(v); err != nil {
 		return nil, err

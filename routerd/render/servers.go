@@ -241,6 +241,7 @@ func (r *route) makeServers(f facts) (servers []Server, caFile string) {
 	if r.verified() {
 		var ok bool
 		if caFile, ok = f.ca(r.spec.GetDestinationTls().GetCa()); !ok {
+			r.checkable = 0
 			return nil, ""
 		}
 	}
@@ -248,6 +249,7 @@ func (r *route) makeServers(f facts) (servers []Server, caFile string) {
 	parts := r.parts(f)
 	w := weights(parts)
 	names, ids := map[string]bool{}, map[uint32]bool{}
+	r.checkable = 0
 	for i, p := range parts {
 		if r.passthrough() && p.weight == 0 {
 			continue // no cookie leads there
@@ -267,6 +269,9 @@ func (r *route) makeServers(f facts) (servers []Server, caFile string) {
 			}
 			if !r.passthrough() {
 				s.Cookie = e.cookie
+			}
+			if !e.idled {
+				r.checkable++
 			}
 			s.Params = r.serverParams(tls, p, e)
 			servers = append(servers, s)
@@ -325,28 +330,29 @@ func (r *route) serverParams(tls []string, p part, e endpoint) []string {
 	if e.h2c && len(tls) == 0 && !r.passthrough() {
 		params = append(params, "proto", "h2")
 	}
-	if len(r.limits) > 0 && !e.idled {
-		params = append(params, r.limits...)
+	if e.idled {
+		return params
 	}
-	return params
+	if !r.unchecked {
+		params = append(params, r.check...)
+	}
+	return append(params, r.limits...)
 }
 
-// serverLimits returns what the route's servers say of health checks and connections. There are checks only
-// where the Route asks for them: a standing check of every server costs more than it tells.
-func (r *route) serverLimits() ([]string, error) {
-	var params []string
-	if d := r.spec.GetHealthCheckInterval(); d != nil {
-		v, err := millis("health check interval", d, 0)
-		if err != nil {
-			return nil, err
-		}
-		params = append(params, "check", "inter", v)
-		if r.spec.GetTermination() == tsujiv1.Termination_TERMINATION_REENCRYPT {
-			params = append(params, "check-ssl")
-		}
+// healthCheck returns what the route's servers say of health checks. There are checks only where the Route asks
+// for them: a standing check of every server costs more than it tells.
+func (r *route) healthCheck() ([]string, error) {
+	d := r.spec.GetHealthCheckInterval()
+	if d == nil {
+		return nil, nil
 	}
-	if n := r.spec.GetMaxConnectionsPerEndpoint(); n > 0 {
-		params = append(params, "maxconn", fmt.Sprint(min(n, maxServerConnections)))
+	v, err := millis("health check interval", d, 0)
+	if err != nil {
+		return nil, err
+	}
+	params := []string{"check", "inter", v}
+	if r.spec.GetTermination() == tsujiv1.Termination_TERMINATION_REENCRYPT {
+		params = append(params, "check-ssl")
 	}
 	return params, nil
 }

@@ -16,6 +16,7 @@ type Staged struct {
 	routes       map[string]*route // nil: gone
 	endpoints    map[string][]endpoint
 	certificates map[string]*certificate // nil: gone
+	leftOut      map[string]bool         // routes whose servers are not checked, though they ask for it
 }
 
 // Stage renders what the difference touches. It changes nothing. An error is as that of Apply.
@@ -148,6 +149,7 @@ func (r *Renderer) stageServers(s *Staged) {
 			remake(user)
 		}
 	}
+	r.stageChecks(s, f)
 }
 
 func (r *Renderer) wantedSettings(s *Staged) *tsujiv1.Settings {

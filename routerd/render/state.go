@@ -27,9 +27,9 @@ type state struct {
 	caUsers  map[string]int // file of CA certificates → routes that verify with it
 	lines    map[string]int // certificate with a key → lines of crt-list.txt
 
-	users   map[string]map[string]bool  // resource → the routes that refer to it
-	under   map[string]map[hostKey]bool // domain → the exact hosts directly under it
-	checked int                         // servers whose health is checked
+	users  map[string]map[string]bool  // resource → the routes that refer to it
+	under  map[string]map[hostKey]bool // domain → the exact hosts directly under it
+	checks checks
 }
 
 func newState() state {
@@ -72,6 +72,7 @@ func (r *Renderer) Commit(s *Staged) Change {
 	for _, name := range sortedKeys(s.routes) {
 		r.commitRoute(name, s.routes[name], moves, c)
 	}
+	r.checks.left = s.leftOut
 	r.commitHosts(moves, c)
 	r.commitLines(c)
 	r.dropHosts(c)
@@ -168,7 +169,8 @@ func (r *Renderer) forget(rt *route, c *changes) {
 			delete(r.users, name)
 		}
 	}
-	r.checked -= rt.checked()
+	r.checks.ask(rt.spec.GetNamespace(), rt.resource, -rt.asks())
+	r.checks.inUse -= rt.checked()
 	delete(r.routes, rt.resource)
 	delete(r.backends, rt.backend)
 	if n, added := r.profiles[rt.profile]; added {
@@ -193,7 +195,8 @@ func (r *Renderer) remember(rt *route, c *changes) {
 		}
 		r.users[name][rt.resource] = true
 	}
-	r.checked += rt.checked()
+	r.checks.ask(rt.spec.GetNamespace(), rt.resource, rt.asks())
+	r.checks.inUse += rt.checked()
 	r.routes[rt.resource] = rt
 	r.backends[rt.backend] = rt
 	if _, added := r.profiles[rt.profile]; !added && !rt.profile.common(r.listsNames()) {
@@ -283,14 +286,12 @@ func (r *route) refers() []string {
 	return names
 }
 
+// checked returns how many of the route's servers are checked.
 func (r *route) checked() int {
-	n := 0
-	for _, s := range r.rendered.Servers {
-		if s.Checked() {
-			n++
-		}
+	if r.unchecked {
+		return 0
 	}
-	return n
+	return r.asks()
 }
 
 // commitHosts makes claims come and go. Where a wildcard for passthrough comes or goes, so does what keeps it away from

@@ -1,0 +1,46 @@
+package apply
+
+import (
+	"fmt"
+	"strings"
+)
+
+// told is what was said last of what the machine does not allow.
+type told struct {
+	connections uint32
+	unchecked   string
+}
+
+// tellLimits tells of what the Settings and Routes want and file descriptors do not allow: in the metrics always, in the log
+// when it changes.
+func (a *Applier) tellLimits() {
+	r, m := a.cfg.Renderer, a.cfg.Metrics
+	wanted, allowed := r.Connections()
+	m.Connections.WithLabelValues("wanted").Set(float64(wanted))
+	m.Connections.WithLabelValues("in_force").Set(float64(allowed))
+	if now := wanted - allowed; now != a.told.connections {
+		a.told.connections = now
+		if now > 0 {
+			a.cfg.Log.Warn("file descriptors allow fewer connections than are wanted: raise the limit of routerd (ulimit -n), or lower maxConnections",
+				"wanted", wanted, "in_force", allowed)
+		} else {
+			a.cfg.Log.Info("file descriptors allow all connections that are wanted", "wanted", wanted)
+		}
+	}
+	servers, checked, left := r.Checks()
+	m.Checks.WithLabelValues("wanted").Set(float64(servers))
+	m.Checks.WithLabelValues("in_force").Set(float64(checked))
+	unchecked := ""
+	if n := len(left); n > 0 {
+		unchecked = fmt.Sprintf("%d: %s", n, strings.Join(left[:min(n, 20)], " "))
+	}
+	if unchecked != a.told.unchecked {
+		a.told.unchecked = unchecked
+		if unchecked != "" {
+			a.cfg.Log.Warn("file descriptors do not allow all health checks: those of some routes are left out, and routerd probes what fails",
+				"servers", servers, "checked", checked, "routes", unchecked)
+		} else {
+			a.cfg.Log.Info("file descriptors allow all health checks", "servers", servers)
+		}
+	}
+}
