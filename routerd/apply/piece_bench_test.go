@@ -50,10 +50,16 @@ func BenchmarkPiece(b *testing.B) {
 				return []*tsujiv1.Resource{route(name), endpoints(name, t.ends...)}
 			})
 		}
-		certified := of(func(_ int, name string) []*tsujiv1.Resource {
-			cert, _ := certificate("c"+name, false)
-			return []*tsujiv1.Resource{edge("c" + name), endpoints("c"+name, t.ends...), cert}
-		})
+		cert, _ := certificate("c", false)
+		certified := func() []*tsujiv1.Resource {
+			count++
+			return of(func(_ int, name string) []*tsujiv1.Resource {
+				name = fmt.Sprintf("new%d-%s", count, name)
+				own := proto.CloneOf(cert)
+				own.Name = tsujiv1.CertificateName("ns", tsujiv1.FromRoute, name)
+				return []*tsujiv1.Resource{edge(name), endpoints(name, t.ends...), own}
+			})
+		}
 		back := changed(func(*tsujiv1.Route) {})
 		moved := func(round int) []*tsujiv1.Resource {
 			return of(func(i int, name string) []*tsujiv1.Resource {
@@ -78,8 +84,9 @@ func BenchmarkPiece(b *testing.B) {
 				return t.change(nil, nil, without(put)...)
 			}},
 			{"new routes with certificates", func(int) times {
-				took := t.change(nil, certified)
-				t.change(nil, nil, without(certified)...)
+				put := certified()
+				took := t.change(nil, put)
+				t.change(nil, nil, without(put)...)
 				return took
 			}},
 			{"options changed", func(round int) times {
@@ -104,6 +111,7 @@ func BenchmarkPiece(b *testing.B) {
 				var acks []time.Duration
 				reloads := t.reloads()
 				for b.Loop() {
+					eventually(b, "what has left is deleted", func() bool { return t.leaving("servers")+t.leaving("backends")+t.leaving("certificates") == 0 })
 					t.ReloadCosts(time.Hour)
 					acks = append(acks, kind.run(len(acks)).ack)
 				}

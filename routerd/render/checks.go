@@ -14,6 +14,9 @@ type checks struct {
 
 // ask notes that a route asks for so many more servers to be checked, or fewer.
 func (c *checks) ask(namespace, route string, more int) {
+	if more == 0 {
+		return
+	}
 	of := c.wanted[namespace]
 	if of == nil {
 		if c.wanted == nil {
