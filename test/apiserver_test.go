@@ -75,7 +75,7 @@ func TestAPIServerGone(t *testing.T) {
 			return err
 		}
 		for _, fault := range s.GetFaults() {
-			if strings.Contains(fault.GetMessage(), "routes would go at once") {
+			if strings.Contains(fault.GetMessage(), "routes went within") {
 				return nil
 			}
 		}

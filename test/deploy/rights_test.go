@@ -304,7 +304,7 @@ func someCertificate(t *testing.T) (certPEM, keyPEM []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	certPEM, keyPEM, err = ca.Issue(authority.Options{DNSNames: []string{"cart.example.com"}, NotAfter: time.Now().Add(time.Hour)})
+	certPEM, keyPEM, err = ca.Issue(authority.Options{DNSNames: []string{"cart.example.com"}, NotAfter: time.Now().AddDate(1, 0, 0)})
 	if err != nil {
 		t.Fatal(err)
 	}
