@@ -100,6 +100,7 @@ type Applier struct {
 	pace      pace               // of reloads
 	told      told               // of limits
 	refused   refusals           // content that HAProxy has refused
+	postponed int                // reloads that could not be made, in a row
 	mending   mending            // of a HAProxy that ended, or runs something else
 	resting   time.Time          // until when the janitor rests
 	stale     time.Time          // since when the files are not up to date; zero: they are
@@ -288,6 +289,7 @@ func (a *Applier) apply(ctx context.Context, next snapshot.Snapshot, d snapshot.
 			return byNothing, err
 		}
 	}
+	needed := a.needReload(staged)
 	change := r.Commit(staged)
 	r.SetStamp(next.Version())
 	why := becauseMend
@@ -322,6 +324,9 @@ func (a *Applier) apply(ctx context.Context, next snapshot.Snapshot, d snapshot.
 	}
 	err = a.explain(ctx, base, next, d, err)
 	a.refused.add(next, err)
+	if serving {
+		err = a.postpone(needed, err)
+	}
 	return m, errors.Join(err, a.undo(ctx, base, snapshot.Diff(next, base), serving))
 }
 

@@ -45,7 +45,7 @@ type notOnline struct {
 // plan plans a change for the worker that runs, if commands are the way to make it.
 func (a *Applier) plan(c render.Change) (*plan, error) {
 	in := a.planner()
-	if operations, backends := in.atLeast(c); a.costs.tooMany(operations, backends) {
+	if operations, backends := in.atLeast(c); a.reloadIsBetter(operations, backends) {
 		return nil, a.cheaper(operations, backends)
 	}
 	p, err := newPlan(in, c)
@@ -56,7 +56,7 @@ func (a *Applier) plan(c render.Change) (*plan, error) {
 	case err != nil:
 		return nil, &notOnline{becauseProgram, err}
 	}
-	if a.costs.tooLong(p) && !a.drained {
+	if a.reloadIsBetter(p.operations(), p.added) {
 		return nil, a.cheaper(p.operations(), p.added)
 	}
 	return p, nil
@@ -66,6 +66,12 @@ func (a *Applier) plan(c render.Change) (*plan, error) {
 func (a *Applier) cheaper(operations, backends int) error {
 	return &notOnline{becauseCheaper, fmt.Errorf("%d operations and %d new backends would take %s, a reload %s",
 		operations, backends, a.costs.online(operations, backends).Round(time.Millisecond), a.costs.reload.Round(time.Millisecond))}
+}
+
+// reloadIsBetter tells whether a change that takes so many commands, so many of which add backends, is better made by a
+// reload. Where none can be made, commands are the way, however long they take.
+func (a *Applier) reloadIsBetter(operations, backends int) bool {
+	return !a.drained && a.unwritten == 0 && a.costs.tooMany(operations, backends)
 }
 
 func (a *Applier) planner() planner {

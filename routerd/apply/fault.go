@@ -8,7 +8,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 	"github.com/tsuji-dev/tsuji/routerd/haproxy"
 	"github.com/tsuji-dev/tsuji/routerd/render"
 	"github.com/tsuji-dev/tsuji/snapshot"
@@ -204,4 +206,42 @@ func between(s snapshot.Snapshot, names []string) snapshot.Delta {
 		}
 	}
 	return d
+}
+
+// postpone adds to why a reload could not be made who needs it, if it is nobody's fault: the disk is full, for one. They are to
+// wait, ever longer; all else needs no file, and comes into force meanwhile. Where HAProxy runs something else, or changes
+// are reloads as a rule, there is nothing that could.
+func (a *Applier) postpone(needed []string, err error) error {
+	var failed *checkFailed
+	var refused *haproxy.CheckError
+	if a.suspect || a.worker == nil || !a.capabilities().DynamicBackends || errors.As(err, &failed) && errors.As(failed, &refused) {
+		return err
+	}
+	after := backoff(a.postponed+postponedFirst, postponedMost)
+	a.postponed++
+	first, _, _ := strings.Cut(err.Error(), "\n")
+	errs := []error{err}
+	for _, resource := range needed {
+		errs = append(errs, &render.ResourceError{Resource: resource, Err: &laterError{after, fmt.Errorf(
+			"it needs a reload of HAProxy, which cannot be made here: tried again in %s: %s", after.Round(time.Second), first)}})
+	}
+	return errors.Join(errs...)
+}
+
+const (
+	postponedFirst = 6           // tries of which backoff makes some seconds
+	postponedMost  = time.Minute // between two tries
+)
+
+// needReload returns the resources that a difference brings, and that no HAProxy takes without a reload.
+func (a *Applier) needReload(s *render.Staged) []string {
+	var names []string
+	if a.cfg.Renderer.SettingsChange(s) {
+		names = append(names, tsujiv1.SettingsName)
+	}
+	for _, of := range a.cfg.Renderer.NewProfiles(s) {
+		names = append(names, of...)
+	}
+	slices.Sort(names)
+	return names
 }

@@ -61,6 +61,8 @@ func (a *Applier) writeFiles() error {
 		}
 		if err := a.writeFile(f); err != nil {
 			a.cfg.Renderer.Written(files[:i])
+			a.unwritten++
+			a.stale = time.Now()
 			return fmt.Errorf("write HAProxy's files: %w", err)
 		}
 	}

@@ -166,10 +166,9 @@ func (a *Applier) tidy(ctx context.Context, now time.Time) {
 	}
 	if !a.stale.IsZero() && !now.Before(a.filesDue()) {
 		if err := a.writeFiles(); err != nil {
-			if a.unwritten++; a.unwritten == 1 {
+			if a.unwritten == 1 {
 				a.cfg.Log.Warn("HAProxy's files are not up to date, and tried again", "error", err)
 			}
-			a.stale = now
 		} else {
 			a.sweepFiles()
 		}

@@ -109,7 +109,7 @@ func (a *Applier) serve(ctx context.Context, v snapshot.Version, why reason) (me
 	}
 	a.suspect, a.unswept = false, false
 	a.begunAnew()
-	a.costs.reload = time.Since(begun)
+	a.costs.reload, a.postponed = time.Since(begun), 0
 	if m == byReload {
 		a.pace.reloaded(time.Now())
 	}
