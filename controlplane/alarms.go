@@ -18,7 +18,6 @@ const allowAnnotation = "tsuji.dev/allow-route-drop"
 // guarded returns what may be published when s was compiled: see [release.Guard].
 func (c *ingressController) guarded(s snapshot.Snapshot, sharedHosts bool, now time.Time, log *slog.Logger) snapshot.Snapshot {
 	allowed, _, _ := release.Allowed(c.annotation(allowAnnotation), now) // alarms tell what is wrong with it
-	c.guard.LeftOut = func(name string) bool { _, refused := c.quarantined.Resources[name]; return refused }
 	s, held := c.guard.Take(s, sharedHosts, allowed, now)
 	switch before := c.held; {
 	case held == nil && before != nil:

@@ -155,15 +155,29 @@ func (p *pipeline) apply(c *ingressController, changes []cluster.Change) compile
 		changes = slices.Collect(maps.Values(p.objects))
 	}
 	held, until := p.quarantine.Holds(c.name, p.now())
+	asked := compile.Holds{Resources: maps.Clone(held.Resources)}
 	c.compiler.Hold(held)
 	result := c.compiler.Apply(c.take(changes, p.now()))
-	p.quarantine.Ended(c.name, held, result.Ended)
 	for _, name := range result.Ended {
 		delete(held.Resources, name)
+	}
+	for _, name := range p.quarantine.Ended(c.name, asked, result.Ended) {
 		p.log.Info("a resource that routers refused is gone or another: it is held no longer", "ingress_controller", c.name, "resource", name)
 	}
 	c.quarantined, c.until = held, until
+	c.guard.LeftOut(leftOut(result.Verdicts))
+	c.guard.Forget(result.Ended)
 	return result
+}
+
+// leftOut names the Routes that are not served because routers refuse them, or what they refer to.
+func leftOut(verdicts []*tsujiv1.RouteVerdict) (names []string) {
+	for _, v := range verdicts {
+		if !v.GetAdmitted() && len(v.GetQuarantines()) > 0 {
+			names = append(names, tsujiv1.RouteName(v.GetNamespace(), v.GetName()))
+		}
+	}
+	return names
 }
 
 // retire drops the IngressControllers that nobody needs any more.

@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	routev1 "github.com/openshift/api/route/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/tsuji-dev/tsuji/controlplane/cluster"
 	"github.com/tsuji-dev/tsuji/controlplane/compile"
 	"github.com/tsuji-dev/tsuji/controlplane/fleet"
@@ -17,6 +20,7 @@ import (
 	"github.com/tsuji-dev/tsuji/controlplane/quarantine"
 	"github.com/tsuji-dev/tsuji/controlplane/release"
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+	"github.com/tsuji-dev/tsuji/snapshot"
 )
 
 const manifests = `
@@ -27,6 +31,44 @@ const manifests = `
 {apiVersion: operator.openshift.io/v1, kind: IngressController, metadata: {name: default, namespace: openshift-ingress-operator},
  spec: {httpHeaders: {actions: {response: [{name: X Bad, action: {type: Set, set: {value: x}}}]}}}}
 `
+
+// Most Routes are refused by a router that has nothing yet: it serves the rest. What is left out for that is not a mishap
+// that the guard mends by offering it again.
+func TestTheGuardDoesNotBringBackWhatIsRefused(t *testing.T) {
+	t.Parallel()
+	log := slog.New(slog.DiscardHandler)
+	board, now := release.NewBoard(1), time.Unix(1, 0)
+	p := &pipeline{
+		board: board, quarantine: quarantine.New(), fleet: fleet.New(fleet.Config{}), log: log,
+		inspect: inspect.New(inspect.Config{Board: board, Fleet: fleet.New(fleet.Config{}), Log: log, Now: time.Now}),
+		compile: func(name string) *compile.Compiler { return compile.New(compile.Config{IngressController: name}) },
+		now:     func() time.Time { return now },
+		objects: map[cluster.Key]cluster.Change{}, controllers: map[string]*ingressController{defaultIngressController: {name: defaultIngressController}},
+	}
+	var changes []cluster.Change
+	refusal := &tsujiv1.Refusal{Class: tsujiv1.RefusalClass_REFUSAL_CLASS_CONTENT}
+	for n := range 40 {
+		k := cluster.Key{Kind: cluster.Route, Namespace: fmt.Sprintf("ns%d", n%4), Name: fmt.Sprintf("r%d", n)}
+		changes = append(changes, cluster.Change{Key: k, Object: &routev1.Route{
+			ObjectMeta: metav1.ObjectMeta{Namespace: k.Namespace, Name: k.Name},
+			Spec:       routev1.RouteSpec{Host: k.Name + ".example.com", To: routev1.RouteTargetReference{Kind: "Service", Name: "web"}},
+		}})
+		if n < 30 {
+			refusal.Resources = append(refusal.Resources, &tsujiv1.RefusedResource{Resource: tsujiv1.RouteName(k.Namespace, k.Name)})
+		}
+	}
+	p.handle(cluster.Batch{Changes: changes, Revision: 1})
+	routes := func() (snapshot.Snapshot, int) {
+		target, _, _ := board.Target(release.View{IngressController: "default"})
+		return target.Snapshot, target.Snapshot.Config().Len() - 1
+	}
+	served, before := routes()
+	p.quarantine.Connect("default", "r1", "3.4 v1").Refused(refusal, served, snapshot.Snapshot{}, now)
+	p.handle(cluster.Batch{Revision: 1})
+	if _, after := routes(); before != 40 || after != 10 {
+		t.Errorf("%d Routes are served, %d before the refusal", after, before)
+	}
+}
 
 // What is said of a version, verdicts and faults, is there before the version is: who sees it served need not wait.
 func TestWhatIsToldComesFirst(t *testing.T) {

@@ -46,19 +46,22 @@ func (h Hold) equal(o Hold) bool {
 
 func (h Holds) empty() bool { return len(h.Resources) == 0 && len(h.Namespaces) == 0 }
 
-// of returns the hold on a resource. What is held by name comes before its namespace.
-func (h Holds) of(name string) (hold Hold, byName, ok bool) {
+// may tells whether there is a hold on a resource, by its name or its namespace.
+func (h Holds) may(name string) bool {
 	if h.empty() {
-		return Hold{}, false, false
+		return false
 	}
-	if hold, ok = h.Resources[name]; ok {
-		return hold, true, true
+	if _, ok := h.Resources[name]; ok {
+		return true
 	}
-	hold, ok = h.Namespaces[tsujiv1.NamespaceOf(name)]
-	if ok && strings.HasPrefix(name, "endpoints/") && !hold.Endpoints {
-		return Hold{}, false, false
-	}
-	return hold, false, ok
+	_, ok := h.ofNamespace(name)
+	return ok
+}
+
+// ofNamespace returns the hold on a resource's namespace.
+func (h Holds) ofNamespace(name string) (Hold, bool) {
+	hold, ok := h.Namespaces[tsujiv1.NamespaceOf(name)]
+	return hold, ok && (hold.Endpoints || !strings.HasPrefix(name, "endpoints/"))
 }
 
 // Hold makes h what is held from the next Apply on.
@@ -101,8 +104,27 @@ func (c *Compiler) markHolds(d *dirty) {
 				}
 			}
 		}
+		c.markCertificates(namespace, d)
 	}
 	c.rehold = newRehold()
+}
+
+// markCertificates marks what is shared of a namespace, by the Settings or by Routes of others, too.
+func (c *Compiler) markCertificates(namespace string, d *dirty) {
+	for k := range c.refs.secrets {
+		if k.Namespace == namespace {
+			d.secrets[k] = struct{}{}
+		}
+	}
+	for k := range c.refs.configMaps {
+		if k.Namespace == namespace {
+			d.configMaps[k] = struct{}{}
+		}
+	}
+	d.settings = d.settings || namespace == ingressNamespace || namespace == configNamespace
+	if namespace == serviceCA.Namespace {
+		maps.Copy(d.content, c.objects.routesByServiceCA)
+	}
 }
 
 func (c *Compiler) markHold(name string, d *dirty) {
@@ -164,44 +186,45 @@ func (c *Compiler) promoteHeld(d *dirty) {
 			maps.Copy(d.content, c.objects.routesByService[service])
 		}
 	}
+	touched := d.touched()
 	for k, r := range c.heldRoutes {
-		if d.touches(k.Namespace) {
+		_, here := touched[k.Namespace]
+		_, all := touched[""]
+		if here || all {
 			d.content[k] = r
 		}
 	}
 	for k, r := range d.content {
-		if _, _, ok := c.holds.of(tsujiv1.RouteName(k.Namespace, k.Name)); ok {
+		if c.holds.may(tsujiv1.RouteName(k.Namespace, k.Name)) {
 			d.standing[k] = r
 		}
 	}
 }
 
-// touches tells whether something may differ that a Route of a namespace refers to.
-func (d *dirty) touches(namespace string) bool {
-	if len(d.configMaps) > 0 {
-		return true
-	}
+// touched are the namespaces whose Routes may refer to something that differs; the empty one: all.
+func (d *dirty) touched() map[string]struct{} {
+	namespaces := maps.Clone(d.access)
 	for _, set := range []map[id]struct{}{d.services, d.secrets} {
 		for k := range set {
-			if k.Namespace == namespace {
-				return true
-			}
+			namespaces[k.Namespace] = struct{}{}
 		}
 	}
 	for ref := range d.endpoints {
-		if ref.service.Namespace == namespace {
-			return true
-		}
+		namespaces[ref.service.Namespace] = struct{}{}
 	}
-	return false
+	if len(d.configMaps) > 0 {
+		namespaces[""] = struct{}{}
+	}
+	return namespaces
 }
 
 // standIn is what a held resource is replaced by.
 type standIn struct {
-	hold Hold
-	told *tsujiv1.Quarantine
-	item snapshot.Item // the good content
-	good bool          // whether there is any
+	hold   Hold
+	byName bool // and not with its namespace
+	told   *tsujiv1.Quarantine
+	item   snapshot.Item // the good content
+	good   bool          // whether there is any
 }
 
 // release forgets that a Route and what is its own are held; who compiles them finds out anew.
@@ -220,7 +243,7 @@ func (c *Compiler) release(r *route) {
 // needed: it is called where the resource is compiled.
 func (c *Compiler) held(i snapshot.Item) *standIn {
 	s := c.standIn(i)
-	if _, byName, _ := c.holds.of(i.Name()); s != nil && byName {
+	if s != nil && s.byName {
 		c.holding[i.Name()] = struct{}{}
 	} else {
 		delete(c.holding, i.Name())
@@ -228,19 +251,30 @@ func (c *Compiler) held(i snapshot.Item) *standIn {
 	return s
 }
 
-// standIn is what held tells, for those who refer to the resource.
+// standIn is what held tells, for those who refer to the resource. What is not held by its name may be with its
+// namespace.
 func (c *Compiler) standIn(i snapshot.Item) *standIn {
-	hold, _, ok := c.holds.of(i.Name())
-	if !ok {
-		return nil
+	if hold, ok := c.holds.Resources[i.Name()]; ok {
+		if s := hold.standIn(i); s != nil {
+			s.byName = true
+			return s
+		}
 	}
-	s := &standIn{hold: hold}
-	s.item, s.good = hold.Good.Get(i.Name())
-	if s.good && s.item.Digest() == i.Digest() || !hold.Any && hold.Refused != i.Digest() {
+	if hold, ok := c.holds.ofNamespace(i.Name()); ok {
+		return hold.standIn(i)
+	}
+	return nil
+}
+
+// standIn is what is served in place of a resource; nil: itself.
+func (h Hold) standIn(i snapshot.Item) *standIn {
+	s := &standIn{hold: h}
+	s.item, s.good = h.Good.Get(i.Name())
+	if s.good && s.item.Digest() == i.Digest() || !h.Any && h.Refused != i.Digest() {
 		return nil
 	}
 	s.told = &tsujiv1.Quarantine{}
-	proto.Merge(s.told, hold.Told)
+	proto.Merge(s.told, h.Told)
 	s.told.Resource, s.told.LastGood = i.Name(), s.good
 	return s
 }

@@ -18,7 +18,7 @@ type heldRoute struct {
 // of its good content. Without good content it claims what it asks for, which is kept and not served, so that no rival
 // inherits it.
 func (c *Compiler) holdRoute(r *route) *heldRoute {
-	if _, _, ok := c.holds.of(tsujiv1.RouteName(r.id.Namespace, r.id.Name)); !ok {
+	if !c.holds.may(tsujiv1.RouteName(r.id.Namespace, r.id.Name)) {
 		return nil
 	}
 	b := newBuilder(c, r)
@@ -98,7 +98,7 @@ func (c *Compiler) compileHeld(r *route, b *builder, v *tsujiv1.RouteVerdict, re
 	for _, name := range []string{r.held.route.GetCertificate(), r.held.route.GetDestinationTls().GetCa()} {
 		switch source, of := certificateOf(name); {
 		case name == "":
-		case source == tsujiv1.FromSecret && len(c.secretPair(c.objects.secrets[of], "").faults) == 0:
+		case source == tsujiv1.FromSecret && r.mayRead(c, of) && len(c.secretPair(c.objects.secrets[of], "").faults) == 0:
 			j.secret = of
 		case source == tsujiv1.FromConfigMap && c.hasCA(of):
 			j.serviceCA = of
@@ -116,6 +116,11 @@ func (c *Compiler) compileHeld(r *route, b *builder, v *tsujiv1.RouteVerdict, re
 		}
 	}
 	return j
+}
+
+// mayRead tells whether a Route may have its certificate from a Secret: see externalCertificate.
+func (r *route) mayRead(c *Compiler, secret id) bool {
+	return r.rule != nil || len(c.access.missing(secret)) == 0
 }
 
 func (c *Compiler) hasCA(k id) bool {
@@ -154,7 +159,7 @@ func (c *Compiler) holdFacts(j *judgement) (fault string) {
 		}
 	}
 	for _, ref := range j.endpoints {
-		if _, _, ok := c.holds.of(ref.name()); ok {
+		if c.holds.may(ref.name()) {
 			if i, err := tsujiv1.Encode(c.endpointsOf(ref).resource); err == nil {
 				look(i, c.standIn(i))
 			}

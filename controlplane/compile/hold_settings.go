@@ -18,12 +18,9 @@ func (c *Compiler) holdSettings(own snapshot.Item, secret, ca id) (item snapshot
 			return item, id{}, id{}, false
 		}
 		item = s.item
-		res, err := tsujiv1.Decode(item)
-		if err != nil {
+		if secret, ca, ok = goodSettings(item); !ok {
 			return item, id{}, id{}, false
 		}
-		_, secret = certificateOf(res.GetSettings().GetDefaultCertificate())
-		_, ca = certificateOf(res.GetSettings().GetClientTls().GetCa())
 	}
 	c.settingsRefs = [2]id{secret, ca}
 	if c.holds.empty() {
@@ -51,6 +48,30 @@ func (c *Compiler) holdSettings(own snapshot.Item, secret, ca id) (item snapshot
 		}
 	}
 	return item, secret, ca, true
+}
+
+// goodSettings reads what Settings refer to that were good once; ok is false where they lead elsewhere than Settings do.
+// They may come from a router, which must not be sent a Secret of anybody for it.
+func goodSettings(item snapshot.Item) (secret, ca id, ok bool) {
+	res, err := tsujiv1.Decode(item)
+	if err != nil || res.GetSettings() == nil {
+		return id{}, id{}, false
+	}
+	if name := res.GetSettings().GetDefaultCertificate(); name != "" {
+		source, of := certificateOf(name)
+		if source != tsujiv1.FromSecret || of.Namespace != ingressNamespace {
+			return id{}, id{}, false
+		}
+		secret = of
+	}
+	if name := res.GetSettings().GetClientTls().GetCa(); name != "" {
+		source, of := certificateOf(name)
+		if source != tsujiv1.FromConfigMap || of.Namespace != configNamespace {
+			return id{}, id{}, false
+		}
+		ca = of
+	}
+	return secret, ca, true
 }
 
 // quarantined is the fault that tells of Settings, or of what they refer to, that routers refuse.

@@ -259,3 +259,54 @@ b/new newb.example.com/
 b/r b.example.com/
 `)
 }
+
+// What is held by name is not freer than its namespace: when it changes it waits with the others, and nothing is served
+// in between that is taken back.
+func TestAHeldNamespaceHoldsWhatWasHeldByName(t *testing.T) {
+	t.Parallel()
+	r := newRefusing(t, plainRoute("a", "r", "one.example.com"))
+	r.change(plainRoute("a", "r", "two.example.com"))
+	refused, _ := r.last.Config.Get("route/a/r")
+	told := &tsujiv1.Quarantine{Message: "too many"}
+	holds := compile.Holds{
+		Resources:  map[string]compile.Hold{"route/a/r": {Refused: refused.Digest(), Good: r.good, Told: told}},
+		Namespaces: map[string]compile.Hold{"a": {Any: true, Good: r.good, Told: told}},
+	}
+	r.compiler.Hold(holds)
+	r.change(plainRoute("a", "r", "three.example.com"))
+	const want = `
+  a/r: admitted [route/a/r "too many" last good true]
+a/r one.example.com/
+`
+	r.serves(want)
+	if got := fmt.Sprint(r.last.Ended); got != "[route/a/r]" {
+		t.Errorf("not needed any more is %s", got)
+	}
+	delete(holds.Resources, "route/a/r")
+	r.compiler.Hold(holds)
+	r.apply()
+	r.serves(want)
+}
+
+// Settings that were good once refer to what Settings may refer to: a router that tells of them gains no Secret by it.
+func TestLastGoodSettingsCannotLeadElsewhere(t *testing.T) {
+	t.Parallel()
+	tls := fmt.Sprintf("---\nkind: Secret\nmetadata: {namespace: victim, name: tls}\ntype: kubernetes.io/tls\nstringData: {tls.crt: %q, tls.key: %q}\n",
+		readCert(t, "leaf.crt"), readCert(t, "leaf.key"))
+	for _, good := range []*tsujiv1.Settings{
+		{DefaultCertificate: "cert/victim/secret:tls"},
+		{ClientTls: &tsujiv1.ClientTLS{Ca: "cert/victim/configmap:ca"}},
+		{DefaultCertificate: "cert/openshift-ingress/route:tls"},
+	} {
+		r := newRefusing(t, tls)
+		good.IngressController = "default"
+		i, err := tsujiv1.Encode(&tsujiv1.Resource{Name: tsujiv1.SettingsName, Kind: &tsujiv1.Resource_Settings{Settings: good}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.refuse(snapshot.New(0, snapshot.Set{}.With(i), snapshot.Set{}), tsujiv1.SettingsName)
+		if n := r.last.Config.Len() + r.last.Facts.Len(); n > 0 {
+			t.Errorf("%v leads to %d resources", good, n)
+		}
+	}
+}

@@ -81,19 +81,25 @@ func (w *world) hold(t *rapid.T) {
 	good := func() snapshot.Snapshot {
 		return pick(t, "good", append(slices.Clone(w.history), snapshot.Snapshot{})...)
 	}
-	for range rapid.IntRange(0, 3).Draw(t, "refused") {
-		if len(now) == 0 {
-			break
-		}
-		i := pick(t, "refused item", now...)
+	refuse := func(i snapshot.Item) {
 		h := compile.Hold{Refused: i.Digest(), Any: pick(t, "any", false, false, true), Good: good(), Told: &tsujiv1.Quarantine{Message: "no"}}
 		if g, ok := h.Good.Get(i.Name()); ok && g.Digest() == i.Digest() {
 			h.Good = snapshot.Snapshot{} // it is not good
 		}
 		next.Resources[i.Name()] = h
 	}
-	if pick(t, "namespace", false, false, false, true) {
-		next.Namespaces["ns1"] = compile.Hold{Any: true, Endpoints: pick(t, "endpoints", false, true), Good: good(), Told: &tsujiv1.Quarantine{Message: "too many"}}
+	for range rapid.IntRange(0, 3).Draw(t, "refused") {
+		if len(now) > 0 {
+			refuse(pick(t, "refused item", now...))
+		}
+	}
+	if i, ok := w.last.Config.Get(tsujiv1.SettingsName); ok && pick(t, "settings", false, false, false, true) {
+		refuse(i)
+	}
+	for _, namespace := range []string{"ns1", "ns2", "openshift-ingress", "openshift-config"} {
+		if pick(t, "namespace", false, false, false, true) {
+			next.Namespaces[namespace] = compile.Hold{Any: true, Endpoints: pick(t, "endpoints", false, true), Good: good(), Told: &tsujiv1.Quarantine{Message: "too many"}}
+		}
 	}
 	w.holds = next
 	w.compiler.Hold(next)

@@ -153,7 +153,7 @@ func (c *Compiler) addShared(r *tsujiv1.Resource, out *output) {
 // it.
 func (c *Compiler) unreferred(name string, k id, item func(id) (snapshot.Item, bool)) {
 	delete(c.holding, name)
-	if _, byName, _ := c.holds.of(name); byName {
+	if _, byName := c.holds.Resources[name]; byName {
 		if i, ok := item(k); ok {
 			c.held(i)
 		}

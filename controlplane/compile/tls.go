@@ -140,7 +140,7 @@ func (c *Compiler) caBundle(k id) (bundle []byte, fault string) {
 // be. That its content changes is no matter of theirs, unless routers refuse some of it.
 func (c *Compiler) changeServiceCA(d *dirty) {
 	bundle, _ := c.caBundle(serviceCA)
-	_, _, held := c.holds.of(tsujiv1.CertificateName(serviceCA.Namespace, tsujiv1.FromConfigMap, serviceCA.Name))
+	held := c.holds.may(tsujiv1.CertificateName(serviceCA.Namespace, tsujiv1.FromConfigMap, serviceCA.Name))
 	if now := bundle != nil; now != c.hasServiceCA || !now || held {
 		c.hasServiceCA = now
 		maps.Copy(d.content, c.objects.routesByServiceCA)

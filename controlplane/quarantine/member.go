@@ -15,14 +15,16 @@ type Member struct {
 	name              string            // of the router
 	kind              string            // its HAProxy series and routerd's version: what refuses alike
 	inForce           snapshot.Snapshot // that it acked last
+	before            snapshot.Snapshot // that was good when it connected
 }
 
 // Connect notes that a router connected. Its kind is what routers have in common that should refuse the same.
 func (r *Registry) Connect(ingressController, name, kind string) *Member {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	m := &Member{registry: r, ingressController: ingressController, name: name, kind: kind}
-	r.of(ingressController).members[m] = struct{}{}
+	c := r.of(ingressController)
+	m := &Member{registry: r, ingressController: ingressController, name: name, kind: kind, before: c.good}
+	c.members[m] = struct{}{}
 	return m
 }
 
@@ -51,6 +53,7 @@ func (m *Member) Acked(s snapshot.Snapshot) (released []string) {
 		if ok && i.Digest() == e.hold.Refused && e.kind == m.kind && len(e.refusers) < 2 && !e.retry {
 			c.disagree(name, e.hold.Refused, e.refusers)
 			delete(c.entries, name)
+			c.forgive(name)
 			released = append(released, name)
 		}
 	}
@@ -77,7 +80,7 @@ func (m *Member) Refused(refusal *tsujiv1.Refusal, target, base snapshot.Snapsho
 		if !ok || len(said.GetDigest()) > 0 && !is(item.Digest(), said.GetDigest()) {
 			continue // it was not sent that
 		}
-		if said.GetRetryAfter() == nil && c.dissents(m, item) {
+		if c.dissents(m, item, said.GetRetryAfter() != nil) {
 			differs = append(differs, item.Name())
 			continue
 		}
@@ -90,11 +93,15 @@ func (m *Member) Refused(refusal *tsujiv1.Refusal, target, base snapshot.Snapsho
 	return differs
 }
 
-// dissents tells whether a router is alone in refusing what another of its kind serves.
-func (c *controller) dissents(m *Member, item snapshot.Item) bool {
+// dissents tells whether a router is alone in refusing what another of its kind serves, or what any other serves since
+// before it came: of what kind it is it only says. What is refused for its rate, others may serve: each has its own
+// budget. A router that comes has all of it.
+func (c *controller) dissents(m *Member, item snapshot.Item, rate bool) bool {
+	was, ok := m.before.Get(item.Name())
+	before := ok && was.Digest() == item.Digest()
 	served := false
 	for o := range c.members {
-		if o == m || o.name == m.name || o.kind != m.kind {
+		if o == m || o.name == m.name || !before && (rate || o.kind != m.kind) {
 			continue
 		}
 		if i, ok := o.inForce.Get(item.Name()); ok && i.Digest() == item.Digest() {

@@ -38,7 +38,8 @@ type controller struct {
 	dissent map[string]*dissent // by resource
 	strikes strikes
 
-	frozenNow int // namespaces that were held when that was asked last
+	asked     time.Time // when it was asked last what is held
+	frozenNow int       // namespaces that were held when that was asked last
 }
 
 // entry is a resource that is held.
@@ -56,9 +57,10 @@ type claimants map[string]struct{}
 
 // frozen is a namespace all of whose changes are held.
 type frozen struct {
-	hold  compile.Hold
-	until time.Time
-	times int // that it was frozen lately
+	hold         compile.Hold
+	since, until time.Time
+	times        int // that it was frozen lately
+	refusals     int // that led to it
 }
 
 // dissent is the refusal by a router of what another of its kind serves.
@@ -111,6 +113,7 @@ func (r *Registry) Holds(ingressController string, now time.Time) (h compile.Hol
 			next = t
 		}
 	}
+	c.asked = now
 	h = compile.Holds{Resources: map[string]compile.Hold{}, Namespaces: map[string]compile.Hold{}}
 	for name, e := range c.entries {
 		if e.retry && !now.Before(e.until) {
@@ -135,20 +138,23 @@ func (r *Registry) Holds(ingressController string, now time.Time) (h compile.Hol
 	return h, next
 }
 
-// Ended forgets those of held, by name, that need not be held any more, as compiling found: see [compile.Result].
-func (r *Registry) Ended(ingressController string, held compile.Holds, names []string) {
+// Ended forgets those of held, by name, that need not be held any more, as compiling found: see [compile.Result]. It
+// returns which those are: what has to wait does so, though it is good or gone meanwhile.
+func (r *Registry) Ended(ingressController string, held compile.Holds, names []string) (forgotten []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c := r.controllers[ingressController]
 	if c == nil {
-		return
+		return nil
 	}
 	for _, name := range names {
 		// What was refused meanwhile stays.
-		if e := c.entries[name]; e != nil && e.hold.Refused == held.Resources[name].Refused {
+		if e := c.entries[name]; e != nil && e.hold.Refused == held.Resources[name].Refused && !c.asked.Before(e.until) {
 			delete(c.entries, name)
+			forgotten = append(forgotten, name)
 		}
 	}
+	return forgotten
 }
 
 // Drop forgets what is held of an IngressController that is gone.
@@ -166,14 +172,26 @@ func (r *Registry) Drop(ingressController string) {
 // hold notes that content of a resource is refused.
 func (c *controller) hold(m *Member, item snapshot.Item, said *tsujiv1.RefusedResource, base snapshot.Snapshot, now time.Time) {
 	e := c.entries[item.Name()]
-	if e == nil || e.hold.Refused != item.Digest() {
+	switch {
+	case e == nil || e.hold.Refused != item.Digest() && !e.isGood(item):
 		e = c.newEntry(m, item, said, base, now)
 		c.entries[item.Name()] = e
+	case e.hold.Refused != item.Digest(): // what was good is refused as well; what was refused first stays so
+		if said.GetRetryAfter() == nil {
+			e.hold.Good = snapshot.Snapshot{}
+		}
+		return
 	}
 	e.refusers[m.name] = struct{}{}
 	if _, known := e.hold.Good.Get(item.Name()); !known {
 		c.consider(e, m, item, said)
 	}
+}
+
+// isGood tells whether content of the resource is what is served in its place.
+func (e *entry) isGood(item snapshot.Item) bool {
+	good, ok := e.hold.Good.Get(item.Name())
+	return ok && good.Digest() == item.Digest()
 }
 
 func (c *controller) newEntry(m *Member, item snapshot.Item, said *tsujiv1.RefusedResource, base snapshot.Snapshot, now time.Time) *entry {
@@ -188,9 +206,15 @@ func (c *controller) newEntry(m *Member, item snapshot.Item, said *tsujiv1.Refus
 		e.until, e.retry = now.Add(min(max(after.AsDuration(), firstWait), mostFreeze)), true
 		return e
 	}
-	e.until = now.Add(c.strikes.wait(item.Name(), now))
-	if namespace := tsujiv1.NamespaceOf(item.Name()); namespace != "" && c.strikes.add(namespace+"/", now) > MostRefusals {
-		c.freeze(namespace, now)
+	times, again := c.strikes.refused(item, m.name, now)
+	if !again {
+		return e
+	}
+	e.until = now.Add(waitAfter(times))
+	if namespace := tsujiv1.NamespaceOf(item.Name()); namespace != "" {
+		if n := c.strikes.add(namespace+"/", now).count; n > MostRefusals {
+			c.freeze(namespace, n, now)
+		}
 	}
 	return e
 }
@@ -230,23 +254,50 @@ func (c *controller) consider(e *entry, m *Member, item snapshot.Item, said *tsu
 	}
 }
 
-// freeze holds all changes of a namespace for a time, which doubles with each time that it has to be.
-func (c *controller) freeze(namespace string, now time.Time) {
+// freeze holds all changes of a namespace for a time, which doubles with each time that it has to be. It is not held
+// while nothing is known to be good: all of it would be left out.
+func (c *controller) freeze(namespace string, refusals int, now time.Time) {
 	f := c.frozen[namespace]
 	switch {
+	case c.good.Len() == 0:
+		return
 	case f == nil:
 		f = &frozen{}
 		c.frozen[namespace] = f
 	case now.Before(f.until):
 		return
 	}
-	f.until = now.Add(doubled(firstFreeze, mostFreeze, f.times))
+	f.since, f.until = now, now.Add(doubled(firstFreeze, mostFreeze, f.times))
 	f.times++
+	f.refusals = refusals
 	f.hold = compile.Hold{Any: true, Endpoints: true, Good: c.good, Told: &tsujiv1.Quarantine{
 		Message: fmt.Sprintf("routers refused more than %d resources of this namespace within an hour, so all its changes wait", MostRefusals),
 		Since:   timestamp(now),
 	}}
 	delete(c.strikes, namespace+"/")
+}
+
+// forgive takes a refusal back that one router was alone with, and with it what followed for the resource's namespace.
+func (c *controller) forgive(name string) {
+	delete(c.strikes, name)
+	namespace := tsujiv1.NamespaceOf(name)
+	if k := c.strikes[namespace+"/"]; k != nil {
+		k.count = max(k.count-1, 0)
+		return
+	}
+	f := c.frozen[namespace]
+	if f == nil {
+		return
+	}
+	if f.refusals--; f.refusals != MostRefusals {
+		return
+	}
+	c.strikes[namespace+"/"] = &strike{count: f.refusals, last: f.since}
+	if f.times--; f.times == 0 {
+		delete(c.frozen, namespace)
+	} else {
+		f.until = f.since
+	}
 }
 
 // is tells whether a digest is the one that was sent, if any was.

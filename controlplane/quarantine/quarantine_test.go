@@ -149,8 +149,9 @@ func TestOneRouterAloneHoldsNothing(t *testing.T) {
 	w.holding("route/a/r good=old any=false")
 
 	w = newWorld(t)
+	old := w.reg.Connect("default", "old", "2.6 v1")
 	w.reg.Connect("default", "new", "3.4 v1").Acked(target)
-	w.refused(w.reg.Connect("default", "old", "2.6 v1"), target, base, "route/a/r")
+	w.refused(old, target, base, "route/a/r")
 	w.holding("route/a/r good=old any=false")
 }
 

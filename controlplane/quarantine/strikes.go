@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/tsuji-dev/tsuji/snapshot"
 )
 
 // Bounds of what refusals may cost.
@@ -17,6 +19,7 @@ const (
 	firstFreeze = time.Minute     // of a namespace
 	mostFreeze  = time.Hour       // the freeze doubles up to this
 	mostStrikes = 8192            // resources and namespaces whose refusals are counted
+	mostAgreed  = 64              // routers that may refuse the same late
 	mostDissent = 1024            // resources of which it is remembered that a router alone refused them
 )
 
@@ -26,20 +29,37 @@ type strikes map[string]*strike
 type strike struct {
 	count int
 	last  time.Time
+
+	// Of a resource: the content that was refused last, and the routers, by name, that did.
+	digest snapshot.Digest
+	by     map[string]struct{}
 }
 
-// wait counts a refusal of a resource, and tells how long it has to wait before other content of it is let through: not
-// at all after the first.
-func (s strikes) wait(name string, now time.Time) time.Duration {
-	n := s.add(name, now)
-	if n < 2 {
+// refused counts the refusal of a resource by a router. It is none if this router refuses late what another refused
+// already: again is false. It returns how many there were within an hour of each other.
+func (s strikes) refused(item snapshot.Item, router string, now time.Time) (times int, again bool) {
+	if k := s[item.Name()]; k != nil && k.digest == item.Digest() && now.Sub(k.last) <= memory && len(k.by) < mostAgreed {
+		if _, ok := k.by[router]; !ok {
+			k.by[router] = struct{}{}
+			return k.count, false
+		}
+	}
+	k := s.add(item.Name(), now)
+	k.digest, k.by = item.Digest(), map[string]struct{}{router: {}}
+	return k.count, true
+}
+
+// waitAfter tells how long a resource that was refused as many times has to wait before other content of it is let
+// through: not at all after the first.
+func waitAfter(times int) time.Duration {
+	if times < 2 {
 		return 0
 	}
-	return doubled(firstWait, mostWait, n-2)
+	return doubled(firstWait, mostWait, times-2)
 }
 
-// add counts a refusal, and returns how many there were within an hour of each other.
-func (s strikes) add(key string, now time.Time) int {
+// add counts a refusal; those count together that were within an hour of each other.
+func (s strikes) add(key string, now time.Time) *strike {
 	k := s[key]
 	if k == nil {
 		s.sweep(now)
@@ -50,7 +70,7 @@ func (s strikes) add(key string, now time.Time) int {
 		k.count = 0
 	}
 	k.count, k.last = k.count+1, now
-	return k.count
+	return k
 }
 
 // sweep makes room: what is over goes first, then anything.

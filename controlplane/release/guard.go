@@ -45,14 +45,13 @@ func (h Held) String() string {
 // The zero Guard has seen nothing. What it returns is a function of what it was given and when, where the order of
 // changes within a window does not matter.
 type Guard struct {
-	// LeftOut tells which resources were left out on purpose, and must not come back; nil: none.
-	LeftOut func(name string) bool
-
 	last    snapshot.Snapshot // as it was compiled
 	shared  bool              // of last
 	present map[string]int    // Routes in last, by namespace; nil: it has seen nothing
 	lost    losses            // what went within the window, or is held
 	claims  *claims           // of the Routes in last; nil: not needed lately
+
+	leftOut map[string]struct{} // Routes that are to be gone from what Take gets next
 
 	held *Held
 	calm time.Time // since when what is held would not be held any more; zero: it still would
@@ -113,6 +112,24 @@ func (g *Guard) Take(next snapshot.Snapshot, shared, allowed bool, now time.Time
 	return g.putBack(next, back), &held
 }
 
+// LeftOut says that Routes are missing from what is compiled next because routers refuse them: that is no loss, and to put
+// them back would be to offer them again.
+func (g *Guard) LeftOut(routes []string) {
+	if g.leftOut == nil {
+		g.leftOut = map[string]struct{}{}
+	}
+	for _, name := range routes {
+		g.leftOut[name] = struct{}{}
+	}
+}
+
+// Forget lets Routes go that are held: routers refuse them.
+func (g *Guard) Forget(routes []string) {
+	for _, name := range routes {
+		g.lost.drop(name)
+	}
+}
+
 // Again returns when Take may say something else though nothing changed; zero: never.
 func (g *Guard) Again() time.Time {
 	if g.held == nil || g.calm.IsZero() {
@@ -153,12 +170,15 @@ func (g *Guard) follow(next snapshot.Snapshot, shared bool, now time.Time) {
 		if route, _ := g.last.Config().Get(name); isRoute(name) {
 			l := loss{route: route, routing: routingOf(route), at: now}
 			count(g.present, namespaceOf(name), -1)
-			g.lost.add(l)
+			if _, refused := g.leftOut[name]; !refused {
+				g.lost.add(l)
+			}
 			if g.claims != nil {
 				g.claims.add(l.routing.claim, -1)
 			}
 		}
 	}
+	g.leftOut = nil
 	if facts := snapshot.DiffSets(g.last.Facts(), next.Facts()); len(g.lost.routes) > 0 {
 		for _, i := range facts.Put {
 			g.lost.back(i.Name())
@@ -208,7 +228,7 @@ func (g *Guard) fitting() []loss {
 	}
 	var fit []loss
 	for _, l := range g.lost.latest() {
-		if (g.LeftOut == nil || !g.LeftOut(l.route.Name())) && g.claims.fits(l.routing.claim) {
+		if g.claims.fits(l.routing.claim) {
 			g.claims.add(l.routing.claim, 1)
 			fit = append(fit, l)
 		}

@@ -216,10 +216,15 @@ func routesOf(s snapshot.Snapshot) (names []string) {
 // What was left out on purpose, because routers refuse it, does not come back with the rest.
 func TestGuardKeepsWhatWasLeftOutOut(t *testing.T) {
 	t.Parallel()
-	g := release.Guard{LeftOut: func(name string) bool { return name == "route/ns07/r7" }}
+	var g release.Guard
 	g.Take(crowd(60, 10).snapshot(t, "a"), false, false, start)
+	g.LeftOut([]string{"route/ns07/r7"})
 	if got, held := g.Take(cluster{}.snapshot(t, "a"), false, false, start); held == nil || routes(got) != 59 || slices.Contains(routesOf(got), "ns07/r7") {
 		t.Errorf("%d routes are served, %v held", routes(got), held)
+	}
+	g.Forget([]string{"route/ns07/r17"}) // it is refused since it is held
+	if got, _ := g.Take(cluster{}.snapshot(t, "a"), false, false, start); routes(got) != 58 || slices.Contains(routesOf(got), "ns07/r17") {
+		t.Errorf("%d routes are served", routes(got))
 	}
 }
 
