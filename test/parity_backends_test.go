@@ -173,7 +173,7 @@ func parityBackends() []parityRow {
 					}
 				}
 				p.refused(t, "young", "HostAlreadyClaimed", "route old already exposes "+p.host("shared")+" and is older")
-				p.refused(t, "uid-b", "HostAlreadyClaimed", "route uid-a already exposes "+p.host("tie")+" and is older")
+				p.refused(t, "uid-b", "HostAlreadyClaimed", "route uid-a already exposes "+p.host("tie")+", was made in the same second, and comes first by UID and name")
 			}
 		}},
 	}

@@ -62,7 +62,7 @@ func parityHosts() []parityRow {
 			p.route("b", "host: "+host+", path: /")
 			return func(t *testing.T) {
 				p.w.wants(t, "http://"+host+"/x", 200)
-				p.refused(t, "b", "HostAlreadyClaimed", "route a already exposes "+host+" and is older")
+				p.refused(t, "b", "HostAlreadyClaimed", "route a already exposes "+host+"")
 			}
 		}},
 		{"spec.path.rules", underMain, false, func(p *parity) func(*testing.T) {
@@ -125,6 +125,7 @@ func parityHosts() []parityRow {
 			slash := p.route("slash", "path: /foo/", "rewrite-target", "/")
 			slashes := p.route("slashes", "path: /foo/", "rewrite-target", "/bar/")
 			whole := p.route("whole", "wildcardPolicy: None", "rewrite-target", "/base")
+			version := p.route("version", "path: /", "rewrite-target", "/v2/")
 			same := p.route("same", "path: /", "rewrite-target", "/")
 			encoded := p.route("encoded", "path: /foo", "rewrite-target", "/a%20b%2f")
 			signs := p.route("signs", "path: /foo", "rewrite-target", "/a$1&~(b)*+,;=:@!")
@@ -134,6 +135,9 @@ func parityHosts() []parityRow {
 					other + "/foo": "/bar", other + "/foo/": "/bar/", other + "/foo/bar": "/bar/bar", other + "/foo/%2Ffoo": "/bar/%2Ffoo",
 					slash + "/foo/": "/", slash + "/foo/x": "/x", slashes + "/foo/x": "/bar/x",
 					whole + "/": "/base/", whole + "/x": "/base/x", same + "/x/y": "/x/y",
+					version + "/": "/v2/", version + "/x": "/v2/x",
+					// Of a doubled slash OpenShift's router takes both, where the path ends in one.
+					slash + "/foo//x": "//x", same + "//x": "//x",
 					encoded + "/foo/x": "/a%20b%2f/x",
 					signs + "/foo/x":   "/a$1&~(b)*+,;=:@!/x",
 				} {

@@ -63,7 +63,7 @@ func (b *builder) options() {
 	for _, name := range slices.Sorted(maps.Keys(b.object.Annotations)) {
 		known := slices.Contains(knownAnnotations, name)
 		switch {
-		case known && hasControl(b.object.Annotations[name]):
+		case known && hasControl(b.text(name)):
 			b.fault(invalid("metadata.annotations["+name+"]", b.object.Annotations[name], controlRemedy))
 		case !known && (strings.HasPrefix(name, haproxyPrefix) || strings.HasPrefix(name, routerPrefix) || strings.HasPrefix(name, tsujiPrefix)):
 			b.warn("annotation %s is not known and is ignored", name)
@@ -86,6 +86,24 @@ func (b *builder) options() {
 	b.route.AdjustHeaderCase = b.isTrue(annAdjustCase)
 }
 
+// annotation returns the value of an annotation. The line break with which a block of YAML ends (|) is none of it.
+func (b *builder) annotation(name string) (string, bool) {
+	s, ok := b.object.Annotations[name]
+	if block, ends := strings.CutSuffix(s, "\n"); ends {
+		s = strings.TrimSuffix(block, "\r")
+	}
+	return s, ok
+}
+
+// text returns the value of an annotation without the control characters that are allowed in it: tabs between networks.
+func (b *builder) text(name string) string {
+	s, _ := b.annotation(name)
+	if name == annAllowList || name == annWhiteList {
+		s = strings.ReplaceAll(s, "\t", " ")
+	}
+	return s
+}
+
 // inForce notes that an annotation or a field sets an option of the Route.
 func (b *builder) inForce(names ...string) { b.setBy = append(b.setBy, names...) }
 
@@ -102,7 +120,7 @@ func (b *builder) notUnderstood(name, grammar, instead string) {
 // choice returns the value that an annotation chooses; the zero value if it is absent or none of them.
 func choice[T any](b *builder, name string, values map[string]T) T {
 	var zero T
-	s, ok := b.object.Annotations[name]
+	s, ok := b.annotation(name)
 	if !ok {
 		return zero
 	}
@@ -117,7 +135,7 @@ func choice[T any](b *builder, name string, values map[string]T) T {
 
 // isTrue reads a flag as Go's strconv does.
 func (b *builder) isTrue(name string) bool {
-	s, ok := b.object.Annotations[name]
+	s, ok := b.annotation(name)
 	if !ok {
 		return false
 	}
@@ -133,7 +151,7 @@ func (b *builder) isTrue(name string) bool {
 
 // count reads a number of at least least; zero if it is absent or not one.
 func (b *builder) count(name string, least int64) uint32 {
-	s, ok := b.object.Annotations[name]
+	s, ok := b.annotation(name)
 	if !ok {
 		return 0
 	}
@@ -150,7 +168,7 @@ func (b *builder) count(name string, least int64) uint32 {
 
 // timeOption reads a TimeSpec; nil if it is absent or not one.
 func (b *builder) timeOption(name string) *durationpb.Duration {
-	s, ok := b.object.Annotations[name]
+	s, ok := b.annotation(name)
 	if !ok {
 		return nil
 	}
@@ -225,9 +243,9 @@ func (b *builder) timeouts() {
 // allowList compiles the addresses that may use the route. Where OpenShift's router opens the route when
 // nothing of a list can be understood, this closes it.
 func (b *builder) allowList() {
-	name, list := annAllowList, b.object.Annotations[annAllowList]
+	name, list := annAllowList, b.text(annAllowList)
 	if list == "" {
-		if name, list = annWhiteList, b.object.Annotations[annWhiteList]; list == "" {
+		if name, list = annWhiteList, b.text(annWhiteList); list == "" {
 			return
 		}
 	}
@@ -255,27 +273,26 @@ func (b *builder) allowList() {
 	}
 }
 
-// parsePrefix reads an address or a prefix of IPv4 or IPv6; one of IPv4 written as IPv6 is IPv4.
+// parsePrefix reads an address or a prefix of IPv4 or IPv6 as OpenShift's router does, by Go's package net: a length may
+// begin with zeros (10.0.0.0/08). What is of IPv4 and is written as IPv6 is IPv4, except a prefix that has more in it.
 func parsePrefix(s string) (netip.Prefix, bool) {
-	if !strings.Contains(s, "/") {
-		a, err := netip.ParseAddr(s)
-		if err != nil || a.Zone() != "" {
-			return netip.Prefix{}, false
-		}
-		a = a.Unmap()
-		return netip.PrefixFrom(a, a.BitLen()), true
-	}
-	p, err := netip.ParsePrefix(s)
-	if err != nil {
+	address, length, isPrefix := strings.Cut(s, "/")
+	a, err := netip.ParseAddr(address)
+	if err != nil || a.Zone() != "" {
 		return netip.Prefix{}, false
 	}
-	if a := p.Addr(); a.Is4In6() {
-		if p.Bits() < 96 {
+	bits := a.BitLen()
+	if isPrefix {
+		n, err := strconv.ParseUint(length, 10, 16)
+		if err != nil || int(n) > bits { // of 16 bits
 			return netip.Prefix{}, false
 		}
-		p = netip.PrefixFrom(a.Unmap(), p.Bits()-96)
+		bits = int(n)
 	}
-	return p.Masked(), true
+	if a.Is4In6() && bits >= 96 {
+		a, bits = a.Unmap(), bits-96
+	}
+	return netip.PrefixFrom(a, bits).Masked(), true
 }
 
 func (b *builder) rateLimit() {
@@ -302,7 +319,7 @@ func (b *builder) rateLimit() {
 
 func (b *builder) cookie() {
 	name := cookieOf(b.id)
-	if s, ok := b.object.Annotations[annCookieName]; ok {
+	if s, ok := b.annotation(annCookieName); ok {
 		if cookieName.MatchString(s) {
 			name = s
 			b.inForce(annCookieName)
@@ -330,7 +347,7 @@ func (b *builder) cookie() {
 var hstsValue = regexp.MustCompile(`^(?i)(?:(?:includeSubDomains|preload) *; *)*max-age *= *(?:[0-9]+|"[0-9]+")(?: *; *(?:includeSubDomains|preload))*( *;)?$`)
 
 func (b *builder) hsts() {
-	s, ok := b.object.Annotations[annHSTS]
+	s, ok := b.annotation(annHSTS)
 	if !ok || !b.secure() {
 		return
 	}
@@ -352,7 +369,7 @@ func (b *builder) forwarded() {
 }
 
 func (b *builder) rewrite() {
-	s, ok := b.object.Annotations[annRewriteTarget]
+	s, ok := b.annotation(annRewriteTarget)
 	if !ok {
 		return
 	}

@@ -131,6 +131,8 @@ func TestNotesOfCertificates(t *testing.T) {
 		"a key in both":                     {routev1.TLSConfig{Certificate: leaf + key, Key: key}, "spec.tls.key: there are 2 private keys; the first is used"},
 		"a block that cannot be read":       {routev1.TLSConfig{Certificate: leaf + damaged, Key: key}, "spec.tls.certificate: 1 PEM blocks in it cannot be read and are not used"},
 		"such a block among endpoints' CAs": {routev1.TLSConfig{DestinationCACertificate: ca + damaged}, "spec.tls.destinationCACertificate: 1 PEM blocks in it cannot be read and are not used"},
+		"public keys":                       {routev1.TLSConfig{Certificate: leaf + certtest.PEM("PUBLIC KEY", certtest.PublicKey(certtest.NewKey().Public())), Key: key}, ""},
+		"a CA in both fields":               {routev1.TLSConfig{Certificate: readCert(t, "leaf.crt") + ca, Key: readCert(t, "leaf.key"), CACertificate: ca + ca}, ""},
 		"text around the blocks":            {routev1.TLSConfig{Certificate: "Issuer: a\n" + leaf + "# end\n", Key: "Bag Attributes\n" + key}, ""},
 	} {
 		r := &routev1.Route{ObjectMeta: metav1.ObjectMeta{Namespace: "ns1", Name: "r"}}
@@ -151,8 +153,19 @@ func TestNotesOfCertificates(t *testing.T) {
 			t.Errorf("%s: admitted %t, %q %q; want %q", name, v.GetAdmitted(), v.GetMessage(), got, c.want)
 		}
 		if item, ok := w.last.Facts.Get(tsujiv1.CertificateName("ns1", tsujiv1.FromRoute, "r")); ok {
-			if m, err := tsujiv1.Decode(item); err != nil || strings.Count(string(m.GetCertificate().GetPrivateKey().Pem), "BEGIN") != 1 {
-				t.Errorf("%s: %v, or not one private key", name, err)
+			m, err := tsujiv1.Decode(item)
+			if err != nil {
+				t.Fatal(err)
+			}
+			certificates := 1
+			if c.tls.CACertificate != "" {
+				certificates = 2 // each once, wherever it stands
+			}
+			if chain := string(m.GetCertificate().GetChainPem()); strings.Count(chain, "BEGIN CERTIFICATE") != certificates || strings.Count(chain, "BEGIN") != certificates {
+				t.Errorf("%s: the chain is\n%s", name, chain)
+			}
+			if strings.Count(string(m.GetCertificate().GetPrivateKey().Pem), "BEGIN") != 1 {
+				t.Errorf("%s: not one private key", name)
 			}
 		}
 	}

@@ -221,9 +221,12 @@ func (h *holders) against(r *route, host string, strict bool) string {
 	case o == nil:
 		return ""
 	case o.id.Namespace == r.id.Namespace:
+		if sameSecond(o, r) {
+			return fmt.Sprintf("route %s already exposes %s, was made in the same second, and comes first by UID and name", o.id.Name, host)
+		}
 		return fmt.Sprintf("route %s already exposes %s and is older", o.id.Name, host)
 	default:
-		return fmt.Sprintf("a route in another namespace holds %s and is older than %s", host, r.id.Name)
+		return fmt.Sprintf("a route in another namespace holds %s and %s", host, before(o, r))
 	}
 }
 
@@ -233,7 +236,7 @@ func acrossWildcard(r *route, key string, held map[string]*holders) string {
 	if !r.claim.wildcard {
 		above := "*." + parent(key)
 		if h := held[above]; h != nil && h.first != nil && h.first.id.Namespace != r.id.Namespace {
-			return fmt.Sprintf("a route in another namespace holds host %s and is older than %s", above, r.id.Name)
+			return fmt.Sprintf("a route in another namespace holds host %s and %s", above, before(h.first, r))
 		}
 		return ""
 	}
@@ -246,5 +249,18 @@ func acrossWildcard(r *route, key string, held map[string]*holders) string {
 	if blocking == "" {
 		return ""
 	}
-	return fmt.Sprintf("a route in another namespace has host %s, blocking %s, and is older than %s", blocking, key, r.id.Name)
+	return fmt.Sprintf("a route in another namespace has host %s, blocking %s, and %s", blocking, key, before(held[blocking].first, r))
+}
+
+// before tells why a route of another namespace comes before r, in OpenShift's words where they are true.
+func before(o, r *route) string {
+	if sameSecond(o, r) {
+		return fmt.Sprintf("comes before %s by UID and name: they were made in the same second", r.id.Name)
+	}
+	return "is older than " + r.id.Name
+}
+
+// sameSecond tells whether neither is the older: creation is told in seconds.
+func sameSecond(o, r *route) bool {
+	return !o.claim.created.IsZero() && o.claim.created.Equal(r.claim.created)
 }

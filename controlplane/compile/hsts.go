@@ -98,7 +98,8 @@ func (b *builder) requiredHSTS() {
 	if i < 0 {
 		return
 	}
-	if f := b.c.hsts[i].fault(b.object.Annotations[annHSTS]); f != "" {
+	header, _ := b.annotation(annHSTS)
+	if f := b.c.hsts[i].fault(header); f != "" {
 		b.fault(fmt.Sprintf("metadata.annotations[%s]: Forbidden: %s", annHSTS, f))
 	}
 }

@@ -280,6 +280,21 @@ func (t *translation) destinationCA(m made, name string) {
 	}
 }
 
+// belowWildcard tells, of a wildcard that no rule has, that it does not cover the hosts of rules below it, as in
+// OpenShift; empty: there is no such host.
+func (t *translation) belowWildcard(wildcard string) string {
+	domain, ok := strings.CutPrefix(wildcard, "*.")
+	if !ok {
+		return ""
+	}
+	for i := range t.obj.Spec.Rules {
+		if h := t.obj.Spec.Rules[i].Host; parent(h) == domain {
+			return fmt.Sprintf(": it does not cover %s, name that", quoted(h))
+		}
+	}
+	return ""
+}
+
 // warn tells with the first rule what is to be told of the whole.
 func (t *translation) warn() {
 	hosts := map[string]bool{}
@@ -292,7 +307,7 @@ func (t *translation) warn() {
 		}
 		for j, h := range e.Hosts {
 			if !hosts[h] {
-				t.warnings = append(t.warnings, fmt.Sprintf("spec.tls[%d].hosts[%d]: no rule has the host %s", i, j, quoted(h)))
+				t.warnings = append(t.warnings, fmt.Sprintf("spec.tls[%d].hosts[%d]: no rule has the host %s%s", i, j, quoted(h), t.belowWildcard(h)))
 			}
 		}
 	}

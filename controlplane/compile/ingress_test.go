@@ -148,6 +148,7 @@ func TestIngressRules(t *testing.T) {
 		{"a Secret", "", tls("{hosts: [a.example.com], secretName: t}"), "a.example.com/a edge redirect cert/ns1/secret:t → web/http"},
 		{"TLS with the default certificate", "", tls("{hosts: [a.example.com]}"), "a.example.com/a edge redirect → web/http"},
 		{"TLS everywhere", "", tls("{}"), "a.example.com/a edge redirect → web/http"},
+		{"TLS for a wildcard above the host", "", tls("{hosts: ['*.example.com'], secretName: t}"), `a.example.com/a insecure → web/http; spec.tls[0].hosts[0]: no rule has the host "*.example.com": it does not cover "a.example.com", name that`},
 		{"TLS for another host", "", tls("{hosts: [b.example.com], secretName: t}"), `a.example.com/a insecure → web/http; spec.tls[0].hosts[0]: no rule has the host "b.example.com"`},
 		{"a Secret for no host", "", tls("{secretName: t}"), "a.example.com/a insecure → web/http; spec.tls[0].hosts: it is empty, so the Secret is used for no host"},
 		{"the first entry for the host counts", "", tls("{hosts: [a.example.com], secretName: t}, {hosts: [a.example.com], secretName: later}"), "a.example.com/a edge redirect cert/ns1/secret:t → web/http"},

@@ -133,6 +133,47 @@ func clientTLSHeadersStory(t *testing.T, binary string) {
 	}
 }
 
+// CVE-2026-46579 of OpenShift's router: what a client says of its certificate over plain HTTP was believed. None of it
+// reaches an endpoint, whether clients have certificates over TLS or not, and whatever the case of its letters.
+func TestClientTLSHeadersOverPlainHTTP(t *testing.T) {
+	t.Parallel()
+	haproxytest.Each(t, plainClientTLSHeadersStory)
+}
+
+func plainClientTLSHeadersStory(t *testing.T, binary string) {
+	t.Parallel()
+	clients := bundleOf("ns", "clients", theAuthority().pem)
+	for name, policy := range map[string]*tsujiv1.ClientTLS{"none": nil, "optional": {Ca: clients.GetName()}, "required": {Ca: clients.GetName(), Required: true}} {
+		settings := &tsujiv1.Settings{ClientTls: policy}
+		resources := []*tsujiv1.Resource{
+			settingsOf(settings), routeOf(simple("a", "a.example", "/", edge, allow)), endpointsOf("ns", "a", serve(t, "a", nil)),
+			routeOf(simple("b", "b.example", "/", insecure, unset)), endpointsOf("ns", "b", serve(t, "b", nil)),
+		}
+		if policy != nil {
+			resources = append(resources, clients)
+		}
+		rt := start(t, binary, jailed(options()), resources...)
+		forged := http.Header{"x-ssl-client-CN": {"me"}}
+		for _, h := range []string{
+			"X-SSL", "X-SSL-Client-Verify", "X-SSL-Client-Serial", "X-SSL-Client-Version", "X-SSL-Client-SHA1", "X-SSL-Client-DN", "X-SSL-Issuer",
+			"X-SSL-Client-NotBefore", "X-SSL-Client-NotAfter", "X-SSL-Client-DER", "X-SSL-Anything",
+		} {
+			forged[h] = []string{"me", "and me"}
+		}
+		for _, host := range []string{"a", "b"} {
+			got := rt.do("http://"+host+".example/", "", forged).seen
+			for h := range got.Header {
+				if strings.HasPrefix(strings.ToLower(h), "x-ssl") {
+					t.Errorf("clients' certificates %s: endpoint %s saw %s: %q", name, host, h, got.Header[h])
+				}
+			}
+			if got.Endpoint != host {
+				t.Errorf("clients' certificates %s: endpoint %q, not %s", name, got.Endpoint, host)
+			}
+		}
+	}
+}
+
 // Header changes of the Settings are made to each request, however its route was found; and where they change its host, it
 // goes where it was going. (Before 3.4 too, and where one lookup is not enough: a host in capitals, one of a wildcard.)
 func TestHeaderChangesOfSettings(t *testing.T) {

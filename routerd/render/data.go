@@ -233,8 +233,8 @@ func (d *data) rewrite() error {
 	case d.route.spec.GetExact(): // nothing follows the path
 	case path == "/" && target == "/":
 		return nil
-	case path == "/":
-		n = 0
+	case path == "/" && !strings.HasSuffix(target, "/"):
+		n = 0 // its slash goes on: /base/x, where OpenShift's router makes /basex
 	case target == "/" && !strings.HasSuffix(path, "/"):
 		n++ // the slash after the path, if the path goes on
 	}

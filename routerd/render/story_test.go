@@ -52,6 +52,7 @@ func lookupStory(t *testing.T, binary string) {
 	add(simple("strip", "r.example", "/app", insecure, unset)).Rewrite = &tsujiv1.PathRewrite{Target: "/"}
 	add(simple("replace", "r.example", "/old", insecure, unset)).Rewrite = &tsujiv1.PathRewrite{Target: "/new%41"}
 	add(simple("prepend", "r.example", "/", insecure, unset)).Rewrite = &tsujiv1.PathRewrite{Target: "/base"}
+	add(simple("versioned", "version.example", "/", insecure, unset)).Rewrite = &tsujiv1.PathRewrite{Target: "/v2/"}
 	for name, path := range map[string]string{"is-root": "/", "is-foo": "/foo", "is-foo-slash": "/foo/", "is-deep": "/x/y"} {
 		add(simple(name, "e.example", path, insecure, unset)).Exact = true
 	}
@@ -115,6 +116,8 @@ func lookupStory(t *testing.T, binary string) {
 		{"http://z.w.example/", "", "wild /"},
 		{"http://z.w.example/secure/x", "", "302 https://z.w.example/secure/x"},
 		{"http://z.z.w.example/", "", "503"},
+		{"http://m.example/redirect", "m.example.", "308 https://m.example/redirect"},
+		{"http://m.example/redirect", "m.example.:80", "308 https://m.example/redirect"},
 		{"http://w.example/", "", "503"},
 		{"http://x.w.example/x", "", "exact /x"},
 		{"http://x.w.example/other", "", "wild /other"},
@@ -129,6 +132,9 @@ func lookupStory(t *testing.T, binary string) {
 		{"http://r.example/old", "", "replace /new%41"},
 		{"http://r.example/old/x?q", "", "replace /new%41/x?q"},
 		{"http://r.example/x", "", "prepend /base/x"},
+		{"http://version.example/x/y?q", "", "versioned /v2/x/y?q"},
+		{"http://version.example/", "", "versioned /v2/"},
+		{"http://version.example", "", "versioned /v2/"},
 		{"https://m.example/none/x", "", "m-none /none/x"},
 		{"https://m.example/", "", "503"},
 		{"https://none.example/", "", "none /"},
