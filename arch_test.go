@@ -44,7 +44,7 @@ var imports = map[string]string{
 	// Stories of the whole system look at binaries from outside; what they import of the daemons besides is to compare.
 	"test":              "controlplane/compile identity identity/authority proto/tsuji/v1 routerd/apply routerd/haproxy routerd/render snapshot test/haproxytest test/kubetest test/netnstest test/podtest",
 	"test/archtest":     "",
-	"test/certificates": "controlplane/cluster controlplane/compile proto/tsuji/v1 routerd/haproxy test/certtest test/haproxytest",
+	"test/certificates": "controlplane/cluster controlplane/compile proto/tsuji/v1 routerd/apply routerd/haproxy routerd/render snapshot test/certtest test/haproxytest",
 	"test/certtest":     "",
 	"test/deploy":       "identity identity/authority proto/tsuji/v1 test/haproxytest test/kubetest test/netnstest",
 	"test/fuzzroutes":   "controlplane/cluster controlplane/compile identity/authority proto/tsuji/v1 routerd/apply routerd/haproxy routerd/render snapshot test/haproxytest",

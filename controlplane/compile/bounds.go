@@ -29,8 +29,8 @@ const (
 	// maxChain is how many certificates a chain may have, caCertificate counted. Clients get all of them with each
 	// handshake; many take no more than ten. crypto/x509 looks at no more than 100 signatures to verify a chain.
 	maxChain = 32
-	// maxChainBytes is how long a chain may be, in bytes of PEM. HAProxy 3.4 takes 128 kB by a command, key included.
-	// Older releases take tune.bufsize; what is longer goes to them by a file and a reload.
+	// maxChainBytes is how long a chain may be, in bytes of PEM. What fits HAProxy's buffer, key included, goes there by a
+	// command, and what is longer by a file and a reload.
 	maxChainBytes = 64 << 10
 	// maxBundle and maxBundleCertificates are for CA certificates: the public ones of the world are 150, with 230 kB
 	// of PEM.
