@@ -525,3 +525,32 @@ func TestConcurrency(t *testing.T) {
 	}
 	all.Wait()
 }
+
+// A version that is a piece of a large change says how many resources are still to be sent, as long as it is the current
+// one.
+func TestPiecesAreTold(t *testing.T) {
+	t.Parallel()
+	w := start(t, 4)
+	piece := w.publish("default", 1, settings(), route("a", "a.example.com"))
+	target, _, _ := w.board.Target(release.View{IngressController: "default"})
+	target.Waiting = 7
+	w.board.Publish("default", target, epoch)
+	waiting := func() (all []uint32) {
+		t.Helper()
+		list, err := w.snapshots.ListSnapshots(t.Context(), &tsujiv1.ListSnapshotsRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range list.GetSnapshots() {
+			all = append(all, v.GetWaiting())
+		}
+		return all
+	}
+	if got := waiting(); fmt.Sprint(got) != "[7]" {
+		t.Errorf("of %s %v wait", piece.Short(), got)
+	}
+	w.publish("default", 2, settings(), route("a", "a.example.com"), route("b", "b.example.com"))
+	if got := waiting(); fmt.Sprint(got) != "[0 0]" {
+		t.Errorf("of two versions %v wait", got)
+	}
+}
