@@ -16,9 +16,10 @@
 // On HAProxy 3.4 that is every change of routes, endpoints and certificates. What a release cannot do at run time
 // (docs/haproxy-versions.md), Settings, a profile that is new, and a change so large that it is cheaper (cost.go) are a
 // reload, one at a time: one snapshot is applied at a time, and who brings them brings the newest, so that all that
-// changes during a reload makes one other. So is whatever fails on its way; but what HAProxy refuses while nothing is sent there yet is taken
-// back (back.go), and if it is a certificate's content refused by name, and remembered (refused.go). Behind the ack the janitor deletes what has
-// drained (janitor.go), and the check for drift goes round what HAProxy has, a slice at a time, and repairs it (drift.go).
+// changes during a reload makes one other. So is whatever fails on its way; but what HAProxy refuses while nothing is
+// sent there yet is taken back (back.go), and a certificate's content is then refused by name, and remembered
+// (refused.go). Behind the ack the janitor deletes what has drained (janitor.go), and the check for drift goes round what
+// HAProxy has, a slice at a time, and repairs it (drift.go).
 //
 // In HAProxy's memory there is a stamp: the version that it serves, and a digest of the program that was
 // rendered around it. The version is "applying V" while V is being put into force. Names are kept beside it.
