@@ -51,6 +51,10 @@ kills: haproxy kubeapi ## kill control plane, routerd, worker and master, alone 
 fuzz: haproxy ## give HAProxy whatever may stand in a Route; FUZZTIME=1h
 	go test -run '^$$' -fuzz FuzzRoutes -fuzztime $(FUZZTIME) -parallel 1 ./test/fuzzroutes
 
+.PHONY: fuzz-tenant
+fuzz-tenant: haproxy ## have a hostile tenant write odd objects beside a victim and a neighbour; FUZZTIME=1h
+	TSUJI_FUZZ_TENANT=$(FUZZTIME) go test -run TestTenantFuzz -timeout 0 -v ./test
+
 .PHONY: bench
 bench: haproxy kubeapi ## run the benchmarks, for some five minutes; BENCH=regexp chooses
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 30m ./...

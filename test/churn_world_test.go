@@ -142,8 +142,8 @@ func (c *churn) background(n int) {
 	}
 }
 
-// settings turn HTTP/2 on, for routes that have a certificate of their own, and give the others one.
-func (c *churn) settings() {
+// settings turn HTTP/2 on, for routes that have a certificate of their own, and give the others one. It returns what it wrote as controller.yaml.
+func (c *churn) settings() string {
 	c.t.Helper()
 	const namespace = "openshift-ingress"
 	if k, ok := c.f.source.(*cluster); ok {
@@ -153,7 +153,7 @@ func (c *churn) settings() {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	c.f.write("controller.yaml", `apiVersion: operator.openshift.io/v1
+	text := `apiVersion: operator.openshift.io/v1
 kind: IngressController
 metadata:
   name: default
@@ -165,9 +165,11 @@ spec:
 apiVersion: v1
 kind: Secret
 type: kubernetes.io/tls
-metadata: {name: site, namespace: `+namespace+`}
+metadata: {name: site, namespace: ` + namespace + `}
 stringData:
-`+indent(pemField("tls.crt", cert)+pemField("tls.key", key), "  "))
+` + indent(pemField("tls.crt", cert)+pemField("tls.key", key), "  ")
+	c.f.write("controller.yaml", text)
+	return text
 }
 
 // watch makes the routes that clients ask all the time. Each is changed in a way that its name tells.

@@ -36,7 +36,8 @@ func (h Held) String() string {
 // Guard keeps most of the Routes of an IngressController from going together. Everything else passes it at once: Routes
 // that are new or different, endpoints, certificates, Settings, and the removal of Routes by one tenant, however many.
 //
-// What went within the [Window] is remembered. Once that is more than half of all Routes, more than 20, and at least half
+// What went within the [Window], and had been there for as long, is remembered: Routes that come and go all the time are no
+// mishap. Once that is more than half of all Routes, more than 20, and at least half
 // of the Routes of more than half of the namespaces, it is held: all of it is served on, with the facts that it needs as
 // they were when it went, but for Routes whose place somebody else has taken. So is what goes after that. It ends when it
 // is allowed, when the Routes are back, and when so few were missing for a whole window that they would not have been
@@ -49,6 +50,7 @@ type Guard struct {
 	shared  bool              // of last
 	present map[string]int    // Routes in last, by namespace; nil: it has seen nothing
 	lost    losses            // what went within the window, or is held
+	came    arrivals          // of what is in last
 	claims  *claims           // of the Routes in last; nil: not needed lately
 
 	leftOut map[string]struct{} // Routes that are to be gone from what Take gets next
@@ -143,9 +145,11 @@ func (g *Guard) end() { g.lost, g.held, g.calm = newLosses(), nil, time.Time{} }
 
 // follow notes what is different in next.
 func (g *Guard) follow(next snapshot.Snapshot, shared bool, now time.Time) {
-	if g.present == nil {
-		g.present, g.lost = map[string]int{}, newLosses()
+	first := g.present == nil
+	if first {
+		g.present, g.lost, g.came = map[string]int{}, newLosses(), arrivals{at: map[string]time.Time{}}
 	}
+	g.came.expire(now, Window)
 	if g.shared != shared {
 		g.shared, g.claims = shared, nil
 	}
@@ -154,10 +158,13 @@ func (g *Guard) follow(next snapshot.Snapshot, shared bool, now time.Time) {
 		if !isRoute(i.Name()) {
 			continue
 		}
-		g.lost.drop(i.Name())
+		lost := g.lost.drop(i.Name())
 		before, was := g.last.Config().Get(i.Name())
 		if !was {
 			g.present[namespaceOf(i.Name())]++
+			if !first && !lost { // what is back had been there
+				g.came.at[i.Name()] = now
+			}
 		}
 		if g.claims != nil {
 			if was {
@@ -170,7 +177,8 @@ func (g *Guard) follow(next snapshot.Snapshot, shared bool, now time.Time) {
 		if route, _ := g.last.Config().Get(name); isRoute(name) {
 			l := loss{route: route, routing: routingOf(route), at: now}
 			count(g.present, namespaceOf(name), -1)
-			if _, refused := g.leftOut[name]; !refused {
+_, refused := g.leftOut[name]
+			if recent := g.came.left(name, now, Window); !refused && (!recent || g.held != nil) {
 				g.lost.add(l)
 			}
 			if g.claims != nil {

@@ -72,6 +72,48 @@ func setOf(t testing.TB, resources []*tsujiv1.Resource) snapshot.Set {
 // routes counts what is served.
 func routes(s snapshot.Snapshot) int { return s.Config().Len() - 1 }
 
+// Namespaces whose Routes come and go all the time lose none by it, however many that adds up to: when one more deletes most of
+// its own, nothing is held. What has been there for a while counts, also when it was away for a moment.
+func TestGuardPassesWhatComesAndGoes(t *testing.T) {
+	t.Parallel()
+	var g release.Guard
+	now := time.Unix(1_000_000, 0)
+	take := func(c cluster) *release.Held {
+		t.Helper()
+		now = now.Add(time.Second)
+		_, held := g.Take(c.snapshot(t, "1"), false, false, now)
+		return held
+	}
+	steady := crowd(30, 3)
+	for i := range 60 {
+		steady[fmt.Sprintf("tenant/own%d", i)] = fmt.Sprintf("own%d.example.com", i)
+	}
+	take(steady)
+	preview := func(i int) cluster { // three hosts in each of ten namespaces, and other ones each time
+		c := maps.Clone(steady)
+		for n := range 30 {
+			c[fmt.Sprintf("preview%d/r%d-%d", n%10, n, i)] = fmt.Sprintf("p%d-%d.example.com", n, i)
+		}
+		return c
+	}
+	for i := range 20 {
+		if held := take(preview(i)); held != nil {
+			t.Fatalf("after %d turns of previews %v is held", i, held)
+		}
+	}
+	own := func(ns, _ string) bool { return ns == "tenant" }
+	if held := take(preview(20).without(own)); held != nil {
+		t.Errorf("a tenant deletes what is his own, and %v is held", held)
+	}
+	if held := take(preview(21)); held != nil {
+		t.Fatal("it is back, and something is held")
+	}
+	all := func(string, string) bool { return true }
+	if held := take(preview(21).without(all)); held == nil || held.Routes != 90 {
+		t.Errorf("everything goes, and %v is held; want the 90 that had been there", held)
+	}
+}
+
 // What goes over many namespaces is held, and what one tenant takes away of its own is not, however much it is.
 func TestGuardHoldsWhatAMishapTakes(t *testing.T) {
 	t.Parallel()

@@ -93,11 +93,11 @@ func (l *losses) charge(namespace string, bytes int) {
 	}
 }
 
-// drop forgets a Route, if it is there.
-func (l *losses) drop(name string) {
+// drop forgets a Route, and tells whether it was there.
+func (l *losses) drop(name string) bool {
 	old, ok := l.routes[name]
 	if !ok {
-		return
+		return false
 	}
 	delete(l.routes, name)
 	count(l.number, namespaceOf(name), -1)
@@ -107,6 +107,7 @@ func (l *losses) drop(name string) {
 			l.back(f)
 		}
 	}
+	return true
 }
 
 // expire forgets what went so long before now.
@@ -117,6 +118,28 @@ func (l *losses) expire(now time.Time, ago time.Duration) {
 		}
 		l.order = l.order[1:]
 	}
+}
+
+// arrivals are when Routes came that came lately.
+type arrivals struct {
+	at     map[string]time.Time // by resource name
+	pruned time.Time
+}
+
+// left takes note that a Route went, and tells whether it had come less than so long before now.
+func (a *arrivals) left(name string, now time.Time, ago time.Duration) bool {
+	at, ok := a.at[name]
+	delete(a.at, name)
+	return ok && now.Sub(at) < ago
+}
+
+// expire forgets, every now and then, what came longer ago.
+func (a *arrivals) expire(now time.Time, ago time.Duration) {
+	if now.Sub(a.pruned) < ago {
+		return
+	}
+	a.pruned = now
+	maps.DeleteFunc(a.at, func(_ string, at time.Time) bool { return now.Sub(at) >= ago })
 }
 
 // latest returns the Routes, the last that went first.
