@@ -112,7 +112,8 @@ func missingCertificate(w *tenants) []deed {
 		return rewritten(what, "controller.yaml", before, head+"---\n"+secret, told)
 	}
 	replaced := func(cert, key []byte) string {
-		return secret[:strings.Index(secret, "stringData:")] + "stringData:\n" + indent(pemField("tls.crt", cert)+pemField("tls.key", key), "  ")
+		head, _, _ := strings.Cut(secret, "stringData:")
+		return head + "stringData:\n" + indent(pemField("tls.crt", cert)+pemField("tls.key", key), "  ")
 	}
 	text := []byte("no certificate\n")
 	m := newMint(w.t)

@@ -44,12 +44,14 @@ func TestTenantFuzz(t *testing.T) {
 	for ; !t.Failed() && (time.Now().Before(end) || count == 0); seed++ {
 		writings := (&odd{rand.New(rand.NewPCG(seed, 0)), t, m, keys}).steps()
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
+			defer func() {
+				if t.Failed() {
+					keep(t, writings)
+				}
+			}()
 			w.play(t, writings)
 			if seed%20 == 0 {
 				w.startEmpty(t)
-			}
-			if t.Failed() {
-				keep(t, writings)
 			}
 		})
 		count += len(writings)
@@ -152,13 +154,20 @@ func (w *tenants) play(t *testing.T, writings []writing) {
 		default:
 		}
 	}
-	if after.reloads == before.reloads && !slices.Equal(workers, now) {
+	isNew := func(pid int) bool { return !slices.Contains(workers, pid) }
+	if len(now) == 0 || after.reloads == before.reloads && slices.ContainsFunc(now, isNew) { // old ones end when they may
 		t.Errorf("HAProxy's workers were %v, and are %v, without a reload", workers, now)
 	}
 	if all := rss(t, append(now, w.r.cmd.Process.Pid, w.f.controlPlane().cmd.Process.Pid)); all > memoryOfAll {
 		t.Errorf("the daemons and HAProxy hold %d MB, want %d at most", all>>20, memoryOfAll>>20)
 	}
-	if faults := w.faults(t); len(faults) > 0 {
-		t.Errorf("faults are left: %q", faults)
-	}
+	eventually(t, "no fault of the tenant's is left", func() error {
+		left := slices.DeleteFunc(w.faults(t), func(f string) bool { // an IngressController that is deleted counts for a while
+			return strings.Contains(f, "/other: ") || strings.Contains(f, "/third: ")
+		})
+		if len(left) > 0 {
+			return fmt.Errorf("%q", left)
+		}
+		return nil
+	})
 }

@@ -48,11 +48,6 @@ const (
 	victimNamespace  = "victim"
 )
 
-// in puts a manifest of the neighbour's namespace into another.
-func in(namespace, manifest string) string {
-	return strings.ReplaceAll(manifest, "namespace: shop", "namespace: "+namespace)
-}
-
 // newTenants makes the world over a fleet, and starts it. change is the last word on how the router is run.
 func newTenants(t *testing.T, f *fleet, change func(cmd *exec.Cmd)) *tenants {
 	t.Helper()

@@ -177,7 +177,7 @@ func (g *Guard) follow(next snapshot.Snapshot, shared bool, now time.Time) {
 		if route, _ := g.last.Config().Get(name); isRoute(name) {
 			l := loss{route: route, routing: routingOf(route), at: now}
 			count(g.present, namespaceOf(name), -1)
-_, refused := g.leftOut[name]
+			_, refused := g.leftOut[name]
 			if recent := g.came.left(name, now, Window); !refused && (!recent || g.held != nil) {
 				g.lost.add(l)
 			}
