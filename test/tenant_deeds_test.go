@@ -5,11 +5,14 @@ import (
 	"cmp"
 	"crypto/x509"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -20,12 +23,15 @@ import (
 func misdeeds() []misdeed {
 	return []misdeed{
 		{"A", "certificates that OpenSSL does not take", 0, oddChains, nil},
+		{"B", "large EndpointSlices", 3, largeSlices, nil},
 		{"C", "certificates beyond a buffer", 0, longNames, nil},
 		{"D", "names with line breaks", 0, brokenNames, nil},
 		{"E", "large chains that change", 1, largeChains, nil},
 		{"F", "many paths of one host", 3, manyPaths, nil},
 		{"H", "most of his Routes go", 3, manyGo, nil},
 		{"I", "checks without a pause", 2, fastChecks, nil},
+		{"L", "cookies said twice", 0, doubleCookies, nil},
+		{"M", "a profile with every edit", 8, manyProfiles, nil},
 		{"O", "files of every kind", 0, oddFiles, nil},
 	}
 }
@@ -259,12 +265,39 @@ func manyGo(w *tenants) []deed {
 
 const checkInterval = "router.openshift.io/haproxy.health.check.interval"
 
+// fastChecks count the connections that checks make: an endpoint may be asked once a second, and once when it comes.
 func fastChecks(w *tenants) []deed {
+	const endpoints, port = 500, "8089"
+	l, err := net.Listen("tcp4", "0.0.0.0:"+port)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { _ = l.Close() })
+	var checks atomic.Int64
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			checks.Add(1)
+			_ = c.Close()
+		}
+	}()
 	var out []deed
-	for _, interval := range []string{"1us", "10us", "1ms", "0s", "24d", "99999999999d", "-1s", "1"} {
-		out = append(out, deed{what: interval, do: func(w *tenants) {
-			w.write("checked", w.largeService("checked", checkInterval+": "+interval, 1, 500, 1, 20))
-		}})
+	for _, interval := range []string{"1us", "10us", "1ms", "999ms", "0s", "24d", "99999999999d", "-1s", "1"} {
+		d := deed{what: interval, do: func(w *tenants) {
+			before, began := checks.Load(), time.Now()
+			w.write("checked", strings.ReplaceAll(w.largeService("checked", checkInterval+": "+interval, 1, endpoints, 1, 20), "8080", port))
+			w.victimAdds(w.t, 5)
+			if n, most := checks.Load()-before, 2*endpoints*(2+int64(time.Since(began)/time.Second)); n > most {
+				w.t.Errorf("%d checks of %d endpoints in %v, want %d at most", n, endpoints, time.Since(began), most)
+			}
+		}}
+		if strings.HasSuffix(interval, "us") {
+			d.told = "is too often"
+		}
+		out = append(out, d)
 	}
 	return out
 }

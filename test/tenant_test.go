@@ -60,7 +60,7 @@ func TestTenantEachHAProxy(t *testing.T) {
 			if !slices.Contains([]string{"A", "C", "D", "E"}, m.letter) {
 				continue
 			}
-			// Each host of the victim's may be a reload by itself there, and each change of the tenant's.
+			// There each host of the victim's may be a reload by itself, and each change of the tenant's, which is why M is not among them.
 			m.reloads = 1 << 20
 			deeds := m.deeds(w)
 			t.Run(m.letter+" "+m.what, func(t *testing.T) { w.suffer(t, m, deeds[:min(2, len(deeds))]) })
