@@ -24,7 +24,7 @@ func diskFull(t *testing.T, fill func(t *testing.T, dir string)) {
 	write := func(pod string) {
 		t.Helper()
 		ip, port := backend(t, pod)
-		f.write("web.yaml", service("web", port, ip)+route("r0", "r0.example.com", "web"))
+		f.write("web.yaml", service("web", port, ip)+route("r0", "r0.example.com", "web")+route(pod, pod+".example.com", "web"))
 	}
 	write("first")
 	f.write("settings.yaml", tuned(2000))
@@ -59,7 +59,9 @@ func diskFull(t *testing.T, fill func(t *testing.T, dir string)) {
 	for n := range 20 {
 		pod := fmt.Sprintf("pod-%d", n)
 		write(pod)
-		eventually(t, "an endpoint moves, though a reload was refused", func() error { return answers(r.http, "r0.example.com", "/", pod) })
+		eventually(t, "an endpoint moves and a Route comes, though a reload was refused", func() error {
+			return errors.Join(answers(r.http, "r0.example.com", "/", pod), answers(r.http, pod+".example.com", "/", pod))
+		})
 	}
 	if tries, err := strconv.Atoi(metric(t, r, `tsuji_apply_snapshots_total{method="reload",result="failed"}`)); err != nil || tries > 5 {
 		t.Errorf("%d tries to reload beside 20 changes, %v", tries, err)
