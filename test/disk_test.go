@@ -36,7 +36,10 @@ func diskFull(t *testing.T, fill func(t *testing.T, dir string)) {
 	if err := syscall.Mount("tmpfs", r.stateDir, "tmpfs", 0, "mode=0700,size=4m,nr_inodes=200"); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = syscall.Unmount(r.stateDir, syscall.MNT_DETACH) })
+	t.Cleanup(func() {
+		r.killHAProxy() // which is known by the directory
+		_ = syscall.Unmount(r.stateDir, syscall.MNT_DETACH)
+	})
 	r.start()
 	r.ready()
 	op := f.operator()
