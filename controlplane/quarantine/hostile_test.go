@@ -117,7 +117,6 @@ func TestNoWayAroundTheWait(t *testing.T) {
 	w := newWorld(t)
 	m := w.reg.Connect("default", "r1", "3.4 v1")
 	base := of("route/a/r=old")
-	m.Acked(base)
 	for n := range 4 {
 		w.refused(m, of(fmt.Sprintf("route/a/r=%d", n)), base, "route/a/r")
 		w.reg.Ended("default", w.holds(), []string{"route/a/r"})
@@ -126,4 +125,41 @@ func TestNoWayAroundTheWait(t *testing.T) {
 	w.now = w.now.Add(time.Minute)
 	w.reg.Ended("default", w.holds(), []string{"route/a/r"})
 	w.holding("")
+}
+
+// A namespace that is in one refusal after the other, with something else each time, has all its changes wait for a
+// moment from the third on: others' changes are in a version without any of it. To pause is no way around being held.
+func TestANamespaceThatIsRefusedAgainAndAgainPauses(t *testing.T) {
+	w := newWorld(t)
+	m := w.reg.Connect("default", "r1", "3.4 v1")
+	base := of("route/a/r=old")
+	m.Acked(base)
+	var got []time.Duration
+	for n := range 8 {
+		name := fmt.Sprintf("route/a/%d", n)
+		w.refused(m, of(name+"=x"), base, name)
+		h, next := w.reg.Holds("default", w.now)
+		if len(h.Namespaces) == 0 {
+			got = append(got, 0)
+			continue
+		}
+		if hold := h.Namespaces["a"]; hold.Endpoints || !hold.Any {
+			t.Errorf("held is %v", hold)
+		}
+		got = append(got, next.Sub(w.now))
+		w.now = next
+	}
+	if want := "[0s 0s 1s 2s 4s 8s 8s 8s]"; fmt.Sprint(got) != want {
+		t.Errorf("pauses are %v, want %s", got, want)
+	}
+	var names, resources []string
+	for n := range quarantine.MostRefusals {
+		names = append(names, fmt.Sprintf("route/a/more%d", n))
+		resources = append(resources, names[n]+"=x")
+	}
+	w.refused(m, of("route/a/last=x"), base, "route/a/last")
+	w.refused(m, of(resources...), base, names...)
+	if _, next := w.reg.Holds("default", w.now); next.Sub(w.now) != time.Minute {
+		t.Errorf("held for %s", next.Sub(w.now))
+	}
 }

@@ -2,6 +2,7 @@ package quarantine
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
@@ -75,6 +76,7 @@ func (m *Member) Refused(refusal *tsujiv1.Refusal, target, base snapshot.Snapsho
 	defer r.mu.Unlock()
 	c := r.of(m.ingressController)
 	held := false
+	again := map[string]bool{} // namespaces of what is held; whether these are endpoints, too
 	for _, said := range refusal.GetResources() {
 		item, ok := target.Get(said.GetResource())
 		if !ok || len(said.GetDigest()) > 0 && !is(item.Digest(), said.GetDigest()) {
@@ -84,8 +86,13 @@ func (m *Member) Refused(refusal *tsujiv1.Refusal, target, base snapshot.Snapsho
 			differs = append(differs, item.Name())
 			continue
 		}
-		c.hold(m, item, said, base, now)
 		held = true
+		if namespace := tsujiv1.NamespaceOf(item.Name()); c.hold(m, item, said, base, now) && namespace != "" {
+			again[namespace] = again[namespace] || strings.HasPrefix(item.Name(), "endpoints/")
+		}
+	}
+	for namespace, endpoints := range again {
+		c.pause(namespace, endpoints, now)
 	}
 	if held {
 		r.signal()

@@ -60,7 +60,7 @@ type frozen struct {
 	hold         compile.Hold
 	since, until time.Time
 	times        int // that it was frozen lately
-	refusals     int // that led to it
+	refusals     int // that led to it; zero: it pauses for a moment
 }
 
 // dissent is the refusal by a router of what another of its kind serves.
@@ -169,23 +169,24 @@ func (r *Registry) Drop(ingressController string) {
 	}
 }
 
-// hold notes that content of a resource is refused.
-func (c *controller) hold(m *Member, item snapshot.Item, said *tsujiv1.RefusedResource, base snapshot.Snapshot, now time.Time) {
+// hold notes that content of a resource is refused, and tells whether that counts against its namespace.
+func (c *controller) hold(m *Member, item snapshot.Item, said *tsujiv1.RefusedResource, base snapshot.Snapshot, now time.Time) (counts bool) {
 	e := c.entries[item.Name()]
 	switch {
 	case e == nil || e.hold.Refused != item.Digest() && !e.isGood(item):
-		e = c.newEntry(m, item, said, base, now)
+		e, counts = c.newEntry(m, item, said, base, now)
 		c.entries[item.Name()] = e
 	case e.hold.Refused != item.Digest(): // what was good is refused as well; what was refused first stays so
 		if said.GetRetryAfter() == nil {
 			e.hold.Good = snapshot.Snapshot{}
 		}
-		return
+		return false
 	}
 	e.refusers[m.name] = struct{}{}
 	if _, known := e.hold.Good.Get(item.Name()); !known {
 		c.consider(e, m, item, said)
 	}
+	return counts
 }
 
 // isGood tells whether content of the resource is what is served in its place.
@@ -194,9 +195,9 @@ func (e *entry) isGood(item snapshot.Item) bool {
 	return ok && good.Digest() == item.Digest()
 }
 
-func (c *controller) newEntry(m *Member, item snapshot.Item, said *tsujiv1.RefusedResource, base snapshot.Snapshot, now time.Time) *entry {
+func (c *controller) newEntry(m *Member, item snapshot.Item, said *tsujiv1.RefusedResource, base snapshot.Snapshot, now time.Time) (e *entry, counts bool) {
 	digest := item.Digest()
-	e := &entry{kind: m.kind, refusers: map[string]struct{}{}, claims: map[string]claimants{}}
+	e = &entry{kind: m.kind, refusers: map[string]struct{}{}, claims: map[string]claimants{}}
 	e.hold = compile.Hold{
 		Refused: digest,
 		Good:    c.goodOf(item, base),
@@ -204,11 +205,11 @@ func (c *controller) newEntry(m *Member, item snapshot.Item, said *tsujiv1.Refus
 	}
 	if after := said.GetRetryAfter(); after != nil {
 		e.until, e.retry = now.Add(min(max(after.AsDuration(), firstWait), mostFreeze)), true
-		return e
+		return e, false
 	}
 	times, again := c.strikes.refused(item, m.name, now)
 	if !again {
-		return e
+		return e, false
 	}
 	e.until = now.Add(waitAfter(times))
 	if namespace := tsujiv1.NamespaceOf(item.Name()); namespace != "" {
@@ -216,7 +217,7 @@ func (c *controller) newEntry(m *Member, item snapshot.Item, said *tsujiv1.Refus
 			c.freeze(namespace, n, now)
 		}
 	}
-	return e
+	return e, true
 }
 
 // goodOf returns where the good content of a resource is: in what the router has in force, or else in what any router
@@ -255,16 +256,16 @@ func (c *controller) consider(e *entry, m *Member, item snapshot.Item, said *tsu
 }
 
 // freeze holds all changes of a namespace for a time, which doubles with each time that it has to be. It is not held
-// while nothing is known to be good: all of it would be left out.
+// while nothing is known to be good, for all of it would be left out; unless it goes on, which holds others up.
 func (c *controller) freeze(namespace string, refusals int, now time.Time) {
 	f := c.frozen[namespace]
 	switch {
-	case c.good.Len() == 0:
+	case c.good.Len() == 0 && refusals <= 2*MostRefusals:
 		return
 	case f == nil:
 		f = &frozen{}
 		c.frozen[namespace] = f
-	case now.Before(f.until):
+	case now.Before(f.until) && f.refusals > 0: // and not for a moment
 		return
 	}
 	f.since, f.until = now, now.Add(doubled(firstFreeze, mostFreeze, f.times))
@@ -277,16 +278,39 @@ func (c *controller) freeze(namespace string, refusals int, now time.Time) {
 	delete(c.strikes, namespace+"/")
 }
 
+// pause holds all changes of a namespace for a moment that was in refusals before. Each of them costs everybody a round
+// trip: a namespace that has something else refused every time would keep all others' changes back. Its endpoints wait
+// if they are what is refused.
+func (c *controller) pause(namespace string, endpoints bool, now time.Time) {
+	n := c.strikes.add(namespace+"//", now).count
+	f := c.frozen[namespace]
+	switch {
+	case n <= freeRefusals || c.good.Len() == 0:
+		return
+	case f == nil:
+		f = &frozen{}
+		c.frozen[namespace] = f
+	case now.Before(f.until):
+		return
+	}
+	f.since, f.until, f.refusals = now, now.Add(doubled(firstWait, mostPause, n-freeRefusals-1)), 0
+	f.hold = compile.Hold{Any: true, Endpoints: endpoints, Good: c.good, Told: &tsujiv1.Quarantine{
+		Message: fmt.Sprintf("routers refused something of this namespace %d times lately, so its changes wait for a moment", n),
+		Since:   timestamp(now),
+	}}
+}
+
 // forgive takes a refusal back that one router was alone with, and with it what followed for the resource's namespace.
 func (c *controller) forgive(name string) {
-	delete(c.strikes, name)
 	namespace := tsujiv1.NamespaceOf(name)
+	delete(c.strikes, name)
+	delete(c.strikes, namespace+"//")
 	if k := c.strikes[namespace+"/"]; k != nil {
 		k.count = max(k.count-1, 0)
 		return
 	}
 	f := c.frozen[namespace]
-	if f == nil {
+	if f == nil || f.refusals == 0 {
 		return
 	}
 	if f.refusals--; f.refusals != MostRefusals {

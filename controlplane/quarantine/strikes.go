@@ -13,17 +13,20 @@ const (
 	// MostRefusals is how many resources of a namespace may be refused within an hour before all its changes are held.
 	MostRefusals = 32
 
-	memory      = time.Hour       // how long a refusal counts
-	firstWait   = time.Second     // before a resource that was refused twice may change again
-	mostWait    = 5 * time.Minute // the wait doubles up to this
-	firstFreeze = time.Minute     // of a namespace
-	mostFreeze  = time.Hour       // the freeze doubles up to this
-	mostStrikes = 8192            // resources and namespaces whose refusals are counted
-	mostAgreed  = 64              // routers that may refuse the same late
-	mostDissent = 1024            // resources of which it is remembered that a router alone refused them
+	memory       = time.Hour       // how long a refusal counts
+	firstWait    = time.Second     // before a resource that was refused twice may change again
+	mostWait     = 5 * time.Minute // the wait doubles up to this
+	firstFreeze  = time.Minute     // of a namespace
+	mostFreeze   = time.Hour       // the freeze doubles up to this
+	mostPause    = 8 * time.Second // of a namespace that is in refusals again and again, from firstWait on
+	freeRefusals = 2               // refusals that a namespace may be in within an hour without such a pause
+	mostStrikes  = 8192            // resources and namespaces whose refusals are counted
+	mostAgreed   = 64              // routers that may refuse the same late
+	mostDissent  = 1024            // resources of which it is remembered that a router alone refused them
 )
 
-// strikes count refusals: of a resource by its name, of a namespace by its name with a slash behind.
+// strikes count refusals: of a resource by its name, of a namespace's resources by its name with a slash behind, and
+// those that a namespace is in, however many resources they name, with two.
 type strikes map[string]*strike
 
 type strike struct {
