@@ -44,7 +44,7 @@ func TestReloadBudget(t *testing.T) {
 	haproxytest.Each(t, func(t *testing.T, binary string) {
 		t.Parallel()
 		w := newWorld(t, binary)
-		r := w.router(options{})
+		r := w.router(options{paced: true})
 		needsBackends(t, r)
 		a := serve(t, "a")
 		base := []*tsujiv1.Resource{route("victim"), endpoints("victim", a), endpoints("hostile", a), endpoints("other", a)}
@@ -169,7 +169,7 @@ func TestReloadsAreGathered(t *testing.T) {
 	haproxytest.Each(t, func(t *testing.T, binary string) {
 		t.Parallel()
 		w := newWorld(t, binary)
-		r := w.router(options{noBackends: true})
+		r := w.router(options{noBackends: true, paced: true})
 		a, b := serve(t, "a"), serve(t, "b")
 		both := []*tsujiv1.Resource{route("x", service("a", 1), service("b", 0)), endpoints("a", a), endpoints("b", b)}
 		r.put(both...)

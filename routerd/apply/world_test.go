@@ -68,6 +68,7 @@ type router struct {
 	process *haproxy.Process
 	can     haproxy.Capabilities
 	metrics *apply.Metrics
+	paced   bool
 	die     func() // ends the routerd, not HAProxy
 }
 
@@ -76,6 +77,7 @@ type options struct {
 	delay, drain time.Duration
 	idle         bool // do not Run
 	noBackends   bool // NoRuntimeBackends
+	paced        bool // reloads of one change after the other are as far apart as they are for users
 	apply        func(*apply.Config)
 }
 
@@ -103,7 +105,7 @@ func (w *world) router(o options) *router {
 	must(t, err)
 	version, err := process.Version(t.Context())
 	must(t, err)
-	r := &router{w: w, process: process, metrics: apply.NewMetrics(nil), can: version.Capabilities()}
+	r := &router{w: w, process: process, metrics: apply.NewMetrics(nil), can: version.Capabilities(), paced: o.paced}
 	config := apply.Config{
 		Renderer: renderer, HAProxy: process, Log: logger, Metrics: r.metrics, ShutdownDelay: o.delay, DrainTimeout: o.drain, NoRuntimeBackends: o.noBackends,
 	}
@@ -165,6 +167,9 @@ func (r *router) put(resources ...*tsujiv1.Resource) snapshot.Snapshot {
 }
 
 func (r *router) try(next snapshot.Snapshot) *tsujiv1.Refusal {
+	if !r.paced {
+		r.HoldReloads(0)
+	}
 	base, _ := r.InForce()
 	return r.Apply(r.w.t.Context(), next, snapshot.Diff(base, next))
 }
