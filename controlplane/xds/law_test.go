@@ -239,7 +239,8 @@ func (m *model) answer(refusal *tsujiv1.Refusal) {
 		q.ErrorDetail = &status.Status{Message: "refused", Details: []*anypb.Any{detail}}
 		m.staged = snapshot.Delta{}
 		m.refused = map[string]bool{}
-		if refusal.GetClass() == content || refusal.GetClass() == unsupported {
+		sameConfig := !m.has || v.Config == m.inForce.Version().Config // another config is offered again after a time
+		if sameConfig && (refusal.GetClass() == content || refusal.GetClass() == unsupported) {
 			m.refused[key(v)] = true
 		}
 	case last:
@@ -250,7 +251,7 @@ func (m *model) answer(refusal *tsujiv1.Refusal) {
 }
 
 // Whatever is published, acked, refused, and however often the router comes back: what it puts into force is
-// always one whole version that was announced, it is never sent again what it refused, and once it is left in
+// always one whole version that was announced, it is never sent again the facts that it refused, and once it is left in
 // peace it has exactly what is on the board.
 func TestARouterAlwaysEndsWithTheBoard(t *testing.T) {
 	t.Parallel()
