@@ -166,6 +166,7 @@ func TestTenantFewFiles(t *testing.T) {
 		cmd.Args = append([]string{"sh", "-c", `ulimit -n 8192; exec setpriv --bounding-set=-sys_resource "$0" "$@"`, cmd.Path}, cmd.Args[1:]...)
 		cmd.Path = "/bin/sh"
 	})
+	w.patient = 15 * time.Second // thousands of servers at once; the times are in the log
 	t.Logf("the victim's hosts, while the tenant does nothing: %s", summary(w.quiet))
 	m := misdeed{letter: "G", what: "more connections than files", reloads: 3, deeds: manyChecks}
 	m.also = func(t *testing.T, w *tenants, _ deed) {

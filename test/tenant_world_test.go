@@ -36,7 +36,7 @@ type tenants struct {
 	pod     *pod // the victim's, and the hostile tenant's
 	traffic *traffic
 
-	patient    time.Duration   // by how much longer a host may take: before HAProxy 3.4 it waits for a reload, which have a pace
+	patient    time.Duration   // by how much longer a host may take than slowest: before HAProxy 3.4 it waits for a reload, and reloads have a pace
 	made       int             // hosts of the victim
 	quiet      []time.Duration // until the victim's hosts were served while the tenant did nothing
 	took       []time.Duration // the same while the fuzzer goes on
