@@ -48,7 +48,22 @@ func (m *Member) Acked(s snapshot.Snapshot) (released []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c := r.of(m.ingressController)
-	m.inForce, c.good = s, s
+	c.good = s
+	return c.serves(m, s)
+}
+
+// AckedFacts is Acked for the facts of a version whose config the router refuses: its old config is not what was good
+// last.
+func (m *Member) AckedFacts(s snapshot.Snapshot) (released []string) {
+	r := m.registry
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.of(m.ingressController).serves(m, s)
+}
+
+// serves notes what a member has in force. The caller holds mu.
+func (c *controller) serves(m *Member, s snapshot.Snapshot) (released []string) {
+	m.inForce = s
 	for name, e := range c.entries {
 		i, ok := s.Get(name)
 		if ok && i.Digest() == e.hold.Refused && e.kind == m.kind && len(e.refusers) < 2 && !e.retry {
@@ -60,7 +75,7 @@ func (m *Member) Acked(s snapshot.Snapshot) (released []string) {
 	}
 	if len(released) > 0 {
 		slices.Sort(released)
-		r.signal()
+		m.registry.signal()
 	}
 	return released
 }

@@ -245,6 +245,16 @@ func TestWhatIsRefusedOftenWaits(t *testing.T) {
 	}
 }
 
+// The config that a router goes on with while it refuses the next is not what was good last for others.
+func TestFactsAloneAreNotWhatIsGood(t *testing.T) {
+	w := newWorld(t)
+	r1, r2 := w.reg.Connect("default", "r1", "3.4 v1"), w.reg.Connect("default", "r2", "3.4 v1")
+	r1.Acked(of("route/a/r=good"))
+	r2.AckedFacts(of("route/a/r=old", "endpoints/a/s/*=new"))
+	w.refused(w.reg.Connect("default", "r3", "3.4 v1"), of("route/a/r=new"), snapshot.Snapshot{}, "route/a/r")
+	w.holding("route/a/r good=good any=false")
+}
+
 // A refusal that says when the same content may come again holds it until then.
 func TestRefusedForItsRate(t *testing.T) {
 	w := newWorld(t)

@@ -160,7 +160,7 @@ func (s *session) greet(r *discovery.DeltaDiscoveryRequest) *ended {
 		version := h.inForce
 		if s.resume() {
 			version = s.state.base.snapshot.Version() // with the revision that is known here
-			s.serves(s.state.base.snapshot)
+			s.serves(s.refusing.Acked(s.state.base.snapshot))
 		}
 		s.member.Acked(version, now)
 		s.server.metrics.acks.Inc()
@@ -218,10 +218,11 @@ func (s *session) answered(r *discovery.DeltaDiscoveryRequest) *ended {
 		s.release()
 		if what == acked {
 			s.member.Acked(which.Version(), now)
+			s.serves(s.refusing.Acked(which))
 		} else {
 			s.member.AckedFacts(which.Version(), now)
+			s.serves(s.refusing.AckedFacts(which))
 		}
-		s.serves(which)
 		s.server.metrics.acks.Inc()
 		s.server.config.Log.Debug("in force", "router", s.node.GetId(), "zone", s.view.Zone, "version", which.Version().Short())
 	}
@@ -253,9 +254,9 @@ func (s *session) nack(r *discovery.DeltaDiscoveryRequest, now time.Time) (answe
 	return what, which
 }
 
-// serves notes that a snapshot is in force in the router.
-func (s *session) serves(now snapshot.Snapshot) {
-	if released := s.refusing.Acked(now); len(released) > 0 {
+// serves tells of what is held no longer because the router serves it.
+func (s *session) serves(released []string) {
+	if len(released) > 0 {
 		s.server.config.Log.Warn("what a router refused another of its kind serves: it is not held any more",
 			"router", s.node.GetId(), "zone", s.view.Zone, "resources", released)
 	}
