@@ -36,6 +36,7 @@ type tenants struct {
 	pod     *pod // the victim's, and the hostile tenant's
 	traffic *traffic
 
+	hosts      int             // that the victim adds during each deed
 	patient    time.Duration   // by how much longer a host may take than slowest: before HAProxy 3.4 it waits for a reload, and reloads have a pace
 	made       int             // hosts of the victim
 	quiet      []time.Duration // until the victim's hosts were served while the tenant did nothing
@@ -53,9 +54,9 @@ const (
 // newTenants makes the world over a fleet, and starts it. change is the last word on how the router is run.
 func newTenants(t *testing.T, f *fleet, change func(cmd *exec.Cmd)) *tenants {
 	t.Helper()
-	w := &tenants{t: t, f: f}
+	w, quiet := &tenants{t: t, f: f, hosts: 2}, 10
 	if !haproxytest.AtLeast(t, f.haproxy, 3, 4) {
-		w.patient = 15 * time.Second
+		w.patient, w.hosts, quiet = 15*time.Second, 1, 2
 	}
 	var err error
 	if w.ca, err = authority.NewAuthority("site"); err != nil {
@@ -101,7 +102,7 @@ func newTenants(t *testing.T, f *fleet, change func(cmd *exec.Cmd)) *tenants {
 	w.traffic.websocket(every, "https", target{host: "socket-edge" + domain, path: "/"})
 	w.traffic.websocket(every, "https", target{host: "tunnel" + domain, path: "/"})
 	w.traffic.endless(target{host: "endless" + domain, path: "/"})
-	w.quiet = w.victimAdds(t, 10)
+	w.quiet = w.victimAdds(t, quiet)
 	return w
 }
 
