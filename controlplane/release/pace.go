@@ -10,7 +10,8 @@ import (
 )
 
 // pieceWeight is what a piece weighs, but for its last unit: a router on HAProxy 3.4 needs some 0.1 s for it. A resource
-// weighs one, and one more for each kilobyte: an endpoint, of which a resource may have thousands, is a command as well.
+// weighs one, and one more for each kilobyte: an endpoint, of which a resource may have thousands, is a command as well. A
+// Route that is new weighs twice as much: HAProxy goes through all its backends for another one.
 const pieceWeight = 256
 
 // turnWeight is what a namespace may change in one turn: a Route with its Service and certificate, and some.
@@ -88,6 +89,9 @@ func (p *Pace) note(name string, to snapshot.Item, will bool) {
 		return
 	}
 	c := &change{name: name, from: from, to: to, is: is, will: will, weight: 1 + (len(to.Encoded()) >> 10)}
+	if will && !is && snapshot.PartOf(name) == snapshot.Config {
+		c.weight++
+	}
 	if p.pending == nil {
 		p.pending, p.tenants, p.fresh, p.bonds = map[string]*change{}, map[string]*tenant{}, map[string]*change{}, newBonds()
 	}

@@ -329,8 +329,8 @@ func TestUnits(t *testing.T) {
 	if got := paced(p, to); len(got) != 1 {
 		t.Errorf("a host was handed over in %d pieces", len(got))
 	}
-	if got := paced(published(snapshot.Snapshot{}), to); len(got) != 3 {
-		t.Errorf("600 new paths came in %d pieces, want 3", len(got))
+	if got := paced(published(snapshot.Snapshot{}), to); len(got) != 5 {
+		t.Errorf("600 new paths came in %d pieces, want 5", len(got))
 	}
 }
 
