@@ -50,6 +50,10 @@ const (
 	// frame of the stream has 1 MiB, and each endpoint is a server of HAProxy's, with 5 kB or more, for each Route. Beyond them the
 	// Route is not refused: the others get no requests, and the verdict warns.
 	maxEndpoints, maxEndpointsBytes = 5000, 640 << 10
+	// manyRoutes is how many Routes may refer to a Service before fewer of its endpoints travel, since each is a server for
+	// each Route: half as many for twice as many Routes, so that a Service is no more than manyRoutes × maxEndpoints
+	// servers. leastEndpoints travel however many Routes there are.
+	manyRoutes, leastEndpoints = 20, 20
 	// maxCollected is how many addresses of a Service's EndpointSlices are looked at, in the order of their names: each
 	// of 1,000 endpoints in a slice may have 100 addresses and 100 ports.
 	maxCollected = 4 * maxEndpoints

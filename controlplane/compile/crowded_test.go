@@ -123,6 +123,52 @@ func TestCrowdedService(t *testing.T) {
 	}
 }
 
+// The more Routes lead to a Service, the fewer of its endpoints travel, since each is a server for each Route: so a Service
+// costs no more than some servers altogether. It is a matter of how many there are, and of nothing that was before.
+func TestManyRoutesToOneService(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	w.apply(put(routeTo("r0", "crowd")), put(sliceOf("crowd", 0, 1000, 1, 1, 10)), put(sliceOf("crowd", 1, 1000, 1, 1, 10)), put(sliceOf("crowd", 2, 1000, 1, 1, 10)))
+	told := func(name string) string {
+		for k, v := range w.verdicts {
+			if k.Name == name {
+				return strings.Join(v.GetWarnings(), "\n")
+			}
+		}
+		return ""
+	}
+	have := 1
+	for _, c := range []struct{ routes, want int }{{20, 3000}, {21, 2500}, {40, 2500}, {41, 1250}, {320, 312}, {41, 1250}, {21, 2500}, {20, 3000}} {
+		for ; have < c.routes; have++ {
+			w.apply(put(routeTo(fmt.Sprintf("r%d", have), "crowd")))
+		}
+		for ; have > c.routes; have-- {
+			w.apply(gone(routeTo(fmt.Sprintf("r%d", have-1), "crowd")))
+		}
+		if n := len(w.endpoints(t, "crowd")); n != c.want || n*c.routes > 20*5000 {
+			t.Errorf("of %d Routes: %d endpoints, want %d", c.routes, n, c.want)
+		}
+		text := fmt.Sprintf("has more than %d endpoints, or 640 kB of them, and more than 20 Routes refer to it", c.want)
+		for _, name := range []string{"r0", fmt.Sprintf("r%d", c.routes-1)} {
+			if got := strings.Contains(told(name), text); got != (c.want < 3000) {
+				t.Errorf("of %d Routes %s is told %q", c.routes, name, told(name))
+			}
+		}
+		fresh := newWorld()
+		for _, o := range slices.Collect(maps.Values(w.objects)) {
+			fresh.apply(put(o))
+		}
+		if fresh.last.Facts.Digest() != w.last.Facts.Digest() || fresh.last.Config.Digest() != w.last.Config.Digest() {
+			t.Errorf("of %d Routes: what is compiled depends on what was before", c.routes)
+		}
+		for k, v := range fresh.verdicts {
+			if !proto.Equal(v, w.verdicts[k]) {
+				t.Errorf("of %d Routes: %v, and from nothing %v", c.routes, w.verdicts[k], v)
+			}
+		}
+	}
+}
+
 func padded(address string) string {
 	var b strings.Builder
 	for part := range strings.SplitSeq(address, ".") {

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	routev1 "github.com/openshift/api/route/v1"
 	"google.golang.org/protobuf/proto"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -30,7 +31,7 @@ func (k endpointKey) compare(o endpointKey) int {
 // compiledEndpoints is what became of the endpoints of a Service.
 type compiledEndpoints struct {
 	resource *tsujiv1.Resource
-	crowded  bool // whether there are more than it has
+	crowded  int // how many endpoints it may have, where there are more; zero: it has all
 }
 
 // endpointsOf returns what a reference leads to, which is compiled once in each Apply.
@@ -58,24 +59,58 @@ func (c *Compiler) compileEndpoints(ref endpointsRef) compiledEndpoints {
 		c.idled(service, ref.port, found)
 	}
 	keys := slices.SortedFunc(maps.Keys(found), endpointKey.compare)
-	kept := bounded(keys, found)
+	most := share(len(c.objects.routesByService[ref.service]))
+	kept := bounded(keys, found, most)
 	e := &tsujiv1.Endpoints{Namespace: ref.service.Namespace, Service: ref.service.Name, Port: ref.port}
 	for _, k := range kept {
 		e.Endpoints = append(e.Endpoints, found[k])
 	}
-	return compiledEndpoints{
-		resource: &tsujiv1.Resource{Name: ref.name(), Kind: &tsujiv1.Resource_Endpoints{Endpoints: e}},
-		crowded:  len(kept) < len(keys) || col.left == 0,
+	compiled := compiledEndpoints{resource: &tsujiv1.Resource{Name: ref.name(), Kind: &tsujiv1.Resource_Endpoints{Endpoints: e}}}
+	if len(kept) < len(keys) || col.left == 0 {
+		compiled.crowded = most
 	}
+	return compiled
 }
 
-// bounded returns as many of the sorted keys as the bounds of one resource allow, sorted.
-func bounded(keys []endpointKey, found map[endpointKey]*tsujiv1.Endpoint) []endpointKey {
+// share returns how many endpoints of a Service travel if so many Routes refer to it. It goes down by halves, so that
+// one more Route rarely makes a difference.
+func share(routes int) int {
+	most := maxEndpoints
+	for n := manyRoutes; n < routes && most > leastEndpoints; n *= 2 {
+		most /= 2
+	}
+	return max(most, leastEndpoints)
+}
+
+// sharesOf returns the shares of the Services that a Route refers to, or will, as they are before it changes; but for
+// Services with so few Routes that the share cannot be another afterwards.
+func (c *Compiler) sharesOf(k id, next *routev1.Route) map[id]int {
+	var shares map[id]int
+	look := func(r *routev1.Route) {
+		for _, name := range servicesOf(r) {
+			service := id{Namespace: k.Namespace, Name: name}
+			if n := len(c.objects.routesByService[service]); n >= manyRoutes {
+				if shares == nil {
+					shares = map[id]int{}
+				}
+				shares[service] = share(n)
+			}
+		}
+	}
+	if r := c.objects.routes[k]; r != nil {
+		look(r.object)
+	}
+	look(next)
+	return shares
+}
+
+// bounded returns as many of the sorted keys as the bounds of one resource allow, and most, sorted.
+func bounded(keys []endpointKey, found map[endpointKey]*tsujiv1.Endpoint, most int) []endpointKey {
 	fit := func(keys []endpointKey) int {
 		bytes := 0
 		for i, k := range keys {
 			const framing = 4 // of one in a list: its field, and a length of two bytes
-			if bytes += proto.Size(found[k]) + framing; i == maxEndpoints || bytes > maxEndpointsBytes {
+			if bytes += proto.Size(found[k]) + framing; i == most || bytes > maxEndpointsBytes {
 				return i
 			}
 		}
@@ -109,16 +144,16 @@ func (c *Compiler) markCrowded(d *dirty) {
 	}
 }
 
-func (r *refs) setCrowded(ref endpointsRef, crowded bool) {
-	if crowded {
-		r.crowded[ref] = true
+func (r *refs) setCrowded(ref endpointsRef, crowded int) {
+	if crowded > 0 {
+		r.crowded[ref] = crowded
 	} else {
 		delete(r.crowded, ref)
 	}
 }
 
-// crowded tells whether a Service has more endpoints than travel, whoever refers to it.
-func (c *Compiler) crowded(ref endpointsRef) bool {
+// crowded returns how many endpoints of a Service travel at most, where it has more; zero: all do. Whoever refers to it.
+func (c *Compiler) crowded(ref endpointsRef) int {
 	if c.refs.endpoints[ref.service][ref.port] > 0 {
 		return c.refs.crowded[ref]
 	}

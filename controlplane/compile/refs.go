@@ -21,7 +21,7 @@ func (r endpointsRef) name() string {
 // Secrets and ConfigMaps. A fact is compiled while its count is above zero.
 type refs struct {
 	endpoints  map[id]map[string]int // by Service, then port
-	crowded    map[endpointsRef]bool // of these: whether there are more than travel; absent: no
+	crowded    map[endpointsRef]int  // of these: how many travel, where there are more; absent: all do
 	secrets    map[id]int
 	configMaps map[id]int
 	settings   id // the Secret whose certificate the settings use as the default one
@@ -29,7 +29,7 @@ type refs struct {
 }
 
 func newRefs() refs {
-	return refs{endpoints: map[id]map[string]int{}, crowded: map[endpointsRef]bool{}, secrets: map[id]int{}, configMaps: map[id]int{}}
+	return refs{endpoints: map[id]map[string]int{}, crowded: map[endpointsRef]int{}, secrets: map[id]int{}, configMaps: map[id]int{}}
 }
 
 // moveEndpoints replaces one user's references, and marks those that are new or given up.
