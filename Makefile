@@ -37,7 +37,7 @@ build: ## build bin/controlplane, bin/routerd and bin/tsuji
 .PHONY: test
 test: haproxy kubeapi grpcurl ## run every test, with the race detector, real HAProxy, a real API server
 	@$(if $(RACE),,echo 'test: no C compiler here, so the race detector is off' >&2)
-	go test $(RACE) -timeout 15m ./...
+	go test $(RACE) -timeout 30m ./...
 
 .PHONY: churn
 churn: haproxy kubeapi ## change routes ten times a second for a minute among 1,000 and 10,000 of them: no reload, no failed request
