@@ -189,7 +189,7 @@ func parityKillers() []parityRow {
 			p.route("hsts-cr", tls, "hsts_header", "max-age=1;\rincludeSubDomains")
 			p.route("rewrite", "path: /a", "rewrite-target", "/b\r")
 			p.route("rewrite-lf", "path: /a", "rewrite-target", "/b\n  http-request deny")
-			p.route("cookie", "wildcardPolicy: None", "router.openshift.io/cookie_name", "a\n")
+			p.route("cookie", "wildcardPolicy: None", "router.openshift.io/cookie_name", "a\nb")
 			p.route("timeout", "wildcardPolicy: None", "timeout", "5s\n  http-request deny")
 			p.route("list", "wildcardPolicy: None", "ip_allowlist", "127.0.0.1\n127.0.0.2")
 			p.route("header", `httpHeaders: {actions: {request: [{name: X-A, action: {type: Set, set: {value: "a\nhttp-request deny"}}}]}}`)
