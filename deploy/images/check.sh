@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 haproxy=${HAPROXY:-$PWD/.tools/bin/haproxy}
-readonly haproxy version=v0.0.0-check
+readonly haproxy version=v0.0.0-1-g0000000
 work=$(mktemp -d)
 readonly work
 trap 'rm -rf "$work"' EXIT
@@ -34,7 +34,7 @@ send() {
 		'*') seen=1 ;;
 		'!'*) [[ -n $seen ]] || die ".dockerignore: $pattern before *"
 			[[ -e ${pattern#!} ]] || die ".dockerignore: there is no ${pattern#!}"
-			cp -r "${pattern#!}" "$1/" ;;
+			cp -r --parents "${pattern#!}" "$1/" ;;
 		'**/'*) find "$1" -depth -name "${pattern#'**/'}" -exec rm -rf {} + ;;
 		*) die ".dockerignore: $pattern is not understood here" ;;
 		esac
@@ -42,14 +42,32 @@ send() {
 	[[ -n $seen ]] || die '.dockerignore does not begin with *'
 }
 
+# pinned sees that this step refuses a release on any base that has no digest, and takes one where all have.
+pinned() {
+	local -A defaults=([VERSION]=v1.2.3)
+	local digest=sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef name loose
+	for loose in none "${bases[@]}"; do
+		for name in "${bases[@]}"; do defaults[$name]=example/base@$digest; done
+		[[ $loose == none ]] || defaults[$loose]=example/base:1
+		if (cd "$stage/src" && bash -euo pipefail -c "$(expand "$1")") >"$work/log" 2>&1; then
+			[[ $loose == none ]] || die "a release is built on a base that $loose names by a tag"
+		else
+			[[ $loose != none ]] || { cat "$work/log" >&2; die "a release on bases with digests is refused"; }
+		fi
+	done
+	guarded=1
+}
+
 # run runs a step of a stage. The stage's folder stands for its root.
 run() {
-	local step=$1
+	local step
+	step=$(expand "$1")
 	[[ $step != *sudo* && $step != *'apt-get install'* && $step != *curl* ]] || die "a step that fetches what is not pinned: $step"
 	case $step in
 	'go mod download') return ;; # the modules are this machine's
 	*'go build'*) step=${step//'/out/'/$stage/out/} ;;
 	*/usr/local/sbin/haproxy*) step=${step//'/usr/local/sbin/haproxy'/$haproxy} ;;
+	deploy/images/pinned.sh*) pinned "$1" ;;
 	*) die "a step that cannot be tried: $step" ;;
 	esac
 	mkdir -p "$stage/out"
@@ -57,15 +75,18 @@ run() {
 }
 
 check() {
-	file=$1 stage='' user='' entry='' names=()
+	file=$1 stage='' user='' entry='' guarded='' names=() bases=()
 	declare -A defaults=([VERSION]=$version) stages=() copied=()
 	local instruction rest image alias from to ports=()
 	while read -r instruction rest; do
 		case $instruction in
 		ARG)
-			[[ $rest == *=* ]] || die "ARG $rest has no default"
-			[[ ${rest%%=*} == VERSION ]] || defaults[${rest%%=*}]=${rest#*=} ;;
+			# Within a stage an argument of before the stages is named again, without a default.
+			[[ $rest == *=* || -n ${defaults[$rest]:-} ]] || die "ARG $rest has no default"
+			[[ $rest != *_IMAGE=* ]] || bases+=("${rest%%=*}")
+			[[ $rest != *=* || ${rest%%=*} == VERSION ]] || defaults[${rest%%=*}]=${rest#*=} ;;
 		FROM)
+			[[ $rest == 'scratch'* || $rest == '${'*'_IMAGE}'* ]] || die "FROM $rest: a release could not give its digest"
 			image=$(expand "${rest%% *}") alias=${rest##* }
 			[[ $image != */*.*/* && $image != *.*/* ]] || die "$image names a registry"
 			[[ $image == scratch || $image == *:* && $image != *:latest ]] || die "$image is of no version"
@@ -85,7 +106,7 @@ check() {
 			else
 				for from in ${rest% *}; do [[ -f $from ]] || die "COPY $from: there is no such file"; done
 			fi ;;
-		RUN) run "$(expand "$rest")" ;;
+		RUN) run "$rest" ;;
 		USER) user=$rest ;;
 		EXPOSE) read -ra ports <<<"$rest" ;;
 		ENTRYPOINT) entry=$rest ;;
@@ -95,6 +116,7 @@ check() {
 		esac
 	done < <(instructions "$file")
 
+	[[ -n $guarded ]] || die "a release is built on whatever its bases' tags mean: there is no step pinned.sh"
 	[[ $user =~ ^[1-9][0-9]*:[1-9][0-9]*$ ]] || die "USER '$user': want numbers, and not root's, as the kubelet cannot tell of a name"
 	[[ $entry =~ ^\[\"([^\"]+)\"\]$ ]] || die "ENTRYPOINT '$entry': want one program, in brackets, as a shell would not pass signals on"
 	local program=${copied[${BASH_REMATCH[1]}]:-}
@@ -107,7 +129,7 @@ check() {
 	name=$(basename "$file" .Dockerfile)
 	want=$(sed -nE 's/.*containerPort: ([0-9]+).*/\1/p' "deploy/kustomize/base/$name/deployment.yaml" | sort -n | tr '\n' ' ')
 	[[ $(printf '%s\n' "${ports[@]}" | sort -n | tr '\n' ' ') == "$want" ]] || die "EXPOSE ${ports[*]}, and the Deployment has $want"
-	grep -qE "image: tsuji/$name\$" "deploy/kustomize/base/$name/deployment.yaml" || die "the Deployment has another image"
+	grep -qE "image: tsuji.invalid/$name:unset\$" "deploy/kustomize/base/$name/deployment.yaml" || die "the Deployment has another image"
 	echo "$file: ${#names[@]} stages, $(basename "$program") $(du -h "$program" | cut -f1)"
 }
 

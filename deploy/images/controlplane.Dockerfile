@@ -7,6 +7,9 @@ COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
 ARG VERSION=unknown
+ARG GO_IMAGE
+# A release is built on images that nobody can exchange behind their names.
+RUN deploy/images/pinned.sh "${VERSION}" "${GO_IMAGE}"
 RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=${VERSION}" -o /out/controlplane ./cmd/controlplane
 
 FROM scratch

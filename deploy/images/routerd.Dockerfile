@@ -11,6 +11,10 @@ COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
 ARG VERSION=unknown
+ARG GO_IMAGE
+ARG HAPROXY_IMAGE
+# A release is built on images that nobody can exchange behind their names.
+RUN deploy/images/pinned.sh "${VERSION}" "${GO_IMAGE}" "${HAPROXY_IMAGE}"
 RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=${VERSION}" -o /out/routerd ./cmd/routerd
 
 FROM ${HAPROXY_IMAGE}

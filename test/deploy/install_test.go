@@ -112,8 +112,8 @@ func withoutZones(text string) string {
 	return strings.Join(objects, "\n---\n")
 }
 
-// shell runs the code block that follows the mark in docs/install.md, as administrator.
-func shell(t *testing.T, server *kubetest.Server, dir, mark string) {
+// documented returns the code block that follows the mark in docs/install.md.
+func documented(t *testing.T, mark string) string {
 	t.Helper()
 	text, err := os.ReadFile(root + "/docs/install.md")
 	if err != nil {
@@ -124,6 +124,13 @@ func shell(t *testing.T, server *kubetest.Server, dir, mark string) {
 	if !ok || !closed {
 		t.Fatalf("docs/install.md has no block marked %q", mark)
 	}
+	return block
+}
+
+// shell runs the code block that follows the mark in docs/install.md, as administrator.
+func shell(t *testing.T, server *kubetest.Server, dir, mark string) {
+	t.Helper()
+	block := documented(t, mark)
 	kubectl, err := kubetest.Kubectl()
 	if err != nil {
 		t.Fatal(err)
