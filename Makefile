@@ -35,7 +35,7 @@ build: ## build bin/controlplane, bin/routerd and bin/tsuji
 	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/controlplane ./cmd/routerd ./cmd/tsuji
 
 .PHONY: test
-test: haproxy kubeapi grpcurl ## run every test, with the race detector, real HAProxy, a real API server
+test: haproxy kubeapi grpcurl govulncheck ## run every test, with the race detector, real HAProxy, a real API server
 	@$(if $(RACE),,echo 'test: no C compiler here, so the race detector is off' >&2)
 	go test $(RACE) -timeout 30m ./...
 
@@ -74,6 +74,12 @@ generate: buf protoc-gen-go protoc-gen-go-grpc ## generate the Go beside the pro
 
 .PHONY: verify
 verify: lint verify-protos verify-modules verify-deploy verify-images verify-names verify-vulnerabilities ## check all that a test cannot: lint, protos, modules, manifests
+
+.PHONY: release-check
+release-check: ## what a release must pass beside the tests: a tag, nothing uncommitted, verify with nothing left out
+	git describe --exact-match --match 'v*'
+	@[[ -z "$$(git status --porcelain)" ]] || { git status --short; echo 'release-check: commit or remove these' >&2; exit 1; }
+	TSUJI_RELEASE=1 $(MAKE) verify
 
 .PHONY: clean
 clean: ## remove what was built, the tools included
