@@ -206,7 +206,8 @@ func (w *writer) httpRules(exact, wildcard string, plain bool) {
 		w.line("  option idle-close-on-response")
 	}
 	w.line("  http-request deny if { hdr_len(content-length) 0 }") // CVE-2023-40225
-	w.line("  http-request del-header Proxy")                      // httpoxy
+	w.refuseHosts()
+	w.line("  http-request del-header Proxy") // httpoxy
 	if !w.s.GetKeepClientTlsHeaders() {
 		w.line("  http-request del-header X-SSL -m beg")
 	}
@@ -255,6 +256,18 @@ func (w *writer) httpRules(exact, wildcard string, plain bool) {
 	w.captures()
 	w.line("  use_backend %%[var(txn.route)]")
 	w.line("  default_backend %s", defaultBackend)
+}
+
+// refuseHosts answers 400 where what is looked up would not be what the endpoint is sent.
+func (w *writer) refuseHosts() {
+	if !w.o.version().AtLeast(3, 0) {
+		// A "/" in the host would name another path, of which the options would be used. 3.0 refuses all but these bytes, and
+		// brackets elsewhere than around an address.
+		w.line("  http-request deny deny_status 400 if { req.fhdr(host) -m reg '[^][!$-+.0-9:;=A-Z_a-z~-]' }")
+		w.line("  http-request deny deny_status 400 if { url -m beg * } !{ url -m str * }") // it has no path
+	}
+	// Its target is a host and a port. HAProxy takes one with a path, sees none in it, and sends it on.
+	w.line("  http-request deny deny_status 400 if METH_CONNECT { url -m sub / }")
 }
 
 func (w *writer) uniqueID() {

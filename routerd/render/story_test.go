@@ -144,13 +144,9 @@ func lookupStory(t *testing.T, binary string) {
 			t.Errorf("GET %s, Host %q: %s, want %s", c.url, c.host, got, c.want)
 		}
 	}
-	twoHosts := "400"
-	if !haproxytest.AtLeast(t, binary, 2, 8) {
-		twoHosts = "503" // to 2.6 it is a host like others; no route has it
-	}
 	for _, c := range []struct{ request, want string }{
 		{"GET / HTTP/1.0\r\n\r\n", "503"},
-		{"GET / HTTP/1.1\r\nHost: a.example, b.example\r\n\r\n", twoHosts},
+		{"GET / HTTP/1.1\r\nHost: a.example, b.example\r\n\r\n", "400"},
 		{"GET http://a.example/api HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n", "200"},
 		{"OPTIONS * HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n", "200"},
 		{"GET http://e.example/foo HTTP/1.1\r\nHost: e.example\r\nConnection: close\r\n\r\n", "200"},
