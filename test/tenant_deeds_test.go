@@ -201,6 +201,19 @@ func manyPaths(w *tenants) []deed {
 			w.write("paths", b.String())
 		}})
 	}
+	on := sizes[0]
+	out = append(out, deed{what: fmt.Sprint("hosts, ", on, " that come and go"), do: func(w *tenants) {
+		var b strings.Builder
+		for i := range on {
+			b.WriteString(w.route(fmt.Sprintf("host%d", i), ""))
+		}
+		for range 4 {
+			w.write("paths", b.String())
+			w.victimAdds(w.t, 1)
+			w.write("paths", "")
+			w.victimAdds(w.t, 1)
+		}
+	}})
 	return append(out, deed{what: "each below the one before", do: func(w *tenants) {
 		var b strings.Builder
 		path := ""

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 func largeSlices(w *tenants) []deed {
@@ -86,7 +87,46 @@ func (l *traffic) askWith(host, cookie string) (answer, error) {
 	return read(resp, body), nil
 }
 
+// chained is an edge Route of the tenant's with a chain of some 45 kB, more than a command carries, that is new each
+// time.
+func (w *tenants) chained(m *mint, name string) string {
+	p := m.named(name + ".hostile" + domain)
+	return w.edge(name, pair{slices.Concat(p.cert, m.bulk(40<<10)), p.key})
+}
+
+// copied is a Route of the tenant's with a header that reads from the message: another one each time is another
+// profile.
+func (w *tenants) copied(name string, i int) string {
+	set := fmt.Sprintf(`{name: X-H%d, action: {type: Set, set: {value: "%%[req.hdr(host),lower]%d"}}}`, i, i)
+	return w.route(name, "", "httpHeaders: {actions: {request: ["+set+"]}}")
+}
+
+// reloadsInTurn are changes that are a reload each, where nothing bounds that. Before HAProxy 3.4 the victim's hosts
+// are, too: there are as many as the pace allows, so that the workers that they leave behind are bounded by time.
+func reloadsInTurn(w *tenants) []deed {
+	m := newMint(w.t)
+	return []deed{{what: "certificates, headers and timeouts in turn", do: func(w *tenants) {
+		const edits = 9
+		before, began := w.counted(w.t).reloads, time.Now()
+		for i := range edits {
+			timeout := fmt.Sprintf("haproxy.router.openshift.io/timeout-tunnel: %dms", 5001+i)
+			w.write("edited", []string{
+				w.chained(m, "edited"), w.copied("edited", i), w.route("edited", timeout, "tls: {termination: passthrough}"),
+			}[i%3])
+			w.victimAdds(w.t, 1)
+		}
+		// Four follow each other freely, three with less than five seconds before them, and one is under way.
+		if n, most := w.counted(w.t).reloads-before, 4+3+1+time.Since(began).Seconds()/5; n > most {
+			w.t.Errorf("%v reloads in %v, want %v at most", n, time.Since(began), most)
+		}
+		if n := w.sum(w.t, w.r, "tsuji_apply_old_workers"); n > 50 {
+			w.t.Errorf("%v old workers", n)
+		}
+	}}}
+}
+
 func manyProfiles(w *tenants) []deed {
+	m := newMint(w.t)
 	var out []deed
 	add := func(what string, edit func(i int) string) {
 		edits := 51
@@ -109,9 +149,8 @@ func manyProfiles(w *tenants) []deed {
 	add("the name of the cookie", func(i int) string {
 		return w.route("odd-edited", fmt.Sprintf("router.openshift.io/cookie_name: cookie%d", i))
 	})
-	add("a header from another", func(i int) string {
-		return w.route("odd-edited", "", fmt.Sprintf(`httpHeaders: {actions: {request: [{name: X-H%d, action: {type: Set, set: {value: "%%[req.hdr(host),lower]%d"}}}]}}`, i, i))
-	})
+	add("a header from another", func(i int) string { return w.copied("odd-edited", i) })
+	add("a chain of 45 kB", func(int) string { return w.chained(m, "odd-edited") })
 	add("connections of a Pod", func(i int) string {
 		return w.route("odd-edited", fmt.Sprintf(`haproxy.router.openshift.io/pod-concurrent-connections: "%d"`, 1000+i))
 	})

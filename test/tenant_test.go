@@ -57,10 +57,13 @@ func TestTenantEachHAProxy(t *testing.T) {
 		w := newTenants(t, f, nil)
 		t.Logf("the victim's hosts, while the tenant does nothing: %s", summary(w.quiet))
 		for _, m := range misdeeds() {
-			if !slices.Contains([]string{"A", "C", "D", "E"}, m.letter) {
+			if !slices.Contains([]string{"A", "C", "D", "E", "M"}, m.letter) {
 				continue
 			}
-			// There each host of the victim's may be a reload by itself, and each change of the tenant's, which is why M is not among them.
+			if m.letter == "M" {
+				m.deeds = reloadsInTurn
+			}
+			// There each host of the victim's may be a reload by itself, and each change of the tenant's.
 			m.reloads = 1 << 20
 			deeds := m.deeds(w)
 			t.Run(m.letter+" "+m.what, func(t *testing.T) { w.suffer(t, m, deeds[:1]) })

@@ -286,15 +286,16 @@ func (a *Applier) apply(ctx context.Context, next snapshot.Snapshot, d snapshot.
 	if err != nil {
 		return byNothing, err //nolint:wrapcheck // names the resource
 	}
-	if serving && a.up && !a.suspect {
-		if err := a.afford(staged, begun); err != nil {
-			return byNothing, err
-		}
-	}
-	needed := a.needReload(staged)
 	change := r.Commit(staged)
 	r.SetStamp(next.Version())
 	why := becauseMend
+	var needs map[string]string
+	if serving && a.up && !a.suspect && a.worker != nil { // with no worker a reload would leave nothing behind
+		needs = a.needs(change)
+		if err := a.afford(needs, d, begun); err != nil {
+			return byNothing, errors.Join(err, a.goBack(base, snapshot.Diff(next, base)))
+		}
+	}
 	if serving && a.up && !a.suspect {
 		err := a.online(ctx, change, next.Version())
 		if err == nil {
@@ -327,7 +328,7 @@ func (a *Applier) apply(ctx context.Context, next snapshot.Snapshot, d snapshot.
 	err = a.explain(ctx, base, next, d, err)
 	a.refused.add(next, err)
 	if serving {
-		err = a.postpone(needed, err)
+		err = a.postpone(sortedKeys(needs), err)
 	}
 	return m, errors.Join(err, a.undo(ctx, base, snapshot.Diff(next, base), serving))
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/tsuji-dev/tsuji/routerd/haproxy"
 	"github.com/tsuji-dev/tsuji/routerd/render"
@@ -17,6 +18,14 @@ type notSent struct{ refused []*haproxy.RefusedError }
 func (e *notSent) Error() string { return fmt.Sprintf("add what is new: %v", e.refused[0]) }
 
 func (e *notSent) Unwrap() error { return e.refused[0] }
+
+// kept tells whether HAProxy has kept the content that a certificate had, because it refused another.
+func (e *notSent) kept(file string) bool {
+	return slices.ContainsFunc(e.refused, func(r *haproxy.RefusedError) bool {
+		content := strings.HasPrefix(r.Command, "set ssl cert ") || strings.HasPrefix(r.Command, "commit ssl cert ")
+		return content && r.File == file
+	})
+}
 
 // blame turns HAProxy's refusals of certificates into errors of the resources that they come from, if that is all that was
 // refused but for what follows from it. The renderer holds what was to come.
@@ -43,8 +52,8 @@ func (a *Applier) blame(e *notSent) error {
 
 // takeBack takes back what a plan had added when HAProxy refused some of it, and verifies that what is in force is there
 // again. Servers and backends that no request is sent to are left to the sweep.
-func (a *Applier) takeBack(ctx context.Context, c render.Change, p *plan) error {
-	back, err := a.planBack(c, p)
+func (a *Applier) takeBack(ctx context.Context, c render.Change, p *plan, e *notSent) error {
+	back, err := a.planBack(c, p, e)
 	if err != nil {
 		return err
 	}
@@ -65,8 +74,8 @@ func (a *Applier) takeBack(ctx context.Context, c render.Change, p *plan) error 
 	return a.setStamp(ctx, a.versionInForce())
 }
 
-// planBack plans what takes a plan's additions back.
-func (a *Applier) planBack(c render.Change, p *plan) (*plan, error) {
+// planBack plans what takes a plan's additions back, some of which were refused.
+func (a *Applier) planBack(c render.Change, p *plan, e *notSent) (*plan, error) {
 	back := emptyPlan()
 	in := a.planner()
 	for _, e := range c.Entries {
@@ -94,7 +103,11 @@ func (a *Applier) planBack(c render.Change, p *plan) (*plan, error) {
 			back.files = append(back.files, haproxy.DelCertificate(f.Path))
 		default:
 			prints, err := haproxy.Identify(f.Old)
-			if err == nil {
+			switch {
+			case err != nil:
+			case e.kept(f.Path): // it is as it was, which perhaps no command could bring back
+				back.files = append(back.files, haproxy.AbortCertificate(f.Path))
+			default:
 				err = back.setCertificate(in, f.Path, f.Old)
 			}
 			if err != nil {

@@ -30,7 +30,7 @@ func (a *Applier) online(ctx context.Context, c render.Change, v snapshot.Versio
 	if !errors.As(err, &early) {
 		return err
 	}
-	if back := a.takeBack(ctx, c, p); back != nil {
+	if back := a.takeBack(ctx, c, p, early); back != nil {
 		return errors.Join(err, fmt.Errorf("take back what was added: %w", back))
 	}
 	return a.blame(early)
@@ -69,9 +69,10 @@ func (a *Applier) cheaper(operations, backends int) error {
 }
 
 // reloadIsBetter tells whether a change that takes so many commands, so many of which add backends, is better made by a
-// reload. Where none can be made, commands are the way, however long they take.
+// reload. Where none can be made commands are the way, however long they take. So they are where there were some
+// reloads lately: what a tenant changes may be large each time, and old workers cost everybody more than that time.
 func (a *Applier) reloadIsBetter(operations, backends int) bool {
-	return !a.drained && a.unwritten == 0 && a.costs.tooMany(operations, backends)
+	return !a.drained && a.unwritten == 0 && a.pace.free(time.Now()) && a.costs.tooMany(operations, backends)
 }
 
 func (a *Applier) planner() planner {

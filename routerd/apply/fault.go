@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 	"github.com/tsuji-dev/tsuji/routerd/haproxy"
 	"github.com/tsuji-dev/tsuji/routerd/render"
 	"github.com/tsuji-dev/tsuji/snapshot"
@@ -232,16 +231,3 @@ const (
 	postponedFirst = 6           // tries of which backoff makes some seconds
 	postponedMost  = time.Minute // between two tries
 )
-
-// needReload returns the resources that a difference brings, and that no HAProxy takes without a reload.
-func (a *Applier) needReload(s *render.Staged) []string {
-	var names []string
-	if a.cfg.Renderer.SettingsChange(s) {
-		names = append(names, tsujiv1.SettingsName)
-	}
-	for _, of := range a.cfg.Renderer.NewProfiles(s) {
-		names = append(names, of...)
-	}
-	slices.Sort(names)
-	return names
-}

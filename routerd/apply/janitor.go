@@ -167,6 +167,10 @@ func (a *Applier) noBackend(ctx context.Context, name string) bool {
 func (a *Applier) deleteFiles(ctx context.Context, now time.Time) error {
 	for _, path := range dueKeys(a.held.files, now, func(f *leavingFile) try { return f.try }) {
 		f := a.held.files[path]
+		if f.unfit && a.cfg.Renderer.Has(path) { // it is kept, so that it comes back without a reload
+			f.later(now)
+			continue
+		}
 		op := haproxy.DelCertificate(path)
 		if f.ca {
 			op = haproxy.DelCA(path)

@@ -12,7 +12,7 @@ type Metrics struct {
 	Duration    *prometheus.HistogramVec // seconds that it took, by method
 	Fallbacks   prometheus.Counter       // changes that were begun at run time and ended in a reload
 	Reloads     *prometheus.CounterVec   // reloads by reason, those that HAProxy refused included
-	Held        prometheus.Counter       // Routes that were to wait for a reload of their own, because there were too many
+	Held        prometheus.Counter       // resources that were to wait for a reload of their own: there were too many
 	Workers     prometheus.Gauge         // workers of before reloads that still hold connections
 	Restarts    prometheus.Counter       // times that HAProxy had to be mended: it had ended, or ran something else
 	Adoptions   prometheus.Counter       // times that a running HAProxy was taken over without a reload
@@ -50,7 +50,8 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Namespace: "tsuji", Subsystem: "apply", Name: "reloads_total",
 			Help: "Reloads of HAProxy, by reason: program (Settings or a new profile), release (HAProxy cannot do it at run time, or may not), cheaper (a large change), failure (of a change at run time), mend (HAProxy ran something else).",
 		}, []string{"reason"}),
-		Held: counter("reloads_held_total", "Routes that were put off because they need a reload and there were too many lately, each time that they were."),
+		Held: counter("reloads_held_total",
+			"Routes and certificates that were put off because they need a reload and there were too many lately, each time."),
 		Workers: prometheus.NewGauge(prometheus.GaugeOpts{
 			Namespace: "tsuji", Subsystem: "apply", Name: "old_workers", Help: "Workers of HAProxy that a reload has replaced and that still hold connections.",
 		}),

@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"crypto/sha256"
 	"maps"
 	"slices"
 	"strings"
@@ -39,7 +40,9 @@ type leavingServer struct {
 
 // leavingFile is a certificate or a file of CA certificates that no route uses any more.
 type leavingFile struct {
-	ca bool
+	ca      bool
+	content [sha256.Size]byte // digest of a certificate and its key; zero: it is of an earlier life, and not known
+	unfit   bool              // no command would bring that content back
 	try
 }
 
@@ -91,6 +94,12 @@ func (h held) leaving(backend string) []string {
 		}
 	}
 	return names
+}
+
+// has tells whether HAProxy still has the content that a file gets again.
+func (h held) has(f render.FileChange) bool {
+	l := h.files[f.Path]
+	return l != nil && (l.ca || l.content == sha256.Sum256(f.New)) // CA certificates of one path are the same for ever
 }
 
 // state returns the state that a server of a route's backend should have.

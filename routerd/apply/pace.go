@@ -2,11 +2,8 @@ package apply
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
-
-	"github.com/tsuji-dev/tsuji/routerd/render"
 )
 
 // pace says when there may be a reload. A reload leaves an old worker behind, with all its memory, until its last connection
@@ -31,7 +28,7 @@ const (
 
 // wait returns how long there should be no reload yet.
 func (p *pace) wait(now time.Time, most time.Duration) time.Duration {
-	if p.streak < freely || now.Sub(p.last) > quiet {
+	if p.free(now) {
 		return 0
 	}
 	d := most
@@ -40,6 +37,9 @@ func (p *pace) wait(now time.Time, most time.Duration) time.Duration {
 	}
 	return max(0, p.last.Add(d).Sub(now))
 }
+
+// free tells whether a reload would follow those before it without a pause.
+func (p *pace) free(now time.Time) bool { return p.streak < freely || now.Sub(p.last) > quiet }
 
 // reloaded notes a reload.
 func (p *pace) reloaded(now time.Time) {
@@ -106,52 +106,6 @@ func (p *pace) spend(namespace string, now time.Time) {
 	}
 }
 
-// laterError says that it is no fault but too early: it may be tried again after some time.
-type laterError struct {
-	after time.Duration
-	error
-}
-
-// afford tells which of the routes that a difference brings are to wait, because they need a profile that HAProxy does not
-// have, which is a reload, and there were too many. Everything else is commands, and need not wait for them. It spends what
-// the namespaces have if none is to.
-//
-// Where backends come by reloads anyway nobody is singled out. Nor is anybody where the Settings change: that is a reload
-// whatever the routes say, and may be why they need another profile.
-func (a *Applier) afford(s *render.Staged, now time.Time) error {
-	if a.worker == nil || !a.capabilities().DynamicBackends || a.cfg.Renderer.SettingsChange(s) {
-		return nil
-	}
-	wanted := a.cfg.Renderer.NewProfiles(s)
-	everybody := time.Duration(0)
-	if len(wanted) > 0 {
-		everybody = a.pace.wait(now, mostPause)
-	}
-	var errs []error
-	for _, namespace := range sortedKeys(wanted) {
-		wait, why := a.pace.until(namespace, now), "namespace "+namespace+" has had its share"
-		if wait < everybody {
-			wait, why = everybody, "there were many"
-		}
-		if wait <= 0 {
-			continue
-		}
-		for _, resource := range wanted[namespace] {
-			errs = append(errs, &render.ResourceError{Resource: resource, Err: &laterError{wait, fmt.Errorf(
-				"its header actions need a reload of HAProxy, and %s lately: tried again in %s; values that read nothing from the message need none",
-				why, wait.Round(time.Second))}})
-		}
-	}
-	if len(errs) == 0 {
-		for namespace := range wanted {
-			a.pace.spend(namespace, now)
-		}
-		return nil
-	}
-	a.cfg.Metrics.Held.Add(float64(len(errs)))
-	return errors.Join(errs[:min(len(errs), maxRefused)]...)
-}
-
 // tooSoon says that a change is a reload, and that it should wait for so long. Nothing was begun.
 type tooSoon struct{ after time.Duration }
 
@@ -159,7 +113,8 @@ func (e *tooSoon) Error() string { return fmt.Sprintf("a reload in %s", e.after)
 
 // tooSoon says whether a reload should wait, because there were many: those that take the place of commands which this
 // HAProxy does not have. What comes meanwhile is in the same one. Where HAProxy has the commands nothing waits: afford
-// has let through what asks for a reload, and whatever else is one is a matter of the Settings, or of time.
+// has let through what asks for a reload, one that only saves time is made when there were few (reloadIsBetter), and
+// whatever else is one is a matter of the Settings.
 func (a *Applier) tooSoon(why reason, now time.Time) error {
 	if a.worker == nil || a.capabilities().DynamicBackends || why == becauseCheaper {
 		return nil // with no worker there is nothing that a reload would leave behind

@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -110,7 +111,10 @@ func (p *plan) planFiles(in planner, c render.Change) error {
 	}
 	for _, f := range c.Certificates {
 		if f.New == nil {
-			p.leavingFiles[f.Path] = &leavingFile{try: try{in.now, in.now.Add(janitorPause)}}
+			p.leavingFiles[f.Path] = &leavingFile{
+				content: sha256.Sum256(f.Old), unfit: in.unfit(render.FileChange{Path: f.Path, New: f.Old}, false),
+				try: try{in.now, in.now.Add(janitorPause)},
+			}
 			continue
 		}
 		prints, err := haproxy.Identify(f.New)
@@ -118,10 +122,12 @@ func (p *plan) planFiles(in planner, c render.Change) error {
 			return fmt.Errorf("certificate %s: %w", f.Path, err)
 		}
 		p.prints[f.Path] = prints[:1]
-		switch {
-		case in.held.files[f.Path] != nil:
+		if in.held.files[f.Path] != nil {
 			p.revivedFiles = append(p.revivedFiles, f.Path)
-		case f.Old == nil:
+			if in.held.has(f) {
+				continue
+			}
+		} else if f.Old == nil {
 			p.files = append(p.files, haproxy.NewCertificate(f.Path))
 		}
 		if err := p.setCertificate(in, f.Path, f.New); err != nil {

@@ -33,6 +33,12 @@ func CommitCertificate(file string) Op {
 	return Op{Cmd("commit", "ssl", "cert", file).about(file), saying("Success!")}
 }
 
+// AbortCertificate forgets what SetCertificate brought, by whichever connection. HAProxy has one such transaction at a
+// time.
+func AbortCertificate(file string) Op {
+	return Op{Cmd("abort", "ssl", "cert", file), saying("Transaction aborted")}
+}
+
 // SetCA begins to replace a file of CA certificates that HAProxy has. They go in as many commands as a buffer of so many
 // bytes (tune.bufsize) wants; before HAProxy 3.0 in one, whether it fits or not.
 func SetCA(file, pem string, v Version, buffer int) []Op {
@@ -81,6 +87,12 @@ const bufferKept = 64
 // What does not fit 2.6 answers by closing the connection, 3.0 by a refusal. 3.4 takes up to 128 kB and yet never answers
 // at some lengths, which are around multiples of the buffer's: so this holds for every release.
 func (o Op) Fits(buffer int) bool { return o.command.len() <= buffer-bufferKept }
+
+// MostPEM is how many bytes of PEM go through a buffer of so many bytes, whatever its file is called.
+func MostPEM(buffer int) int { return buffer - bufferKept - maxFileWords }
+
+// maxFileWords is more than a command about a file has beside its payload: the longest names have 170 bytes.
+const maxFileWords = 256
 
 // Unfit returns the first of some operations that does not fit; false: all do.
 func Unfit(buffer int, ops ...Op) (Op, bool) {

@@ -32,6 +32,14 @@ func (c *changes) reload(what, why string) {
 	}
 }
 
+// reloadFor notes that a resource needs something of the program that HAProxy does not have.
+func (c *changes) reloadFor(resource, what string) {
+	if c.ReloadFor == nil {
+		c.ReloadFor = map[string]string{}
+	}
+	c.ReloadFor[resource] = what
+}
+
 // useCA keeps how many routes used a file before, once its use changes.
 func (c *changes) useCA(path string, users map[string]int) {
 	if _, known := c.caUsers[path]; !known {

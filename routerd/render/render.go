@@ -73,6 +73,10 @@ type Change struct {
 	// counts what it leaves out.
 	Reload []string
 
+	// ReloadFor are the resources that need what the program did not have when HAProxy loaded it last, all of them, each
+	// with what it needs, for people.
+	ReloadFor map[string]string
+
 	// Backends are those that come, go, or change their profile or servers.
 	Backends []BackendChange
 

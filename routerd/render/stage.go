@@ -165,21 +165,3 @@ func (r *Renderer) wantedCertificate(s *Staged, name string) *certificate {
 	}
 	return r.certificates[name]
 }
-
-// SettingsChange tells whether the difference changes what haproxy.cfg says whatever the routes are. That is a reload.
-func (r *Renderer) SettingsChange(s *Staged) bool { return s.program != nil && *s.program != r.program }
-
-// NewProfiles returns the routes for which the program has no profile yet, by namespace, each list in the order of names.
-// What they ask for is a reload.
-func (r *Renderer) NewProfiles(s *Staged) map[string][]string {
-	names := factsOf(r.wantedSettings(s), r.options.version()).names
-	byNamespace := map[string][]string{}
-	for _, name := range sortedKeys(s.routes) {
-		if rt := s.routes[name]; rt != nil && !rt.profile.common(names) {
-			if _, added := r.profiles[rt.profile]; !added {
-				byNamespace[rt.spec.GetNamespace()] = append(byNamespace[rt.spec.GetNamespace()], name)
-			}
-		}
-	}
-	return byNamespace
-}

@@ -94,7 +94,8 @@ func (r *Renderer) commitSettings(s *Staged, c *changes) {
 			}
 		}
 		if r.program != *s.program {
-			c.reload("settings", "changed")
+			c.reload(tsujiv1.SettingsName, "changed")
+			c.reloadFor(tsujiv1.SettingsName, "a program of its own")
 		}
 		r.program = *s.program
 	}
@@ -203,6 +204,9 @@ func (r *Renderer) remember(rt *route, c *changes) {
 		r.addProfile(rt.profile)
 		c.reload("profile "+rt.rendered.Profile, "new, for "+rt.title())
 	}
+	if r.fresh.profiles[rt.profile] {
+		c.reloadFor(rt.resource, "header actions that read from the message")
+	}
 	if n, added := r.profiles[rt.profile]; added {
 		if r.profiles[rt.profile] = n + 1; n == 0 {
 			r.unused--
@@ -214,6 +218,9 @@ func (r *Renderer) remember(rt *route, c *changes) {
 			c.reload(rt.title(), "the first that is passed through")
 			r.touch(configPath)
 		}
+	}
+	if rt.passthrough() && r.fresh.passed && len(r.options.HTTPS) > 0 {
+		c.reloadFor(rt.resource, "to be the first that is passed through")
 	}
 	if rt.caFile != "" {
 		c.useCA(rt.caFile, r.caUsers)
