@@ -11,6 +11,7 @@ import (
 	"cmp"
 	"container/list"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -96,7 +97,7 @@ func New(c Config) *Fleet {
 	}
 }
 
-// Connect notes that a router connected. If its process is known, what it acked and refused stays; what was
+// Connect notes that a router connected. If its process is known, what it acked and the beginning of what it refused stay; what was
 // counted for the connection before does not. An earlier process of the same name that is gone is forgotten.
 func (f *Fleet) Connect(r Router, now time.Time) *Member {
 	f.mu.Lock()
@@ -194,6 +195,7 @@ func (m *Member) Disconnected(now time.Time) {
 		r.member = nil
 		r.state.Connected = false
 		r.state.Since = timestamppb.New(now)
+		r.state.Refusal = brief(r.state.GetRefusal())
 		r.gone = f.gone.PushBack(r)
 		if len(f.names[r.key.name]) > 1 { // another process has taken its place
 			f.forget(r)
@@ -201,6 +203,34 @@ func (m *Member) Disconnected(now time.Time) {
 		f.expire(now)
 		f.tell()
 	})
+}
+
+// What stays of the refusal of a router that is gone: there may be thousands of them, who named themselves.
+const (
+	briefResources = 4
+	briefText      = 256 // bytes
+)
+
+// brief returns the beginning of a refusal.
+func brief(r *tsujiv1.Refusal) *tsujiv1.Refusal {
+	if r == nil {
+		return nil
+	}
+	short := &tsujiv1.Refusal{Class: r.GetClass(), Version: r.GetVersion(), Message: begin(r.GetMessage())}
+	for _, f := range r.GetResources()[:min(len(r.GetResources()), briefResources)] {
+		short.Resources = append(short.Resources, &tsujiv1.RefusedResource{
+			Resource: f.GetResource(), Digest: f.GetDigest(), Message: begin(f.GetMessage()),
+		})
+	}
+	return short
+}
+
+// begin returns the beginning of a text, which ends with a whole character.
+func begin(text string) string {
+	if len(text) <= briefText {
+		return text
+	}
+	return strings.Clone(strings.ToValidUTF8(text[:briefText], ""))
 }
 
 // tell lets those know who wait for a change. The caller holds mu.

@@ -2,6 +2,8 @@ package quarantine_test
 
 import (
 	"fmt"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -162,4 +164,45 @@ func TestANamespaceThatIsRefusedAgainAndAgainPauses(t *testing.T) {
 	if _, next := w.reg.Holds("default", w.now); next.Sub(w.now) != time.Minute {
 		t.Errorf("held for %s", next.Sub(w.now))
 	}
+}
+
+// Who may name itself cannot fill the memory with what it says it has in force, and two routers that say the same are
+// heard all the same.
+func TestMadeUpContentIsNotKept(t *testing.T) {
+	w := newWorld(t)
+	bad := of("route/a/r=bad")
+	say := func(router, host string) {
+		t.Helper()
+		item, err := tsujiv1.Encode(&tsujiv1.Resource{Name: "route/a/r", Kind: &tsujiv1.Resource_Route{Route: &tsujiv1.Route{Host: host}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := item.Digest()
+		refused := &tsujiv1.RefusedResource{Resource: "route/a/r", InForceDigest: d[:], InForce: item.Encoded()}
+		w.reg.Connect("default", router, "3.4 v1").Refused(&tsujiv1.Refusal{Class: content, Resources: []*tsujiv1.RefusedResource{refused}},
+			bad, snapshot.Snapshot{}, w.now)
+	}
+	w.reg.Connect("default", "r0", "3.4 v1") // nobody is alone
+	const claims, size = 300, 100 << 10
+	before := heap()
+	for i := range claims {
+		say(fmt.Sprint("m", i), strings.Repeat("x", size)+fmt.Sprint(i))
+	}
+	if held := heap() - before; held > claims*size/10 {
+		t.Errorf("%d bytes are held of %d", held, claims*size)
+	}
+	say("r1", "good.example.com")
+	say("r2", "good.example.com")
+	if good, ok := w.holds().Resources["route/a/r"].Good.Get("route/a/r"); !ok || !strings.Contains(string(good.Encoded()), "good.example.com") {
+		t.Error("what two routers have in force is not known to be good")
+	}
+}
+
+// heap returns what is held, in bytes.
+func heap() int {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int(m.HeapAlloc)
 }

@@ -139,7 +139,9 @@ func (c *controller) dissents(m *Member, item snapshot.Item, rate bool) bool {
 	if d == nil || d.digest != item.Digest() {
 		d = c.disagree(item.Name(), item.Digest(), map[string]struct{}{})
 	}
-	d.refusers[m.name] = struct{}{}
+	if len(d.refusers) < mostRefusers {
+		d.refusers[m.name] = struct{}{}
+	}
 	return len(d.refusers) < 2
 }
 

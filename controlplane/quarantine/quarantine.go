@@ -45,15 +45,23 @@ type controller struct {
 // entry is a resource that is held.
 type entry struct {
 	hold     compile.Hold
-	kind     string               // of the routers that refused it
-	refusers map[string]struct{}  // by name
-	claims   map[string]claimants // by the content that routers say they have in force
-	until    time.Time            // before that no other content is let through either
-	retry    bool                 // at until the same content may be offered again
+	kind     string              // of the routers that refused it
+	refusers map[string]struct{} // by name
+	// claims are by the digest of the content that routers say they have in force. A router that may name itself could
+	// make up any number of them: there are mostClaims at the most.
+	claims map[snapshot.Digest]claimants
+	until  time.Time // before that no other content is let through either
+	retry  bool      // at until the same content may be offered again
 }
 
-// claimants are the routers, by name, that claim to have some content in force.
+// claimants are the routers, by name, that claim to have some content in force; two at the most.
 type claimants map[string]struct{}
+
+// What is remembered of those who refuse a resource.
+const (
+	mostRefusers = 8  // names; two agree
+	mostClaims   = 16 // contents
+)
 
 // frozen is a namespace all of whose changes are held.
 type frozen struct {
@@ -182,7 +190,9 @@ func (c *controller) hold(m *Member, item snapshot.Item, said *tsujiv1.RefusedRe
 		}
 		return false
 	}
-	e.refusers[m.name] = struct{}{}
+	if len(e.refusers) < mostRefusers {
+		e.refusers[m.name] = struct{}{}
+	}
 	if _, known := e.hold.Good.Get(item.Name()); !known {
 		c.consider(e, m, item, said)
 	}
@@ -197,7 +207,7 @@ func (e *entry) isGood(item snapshot.Item) bool {
 
 func (c *controller) newEntry(m *Member, item snapshot.Item, said *tsujiv1.RefusedResource, base snapshot.Snapshot, now time.Time) (e *entry, counts bool) {
 	digest := item.Digest()
-	e = &entry{kind: m.kind, refusers: map[string]struct{}{}, claims: map[string]claimants{}}
+	e = &entry{kind: m.kind, refusers: map[string]struct{}{}, claims: map[snapshot.Digest]claimants{}}
 	e.hold = compile.Hold{
 		Refused: digest,
 		Good:    c.goodOf(item, base),
@@ -244,12 +254,17 @@ func (c *controller) consider(e *entry, m *Member, item snapshot.Item, said *tsu
 	if _, err := tsujiv1.Decode(claimed); err != nil {
 		return
 	}
-	who := e.claims[string(said.GetInForce())]
+	who := e.claims[claimed.Digest()]
 	if who == nil {
+		if len(e.claims) >= mostClaims {
+			clear(e.claims)
+		}
 		who = claimants{}
-		e.claims[string(said.GetInForce())] = who
+		e.claims[claimed.Digest()] = who
 	}
-	who[m.name] = struct{}{}
+	if len(who) < 2 {
+		who[m.name] = struct{}{}
+	}
 	if len(who) > 1 || len(c.members) == 1 {
 		e.hold.Good = snapshot.New(0, snapshot.Set{}.With(claimed), snapshot.Set{})
 	}

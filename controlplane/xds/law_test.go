@@ -2,6 +2,7 @@ package xds_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -34,17 +35,24 @@ type pipe struct {
 
 func (p *pipe) Context() context.Context { return p.ctx }
 
-func (p *pipe) Recv() (*discovery.DeltaDiscoveryRequest, error) {
+func (p *pipe) RecvMsg(to any) error {
 	select {
 	case q, ok := <-p.in:
 		if !ok {
-			return nil, io.EOF
+			return io.EOF
 		}
-		return q, nil
+		b, err := proto.Marshal(q)
+		if err != nil {
+			return err
+		}
+		return proto.Unmarshal(b, to.(proto.Message))
 	case <-p.ctx.Done():
-		return nil, p.ctx.Err()
+		return p.ctx.Err()
 	}
 }
+
+// Recv is not called: requests are looked at before they are decoded.
+func (p *pipe) Recv() (*discovery.DeltaDiscoveryRequest, error) { return nil, errors.ErrUnsupported }
 
 func (p *pipe) Send(r *discovery.DeltaDiscoveryResponse) error {
 	// What arrives is what was encoded, not the message that was sent.

@@ -1,12 +1,14 @@
 package xds
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strconv"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/tsuji-dev/tsuji/identity"
@@ -33,6 +35,7 @@ type hello struct {
 	observed        *tsujiv1.Observed // of what is in force there; nil: not said
 	inForce         snapshot.Version  // zero: nothing is
 	inForceText     string            // as the router spells it
+	node            [sha256.Size]byte // digest of the node, whole
 }
 
 // readHello reads a stream's first request. Its error is a router's mistake, not a matter of rights.
@@ -62,7 +65,18 @@ func readHello(r *discovery.DeltaDiscoveryRequest) (hello, error) {
 	if err := h.readNode(r.GetNode()); err != nil {
 		return hello{}, err
 	}
+	h.node = digestOf(r.GetNode())
 	return h, nil
+}
+
+// digestOf returns a digest by which a node is known again. What else there is in it, or in its metadata, is not held: a
+// newer router may say more of itself than is known here.
+func digestOf(n *corev3.Node) [sha256.Size]byte {
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(n)
+	if err != nil {
+		return [sha256.Size]byte{} // it was decoded: it can be encoded
+	}
+	return sha256.Sum256(b)
 }
 
 // checkNames refuses whatever would have the subscription differ from "everything, of one type".

@@ -13,8 +13,12 @@ import (
 func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(512 << 10),   // a request names one version; a refusal names up to 100 resources, and what is wrong
-		grpc.MaxConcurrentStreams(32),    // of one connection: a router needs one, a tool a few
+		grpc.MaxConcurrentStreams(8),     // of one connection: a router needs one, a tool a few
 		grpc.MaxHeaderListSize(16 << 10), // of a request
+		// Without these gRPC would let a peer send up to 16 MiB before anybody reads it.
+		grpc.StaticStreamWindowSize(64 << 10),
+		grpc.StaticConnWindowSize(64 << 10),
+		grpc.SharedWriteBuffer(true), // a router is sent something now and then, and holds no buffer in between
 		grpc.ConnectionTimeout(10 * time.Second),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
 			MinTime:             10 * time.Second,

@@ -21,6 +21,7 @@ func (s *session) run(ctx context.Context) {
 		return
 	}
 	s.catchUp(ctx)
+	s.observed = nil
 	told := false
 	entered := false // it has waited for its turn to be sent a whole snapshot
 	for ctx.Err() == nil {
@@ -131,7 +132,7 @@ func (s *session) catchUp(ctx context.Context) {
 			ended("gave_up")
 			if waited {
 				s.server.config.Log.Warn("this replica is behind what a router has; it serves what it knows",
-					"router", s.node.GetId(), "zone", s.view.Zone, "waited", s.server.config.LagTimeout)
+					"router", s.name, "zone", s.view.Zone, "waited", s.server.config.LagTimeout)
 			}
 			return
 		case <-ctx.Done():

@@ -2,7 +2,9 @@ package xds
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -13,7 +15,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/tsuji-dev/tsuji/controlplane/fleet"
@@ -45,8 +46,9 @@ type session struct {
 
 	// Written before greeted is closed, read-only afterwards.
 	view     release.View
-	node     *corev3.Node
-	observed *tsujiv1.Observed
+	name     string            // of the router; empty: there was no request yet
+	node     [sha256.Size]byte // digest of the node
+	observed *tsujiv1.Observed // nil once this replica has caught up with it
 	member   *fleet.Member
 	refusing *quarantine.Member
 
@@ -107,14 +109,16 @@ func (s *session) OnDeltaStreamOpen(context.Context, int64, string) error { retu
 // OnDeltaStreamClosed does nothing: the session ends with its stream, not with the delta server.
 func (s *session) OnDeltaStreamClosed(int64, *corev3.Node) {}
 
-// OnStreamDeltaRequest judges a request before the delta server acts on it. Its error ends the stream.
+// OnStreamDeltaRequest judges a request before the delta server acts on it. Its error ends the stream. The delta server
+// holds the request until the next one, and the node until the stream ends: all that it may hold stays small.
 func (s *session) OnStreamDeltaRequest(_ int64, r *discovery.DeltaDiscoveryRequest) error {
 	var err *ended
-	if s.node == nil {
+	if s.name == "" {
 		err = s.greet(r)
 	} else {
 		err = s.answered(r)
 	}
+	r.Node, r.ErrorDetail = nil, nil
 	if err != nil {
 		s.end(err)
 		return err.status.Err()
@@ -165,7 +169,7 @@ func (s *session) greet(r *discovery.DeltaDiscoveryRequest) *ended {
 		s.member.Acked(version, now)
 		s.server.metrics.acks.Inc()
 	}
-	s.node = r.GetNode()
+	s.name, s.node = h.claimed.Name, h.node
 	close(s.greeted)
 	s.server.config.Log.Info("router connected", "router", h.claimed.Name, "ingress_controller", s.view.IngressController,
 		"zone", s.view.Zone, "address", s.address, "in_force", h.inForce.Short(), "known_here", s.state.base.known)
@@ -193,7 +197,7 @@ func (s *session) answered(r *discovery.DeltaDiscoveryRequest) *ended {
 	if len(r.GetInitialResourceVersions()) > 0 {
 		return ending("request", codes.InvalidArgument, "initial_resource_versions belongs into a stream's first request")
 	}
-	if r.GetNode() != nil && !proto.Equal(r.GetNode(), s.node) {
+	if r.GetNode() != nil && digestOf(r.GetNode()) != s.node {
 		return ending("node", codes.PermissionDenied, "the node differs from that of the stream's first request")
 	}
 	now := s.server.config.Now()
@@ -224,7 +228,7 @@ func (s *session) answered(r *discovery.DeltaDiscoveryRequest) *ended {
 			s.serves(s.refusing.AckedFacts(which))
 		}
 		s.server.metrics.acks.Inc()
-		s.server.config.Log.Debug("in force", "router", s.node.GetId(), "zone", s.view.Zone, "version", which.Version().Short())
+		s.server.config.Log.Debug("in force", "router", s.name, "zone", s.view.Zone, "version", which.Version().Short())
 	}
 	return nil
 }
@@ -240,15 +244,17 @@ func (s *session) nack(r *discovery.DeltaDiscoveryRequest, now time.Time) (answe
 	if differs := s.refusing.Refused(refusal, which, s.state.base.snapshot, now); len(differs) > 0 {
 		s.server.metrics.alone.Inc()
 		s.server.config.Log.Error("a router refuses what others of its kind serve: it follows no further until that is mended or changes",
-			"router", s.node.GetId(), "zone", s.view.Zone, "resources", differs)
+			"router", s.name, "zone", s.view.Zone, "resources", differs)
 	}
-	for _, f := range refusal.GetResources() {
+	refusal.Resources = slices.DeleteFunc(refusal.GetResources(), func(f *tsujiv1.RefusedResource) bool {
 		f.InForce = nil // has been looked at, and is shown to nobody
-	}
+		_, sent := which.Get(f.GetResource())
+		return !sent
+	})
 	refusal.Version = which.Version().String()
 	s.member.Refused(refusal, now)
 	s.server.metrics.nacks.WithLabelValues(className(refusal.GetClass())).Inc()
-	s.server.config.Log.Warn("version refused", "router", s.node.GetId(), "zone", s.view.Zone,
+	s.server.config.Log.Warn("version refused", "router", s.name, "zone", s.view.Zone,
 		"version", which.Version().Short(), "class", className(refusal.GetClass()),
 		"message", refusal.GetMessage(), "resources", names(refusal))
 	return what, which
@@ -258,7 +264,7 @@ func (s *session) nack(r *discovery.DeltaDiscoveryRequest, now time.Time) (answe
 func (s *session) serves(released []string) {
 	if len(released) > 0 {
 		s.server.config.Log.Warn("what a router refused another of its kind serves: it is not held any more",
-			"router", s.node.GetId(), "zone", s.view.Zone, "resources", released)
+			"router", s.name, "zone", s.view.Zone, "resources", released)
 	}
 }
 
@@ -389,6 +395,6 @@ func (s *session) close() {
 	if s.member != nil {
 		s.member.Disconnected(s.server.config.Now())
 		s.refusing.Disconnected()
-		s.server.config.Log.Info("router disconnected", "router", s.node.GetId(), "zone", s.view.Zone, "address", s.address)
+		s.server.config.Log.Info("router disconnected", "router", s.name, "zone", s.view.Zone, "address", s.address)
 	}
 }

@@ -24,6 +24,6 @@ func (u *unserved) tell(s *session, now time.Time) {
 		return
 	}
 	s.server.config.Log.Warn("a router waits: there is no IngressController of that name, or it was deleted",
-		"ingress_controller", s.view.IngressController, "router", s.node.GetId(), "zone", s.view.Zone, "address", s.address, "skipped", u.skipped)
+		"ingress_controller", s.view.IngressController, "router", s.name, "zone", s.view.Zone, "address", s.address, "skipped", u.skipped)
 	u.last, u.skipped = now, 0
 }

@@ -181,7 +181,7 @@ func (s *Server) serve(stream discoverygrpc.AggregatedDiscoveryService_DeltaAggr
 	served := make(chan error, 1)
 	go func() {
 		defer s.running.Done()
-		served <- delta.NewServer(ctx, session, session).DeltaStreamHandler(stream, resource.AnyType)
+		served <- delta.NewServer(ctx, session, session).DeltaStreamHandler(requests{stream, end}, resource.AnyType)
 	}()
 	select {
 	case err = <-served:
