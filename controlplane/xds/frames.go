@@ -28,8 +28,12 @@ type part struct {
 	removed   int
 }
 
+// light is how large a part may be that is not counted while it is on its way, in bytes.
+const light = 32 << 10
+
 // cut encodes a difference into parts of at most limit bytes, and at least one part. A resource that is
-// larger by itself has a part of its own.
+// larger by itself has a part of its own. The last part is light, and may be empty: its answer comes only when the version
+// is in force, and not when it was read.
 func cut(d snapshot.Delta, limit int) []part {
 	left := 0 // bytes not yet encoded
 	entries := make([]entry, len(d.Put))
@@ -62,6 +66,9 @@ func cut(d snapshot.Delta, limit int) []part {
 		room(e.size())
 		p.encoded = e.append(p.encoded)
 		p.resources++
+	}
+	if len(p.encoded) > light {
+		parts, p = append(parts, p), part{}
 	}
 	return append(parts, p)
 }
@@ -114,28 +121,37 @@ type frameKey struct {
 // frame is an encoded difference: built by the first who asks, while the others who ask wait for it.
 type frame struct {
 	once  sync.Once
+	key   frameKey
 	parts []part
 	bytes int
+	pins  map[*pin]struct{} // guarded by the frames' mu; who is being sent it
 }
 
 // frames holds the encoded differences that were asked for last, so that one costs the same however many
 // routers receive it. It is safe for concurrent use.
 type frames struct {
-	part int // the most bytes of a part
+	part  int // the most bytes of a part
+	most  int // the most bytes that are held, beyond the last one
+	stray int // the most bytes that are held only because streams are being sent them
 
-	mu    sync.Mutex
-	held  *simplelru.LRU[frameKey, *frame] // guarded by mu
-	bytes int                              // guarded by mu; of all that is held and built
-	most  int                              // the most bytes that are held, beyond the last one
+	mu     sync.Mutex
+	held   *simplelru.LRU[frameKey, *frame] // guarded by mu
+	bytes  int                              // guarded by mu; of all that is held and built
+	strays strays                           // guarded by mu
 }
 
 // frameCount is how many differences are held at the most, however small: enough for routers at many
 // different versions, a bound for the map.
 const frameCount = 1024
 
-func newFrames(partBytes, mostBytes int) *frames {
-	f := &frames{part: partBytes, most: mostBytes}
-	held, err := simplelru.NewLRU(frameCount, func(_ frameKey, old *frame) { f.bytes -= old.bytes })
+func newFrames(partBytes, mostBytes, strayBytes int) *frames {
+	f := &frames{part: partBytes, most: mostBytes, stray: strayBytes}
+	held, err := simplelru.NewLRU(frameCount, func(_ frameKey, old *frame) {
+		f.bytes -= old.bytes
+		if len(old.pins) > 0 {
+			f.strays.add(old)
+		}
+	})
 	if err != nil {
 		panic(err) // only a size that is not positive is refused
 	}
@@ -144,7 +160,7 @@ func newFrames(partBytes, mostBytes int) *frames {
 }
 
 // between returns the encoded difference of two snapshots; with whole set, all of to.
-func (f *frames) between(whole bool, from, to snapshot.Snapshot) []part {
+func (f *frames) between(whole bool, from, to snapshot.Snapshot) *frame {
 	key := frameKey{whole: whole, to: contentOf(to.Version())}
 	if whole {
 		from = snapshot.Snapshot{}
@@ -154,31 +170,38 @@ func (f *frames) between(whole bool, from, to snapshot.Snapshot) []part {
 	f.mu.Lock()
 	fr, ok := f.held.Get(key)
 	if !ok {
-		fr = &frame{}
+		fr = &frame{key: key, pins: map[*pin]struct{}{}}
 		f.held.Add(key, fr)
 	}
 	f.mu.Unlock()
 	fr.once.Do(func() {
 		fr.parts = cut(snapshot.Diff(from, to), f.part)
-		f.account(key, fr)
+		f.account(fr)
 	})
-	return fr.parts
+	return fr
 }
 
 // account counts a frame's bytes, and lets go of what was asked for longest ago while there are too many.
-func (f *frames) account(key frameKey, fr *frame) {
+func (f *frames) account(fr *frame) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	if held, ok := f.held.Peek(key); !ok || held != fr {
-		return // it was let go of meanwhile
-	}
 	for _, p := range fr.parts {
 		fr.bytes += cap(p.encoded)
 	}
-	f.bytes += fr.bytes
-	for f.bytes > f.most && f.held.Len() > 1 {
-		f.held.RemoveOldest()
+	if f.holds(fr) { // it may have been let go of meanwhile
+		f.bytes += fr.bytes
+		for f.bytes > f.most && f.held.Len() > 1 {
+			f.held.RemoveOldest()
+		}
 	}
+	victims := f.strays.beyond(f.stray)
+	f.mu.Unlock()
+	giveWay(victims)
+}
+
+// holds tells whether a frame is among those that were asked for last. The caller holds mu.
+func (f *frames) holds(fr *frame) bool {
+	held, ok := f.held.Peek(fr.key)
+	return ok && held == fr
 }
 
 func contentOf(v snapshot.Version) [2]snapshot.Digest {

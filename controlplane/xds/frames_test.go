@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/tsuji-dev/tsuji/controlplane/fair"
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 	"github.com/tsuji-dev/tsuji/snapshot"
 )
@@ -26,16 +28,16 @@ func routes(revision uint64, n int) snapshot.Snapshot {
 // However many streams need a difference at once, it is encoded once, and they share it.
 func TestADifferenceIsEncodedOnce(t *testing.T) {
 	t.Parallel()
-	f := newFrames(1<<20, 1<<20)
+	f := newFrames(1<<20, 1<<20, 1<<20)
 	one, two := routes(1, 1000), routes(2, 1000)
 	var all [50][]part
 	var done sync.WaitGroup
 	for i := range all {
-		done.Go(func() { all[i] = f.between(false, one, two) })
+		done.Go(func() { all[i] = f.between(false, one, two).parts })
 	}
 	done.Wait()
 	for _, parts := range all {
-		if len(parts) != 1 || &parts[0].encoded[0] != &all[0][0].encoded[0] {
+		if len(parts) != 2 || &parts[0].encoded[0] != &all[0][0].encoded[0] {
 			t.Fatal("a stream has a copy of its own")
 		}
 	}
@@ -48,7 +50,7 @@ func TestADifferenceIsEncodedOnce(t *testing.T) {
 // from an empty version, are not the same.
 func TestWhatIsKeptIsBounded(t *testing.T) {
 	t.Parallel()
-	f := newFrames(1<<20, 100_000)
+	f := newFrames(1<<20, 100_000, 1<<20)
 	s := routes(1, 300) // about 40 KB
 	for i := range uint64(10) {
 		next := routes(i+2, 300)
@@ -68,6 +70,41 @@ func TestWhatIsKeptIsBounded(t *testing.T) {
 	}
 }
 
+// What is held only because streams are being sent it is bounded. Whoever holds most of it gives way, its oldest first; who
+// holds little does not, however old that is.
+func TestWhoHoldsMostGivesWay(t *testing.T) {
+	t.Parallel()
+	const most = 500_000
+	f := newFrames(1<<20, 1, most)
+	last := routes(1, 300) // about 40 KB
+	lost := map[string][]int{}
+	var pins []*pin
+	hold := func(identity, host string, n int) {
+		next := routes(uint64(len(pins)+2), 300)
+		fr := f.between(false, last, next)
+		last = next
+		pins = append(pins, f.pin(fr, fair.Peer{Identity: identity, Host: host}, func() { lost[identity+"/"+host] = append(lost[identity+"/"+host], n) }))
+	}
+	hold("modest", "a", 0)
+	hold("many", "slow", 0)
+	for i := range 100 {
+		hold("many", "mallory", i)
+		if f.strays.bytes > most {
+			t.Fatalf("%d bytes are held after %d", f.strays.bytes, i)
+		}
+	}
+	if len(lost) != 1 || len(lost["many/mallory"]) < 80 || !slices.IsSorted(lost["many/mallory"]) {
+		t.Errorf("these gave way: %v", lost)
+	}
+	for _, p := range pins {
+		f.release(p)
+		f.release(p)
+	}
+	if f.strays.bytes != 0 || len(f.strays.frames) != 0 {
+		t.Errorf("%d bytes of %d frames are held by nobody", f.strays.bytes, len(f.strays.frames))
+	}
+}
+
 // A part that was encoded by hand reads as the message that protobuf would have written.
 func TestPartsReadBack(t *testing.T) {
 	t.Parallel()
@@ -78,7 +115,7 @@ func TestPartsReadBack(t *testing.T) {
 	})
 	parts := cut(snapshot.Diff(from, to), 1<<20)
 	r := &discovery.DeltaDiscoveryResponse{}
-	if err := proto.Unmarshal(parts[0].encoded, r); err != nil || len(parts) != 1 {
+	if err := proto.Unmarshal(parts[0].encoded, r); err != nil || len(parts) != 2 || len(parts[1].encoded) > 0 {
 		t.Fatal(err, len(parts))
 	}
 	if len(r.ProtoReflect().GetUnknown()) > 0 || len(r.GetResources()) != 1 || strings.Join(r.GetRemovedResources(), " ") != "route/a/0 route/a/1" {

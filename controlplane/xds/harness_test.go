@@ -206,10 +206,15 @@ func (r *replica) router(zone, name string) *router {
 }
 
 // peer returns whoever the identity says, with a node that agrees.
-func (r *replica) peer(id identity.ID) *router {
+func (r *replica) peer(id identity.ID) *router { return r.peerAt(id, "127.0.0.1") }
+
+// peerAt is peer for one that connects from another address of this machine.
+func (r *replica) peerAt(id identity.ID, host string) *router {
 	r.t.Helper()
 	tls := r.keeper(id).ClientTLS(domain, func(identity.ID) error { return nil })
-	conn, err := grpc.NewClient(r.address, grpc.WithTransportCredentials(credentials.NewTLS(tls)))
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(host)}}
+	conn, err := grpc.NewClient(r.address, grpc.WithTransportCredentials(credentials.NewTLS(tls)),
+		grpc.WithContextDialer(func(ctx context.Context, to string) (net.Conn, error) { return dialer.DialContext(ctx, "tcp", to) }))
 	if err != nil {
 		r.t.Fatal(err)
 	}

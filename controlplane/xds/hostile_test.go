@@ -146,7 +146,7 @@ func TestARouterThatDoesNotRead(t *testing.T) {
 	r.publish("route/a/1=" + string(make([]byte, 1<<20)))
 	deaf := r.router("tok04", "deaf")
 	deaf.connect("")
-	r.becomes("tok04/deaf connected=false sent=v1 acked=nothing resources=1\n")
+	r.becomes("tok04/deaf connected=false sent=nothing acked=nothing resources=1\n")
 	eventually(t, "it was counted", func() bool { return r.count("streams_ended_total", "reason=ack_timeout") == 1 })
 }
 

@@ -45,7 +45,11 @@ func (p *pipe) RecvMsg(to any) error {
 		if err != nil {
 			return err
 		}
-		return proto.Unmarshal(b, to.(proto.Message))
+		m, ok := to.(proto.Message)
+		if !ok {
+			return errors.ErrUnsupported
+		}
+		return proto.Unmarshal(b, m)
 	case <-p.ctx.Done():
 		return p.ctx.Err()
 	}

@@ -18,7 +18,6 @@ func ServerOptions() []grpc.ServerOption {
 		// Without these gRPC would let a peer send up to 16 MiB before anybody reads it.
 		grpc.StaticStreamWindowSize(64 << 10),
 		grpc.StaticConnWindowSize(64 << 10),
-		grpc.SharedWriteBuffer(true), // a router is sent something now and then, and holds no buffer in between
 		grpc.ConnectionTimeout(10 * time.Second),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
 			MinTime:             10 * time.Second,

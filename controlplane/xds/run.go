@@ -28,7 +28,8 @@ func (s *session) run(ctx context.Context) {
 		target, ok, changed := s.server.config.Board.Target(s.view)
 		now := s.server.config.Now()
 		if !ok && !told && s.server.config.Board.Serves() {
-			s.server.unserved.tell(s, now)
+			s.server.log.Warn("", "a router waits: there is no IngressController of that name, or it was deleted",
+				"ingress_controller", s.view.IngressController, "router", s.name, "zone", s.view.Zone, "address", s.address)
 			told = true
 		}
 		s.mu.Lock()
@@ -46,12 +47,14 @@ func (s *session) run(ctx context.Context) {
 				continue // the target may be another by now
 			}
 			entered = false
-			parts := s.server.frames.between(!base.known, base.snapshot, step.target.Snapshot)
+			frame := s.server.frames.between(!base.known, base.snapshot, step.target.Snapshot)
+			s.hold(frame)
 			s.mu.Lock()
-			s.state.start(step, parts)
+			s.state.start(step, frame.parts)
 			s.mu.Unlock()
 			fallthrough
 		case send:
+			s.depart(ctx)
 			if err := s.deliver(); err != nil {
 				s.end(ending("internal", codes.Internal, "%s", err))
 				return
@@ -131,7 +134,7 @@ func (s *session) catchUp(ctx context.Context) {
 		case <-timer.C:
 			ended("gave_up")
 			if waited {
-				s.server.config.Log.Warn("this replica is behind what a router has; it serves what it knows",
+				s.server.log.Warn(s.peer.Identity, "this replica is behind what a router has; it serves what it knows",
 					"router", s.name, "zone", s.view.Zone, "waited", s.server.config.LagTimeout)
 			}
 			return
@@ -140,34 +143,4 @@ func (s *session) catchUp(ctx context.Context) {
 			return
 		}
 	}
-}
-
-// enter waits for a slot to send a whole series in. Nobody waits for those who are slow: after a time it
-// goes on without one, and a slot is lent for a time only.
-func (s *session) enter(ctx context.Context) {
-	s.server.metrics.fullSyncs.Inc()
-	select {
-	case s.server.slots <- struct{}{}:
-	default:
-		timer := time.NewTimer(s.server.config.SyncTimeout)
-		defer timer.Stop()
-		s.server.metrics.syncing.Inc()
-		defer s.server.metrics.syncing.Dec()
-		select {
-		case s.server.slots <- struct{}{}:
-			s.server.metrics.syncWaits.WithLabelValues("entered").Inc()
-		case <-timer.C:
-			s.server.metrics.syncWaits.WithLabelValues("gave_up").Inc()
-			return
-		case <-ctx.Done():
-			return
-		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.slot = time.AfterFunc(s.server.config.SyncTimeout, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.release()
-	})
 }

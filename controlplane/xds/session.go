@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/tsuji-dev/tsuji/controlplane/fair"
 	"github.com/tsuji-dev/tsuji/controlplane/fleet"
 	"github.com/tsuji-dev/tsuji/controlplane/quarantine"
 	"github.com/tsuji-dev/tsuji/controlplane/release"
@@ -39,6 +40,7 @@ type session struct {
 	identity identity.ID // from the certificate, if verified
 	verified bool
 	address  string
+	peer     fair.Peer
 	end      context.CancelCauseFunc // ends the stream; the cause is its status
 
 	greeted chan struct{} // closed when the first request was accepted
@@ -56,11 +58,11 @@ type session struct {
 	inForceText string           // as the router spells it
 
 	mu    sync.Mutex
-	state state       // guarded by mu
-	armed *arm        // guarded by mu; where the next response goes; nil: nowhere now
-	stale int         // guarded by mu; requests in a row that answered nothing
-	slot  *time.Timer // guarded by mu; gives back the slot for a whole series when it was lent for long enough; nil: none is held
-	ended bool        // guarded by mu; the stream has ended, though the delta server may not know yet
+	state state // guarded by mu
+	armed *arm  // guarded by mu; where the next response goes; nil: nowhere now
+	stale int   // guarded by mu; requests in a row that answered nothing
+	ended bool  // guarded by mu; the stream has ended, though the delta server may not know yet
+	holds
 }
 
 // arm is a watch of the delta server. Once it was cancelled, which is when session.armed is another or
@@ -100,6 +102,10 @@ func newSession(ctx context.Context, server *Server, id identity.ID, verified bo
 	if p, ok := peer.FromContext(ctx); ok && p.Addr != nil {
 		s.address = p.Addr.String()
 	}
+	s.peer.Host = fair.HostOf(s.address)
+	if verified {
+		s.peer.Identity = id.String()
+	}
 	return s
 }
 
@@ -135,7 +141,7 @@ func (s *session) greet(r *discovery.DeltaDiscoveryRequest) *ended {
 	h.claimed.TrustDomain = s.identity.TrustDomain
 	if s.verified {
 		if why := disagree(s.identity, h.claimed); why != "" {
-			s.server.config.Log.Warn("router turned away: "+why,
+			s.server.log.Warn(s.peer.Identity, "router turned away: "+why,
 				"certificate", s.identity.String(), "node", h.claimed.String(), "address", s.address)
 			return ending("node", codes.PermissionDenied, "%s: the certificate is for %s, the node says %s", why, s.identity, h.claimed)
 		}
@@ -145,6 +151,9 @@ func (s *session) greet(r *discovery.DeltaDiscoveryRequest) *ended {
 	defer s.mu.Unlock()
 	if s.ended {
 		return ending("gone", codes.Canceled, "the stream has ended")
+	}
+	if err := s.enterAs(h.claimed); err != nil {
+		return err
 	}
 	s.view = release.View{IngressController: h.claimed.IngressController, Zone: h.claimed.Zone}
 	s.observed = h.observed
@@ -171,7 +180,7 @@ func (s *session) greet(r *discovery.DeltaDiscoveryRequest) *ended {
 	}
 	s.name, s.node = h.claimed.Name, h.node
 	close(s.greeted)
-	s.server.config.Log.Info("router connected", "router", h.claimed.Name, "ingress_controller", s.view.IngressController,
+	s.server.log.Info(s.peer.Identity, "router connected", "router", h.claimed.Name, "ingress_controller", s.view.IngressController,
 		"zone", s.view.Zone, "address", s.address, "in_force", h.inForce.Short(), "known_here", s.state.base.known)
 	return nil
 }
@@ -218,8 +227,8 @@ func (s *session) answered(r *discovery.DeltaDiscoveryRequest) *ended {
 		return nil
 	}
 	s.stale = 0
+	s.landed()
 	if what == acked || what == ackedFacts {
-		s.release()
 		if what == acked {
 			s.member.Acked(which.Version(), now)
 			s.serves(s.refusing.Acked(which))
@@ -240,10 +249,9 @@ func (s *session) nack(r *discovery.DeltaDiscoveryRequest, now time.Time) (answe
 	if what == stale {
 		return what, which
 	}
-	s.release()
 	if differs := s.refusing.Refused(refusal, which, s.state.base.snapshot, now); len(differs) > 0 {
 		s.server.metrics.alone.Inc()
-		s.server.config.Log.Error("a router refuses what others of its kind serve: it follows no further until that is mended or changes",
+		s.server.log.Error(s.peer.Identity, "a router refuses what others of its kind serve: it follows no further until that is mended or changes",
 			"router", s.name, "zone", s.view.Zone, "resources", differs)
 	}
 	refusal.Resources = slices.DeleteFunc(refusal.GetResources(), func(f *tsujiv1.RefusedResource) bool {
@@ -254,7 +262,7 @@ func (s *session) nack(r *discovery.DeltaDiscoveryRequest, now time.Time) (answe
 	refusal.Version = which.Version().String()
 	s.member.Refused(refusal, now)
 	s.server.metrics.nacks.WithLabelValues(className(refusal.GetClass())).Inc()
-	s.server.config.Log.Warn("version refused", "router", s.name, "zone", s.view.Zone,
+	s.server.log.Warn(s.peer.Identity, "version refused", "router", s.name, "zone", s.view.Zone,
 		"version", which.Version().Short(), "class", className(refusal.GetClass()),
 		"message", refusal.GetMessage(), "resources", names(refusal))
 	return what, which
@@ -288,7 +296,7 @@ func (s *session) OnStreamDeltaResponse(_ int64, _ *discovery.DeltaDiscoveryRequ
 	m.removed.Add(float64(p.removed))
 	m.bytes.Add(float64(len(p.encoded)))
 	if se.last() {
-		s.release()
+		s.sync.release()
 	}
 }
 
@@ -376,25 +384,16 @@ func commitOf(se *series) (*discovery.Resource, error) {
 	}, nil
 }
 
-// release gives back the slot for a whole series, if one is held. The caller holds mu.
-func (s *session) release() {
-	if s.slot != nil {
-		s.slot.Stop()
-		s.slot = nil
-		<-s.server.slots
-	}
-}
-
 // close ends what the session holds elsewhere. It is the session's last call.
 func (s *session) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ended = true
 	s.armed = nil
-	s.release()
+	s.letGo()
 	if s.member != nil {
 		s.member.Disconnected(s.server.config.Now())
 		s.refusing.Disconnected()
-		s.server.config.Log.Info("router disconnected", "router", s.name, "zone", s.view.Zone, "address", s.address)
+		s.server.log.Info(s.peer.Identity, "router disconnected", "router", s.name, "zone", s.view.Zone, "address", s.address)
 	}
 }

@@ -22,8 +22,10 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/tsuji-dev/tsuji/controlplane/fair"
 	"github.com/tsuji-dev/tsuji/controlplane/fleet"
 	"github.com/tsuji-dev/tsuji/controlplane/quarantine"
+	"github.com/tsuji-dev/tsuji/controlplane/ratelog"
 	"github.com/tsuji-dev/tsuji/controlplane/release"
 	"github.com/tsuji-dev/tsuji/identity"
 )
@@ -50,6 +52,17 @@ type Config struct {
 	PartBytes int
 	// CacheBytes is the most bytes of encoded differences that are kept for the next who needs them. Zero: 64 MiB.
 	CacheBytes int
+	// PinnedBytes is the most bytes of encoded differences that are held only because streams are being sent them, and
+	// have not answered; beyond, streams of whoever holds most are ended. Zero: 256 MiB.
+	PinnedBytes int
+	// FlightBytes is the most bytes of parts that are on their way to routers, each its own copy; streams wait for
+	// their turn. Zero: 128 MiB.
+	FlightBytes int
+	// FlightTimeout is how long a router may take to read a part while others wait for their turn. Zero: 10 s.
+	FlightTimeout time.Duration
+	// NameStreams is how many streams one router may have, by its name, and ConnectionStreams how many one connection.
+	// Zero: 4 and 2. With no certificates there is no bound.
+	NameStreams, ConnectionStreams int
 	// FirstSyncs is how many streams are sent a whole snapshot at a time. Zero: 64.
 	FirstSyncs int
 	// SyncTimeout is how long a stream waits for its turn at that before it goes on all the same. Zero: 10 s.
@@ -73,6 +86,8 @@ func (c Config) Validate() error {
 	}
 	for name, negative := range map[string]bool{
 		"PartBytes": c.PartBytes < 0, "CacheBytes": c.CacheBytes < 0, "FirstSyncs": c.FirstSyncs < 0,
+		"PinnedBytes": c.PinnedBytes < 0, "FlightBytes": c.FlightBytes < 0, "FlightTimeout": c.FlightTimeout < 0,
+		"NameStreams": c.NameStreams < 0, "ConnectionStreams": c.ConnectionStreams < 0,
 		"SyncTimeout": c.SyncTimeout < 0, "HelloTimeout": c.HelloTimeout < 0, "AckTimeout": c.AckTimeout < 0,
 		"LagTimeout": c.LagTimeout < 0, "RetryFirst": c.RetryFirst < 0, "RetryMost": c.RetryMost < 0,
 	} {
@@ -92,6 +107,11 @@ func (c Config) withDefaults() Config {
 	}
 	c.PartBytes = cmp.Or(c.PartBytes, 1<<20)
 	c.CacheBytes = cmp.Or(c.CacheBytes, 64<<20)
+	c.PinnedBytes = cmp.Or(c.PinnedBytes, 256<<20)
+	c.FlightBytes = cmp.Or(c.FlightBytes, 128<<20)
+	c.FlightTimeout = cmp.Or(c.FlightTimeout, 10*time.Second)
+	c.NameStreams = cmp.Or(c.NameStreams, 4)
+	c.ConnectionStreams = cmp.Or(c.ConnectionStreams, 2)
 	c.FirstSyncs = cmp.Or(c.FirstSyncs, 64)
 	c.SyncTimeout = cmp.Or(c.SyncTimeout, 10*time.Second)
 	c.HelloTimeout = cmp.Or(c.HelloTimeout, 30*time.Second)
@@ -106,11 +126,13 @@ func (c Config) withDefaults() Config {
 type Server struct {
 	discoverygrpc.UnimplementedAggregatedDiscoveryServiceServer
 
-	config   Config
-	metrics  *Metrics
-	frames   *frames
-	unserved unserved
-	slots    chan struct{} // as many values as streams are being sent a whole snapshot
+	config  Config
+	metrics *Metrics
+	frames  *frames
+	log     *ratelog.Log // what a peer can cause
+	syncs   *fair.Turns  // of streams that are being sent a whole snapshot
+	flights *fair.Turns  // of parts on their way, by bytes
+	places  *fair.Places // of streams, by the name of their router and by connection
 
 	mu       sync.Mutex
 	sessions map[*session]struct{} // guarded by mu
@@ -124,8 +146,11 @@ func New(c Config) *Server {
 	return &Server{
 		config:   c,
 		metrics:  c.Metrics,
-		frames:   newFrames(c.PartBytes, c.CacheBytes),
-		slots:    make(chan struct{}, c.FirstSyncs),
+		frames:   newFrames(c.PartBytes, c.CacheBytes, c.PinnedBytes),
+		log:      ratelog.New(c.Log, c.Now),
+		syncs:    fair.NewTurns(c.FirstSyncs, 0),
+		flights:  fair.NewTurns(c.FlightBytes, c.FlightTimeout),
+		places:   fair.NewPlaces(),
 		sessions: map[*session]struct{}{},
 	}
 }
@@ -155,17 +180,21 @@ func (s *Server) DeltaAggregatedResources(stream discoverygrpc.AggregatedDiscove
 func (s *Server) serve(stream discoverygrpc.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
 	id, verified, err := s.config.Authenticate(stream.Context())
 	if err != nil {
-		s.config.Log.Warn("stream refused: the peer is not known", "err", err)
+		s.log.Warn("", "stream refused: the peer is not known", "err", err)
 		return ending("identity", codes.Unauthenticated, "%s", err)
 	}
 	if verified && id.Role != identity.RoleRouter {
-		s.config.Log.Warn("stream refused: discovery is for routers", "peer", id.String())
+		s.log.Warn(id.String(), "stream refused: discovery is for routers", "peer", id.String())
 		return ending("identity", codes.PermissionDenied, "discovery is for routers: the certificate is for %s", id)
 	}
 	ctx, end := context.WithCancelCause(stream.Context())
 	defer end(nil)
 	session := newSession(stream.Context(), s, id, verified, end)
+	if err := session.arrive(); err != nil {
+		return err
+	}
 	if !s.enroll(session) {
+		session.close()
 		return errDraining()
 	}
 	defer s.leave(session)
