@@ -18,6 +18,7 @@ import (
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+	"pgregory.net/rapid"
 
 	"github.com/tsuji-dev/tsuji/test/haproxytest"
 )
@@ -375,23 +376,35 @@ func commandsStory(t *testing.T, binary string) {
 	}
 	must(t, r.Do(ctx, remove...))
 
-	for _, value := range []string{`applying 1-a+b`, `a;b \ c`, `"quoted", value="x"`, "<<", "#"} {
-		if value == "<<" {
-			if r.Do(ctx, SetMap("maps/stamp.map", "version", value)) == nil {
-				t.Error("a payload was announced")
-			}
-			continue
+	kept := func(t rapid.TB, value string) {
+		if err := r.Do(ctx, SetMap("maps/stamp.map", "version", value)); err != nil {
+			t.Fatalf("map: %q: %v", value, err)
 		}
-		must(t, r.Do(ctx, SetMap("maps/stamp.map", "version", value)))
 		got, err := r.GetMapKeys(ctx, []MapKey{{"maps/stamp.map", "version"}})
 		if err != nil || got[0] != (MapValue{value, true}) {
-			t.Errorf("map: %q became %v, %v", value, got, err)
+			t.Fatalf("map: %q became %v, %v", value, got, err)
 		}
 		entries, err := r.ShowMap(ctx, "maps/stamp.map")
 		if err != nil || len(entries) != 1 || entries[0].Key != "version" || entries[0].Value != value {
-			t.Errorf("map: %q became %q, %v", value, entries, err)
+			t.Fatalf("map: %q became %q, %v", value, entries, err)
 		}
 	}
+	for _, value := range []string{`applying 1-a+b`, `a;b \ c`, `"quoted", value="x"`, "#"} {
+		kept(t, value)
+	}
+	for _, value := range []string{"<<", "v <<x"} { // which would announce a payload
+		if r.Do(ctx, SetMap("maps/stamp.map", "version", value)) == nil {
+			t.Errorf("map: %q was taken", value)
+		}
+	}
+	// Whatever else Cmd takes for a word is one to HAProxy.
+	part := rapid.SampledFrom([]string{"v", "<", "<<", " ", `\`, ";", "#", `"`, "'", "$", "%", "辻", "@1"})
+	rapid.Check(t, func(rt *rapid.T) {
+		value := "v" + strings.Join(rapid.SliceOfN(part, 0, 8).Draw(rt, "value"), "") + "v"
+		if Cmd("x", value).err == nil {
+			kept(rt, value)
+		}
+	})
 	if got, err := r.GetMapKeys(ctx, []MapKey{{"maps/stamp.map", "other"}}); err != nil || got[0].Found {
 		t.Errorf("found %v, %v", got, err)
 	}

@@ -84,13 +84,14 @@ func Cmd(words ...string) Command {
 	return Command{line: b.String()}
 }
 
-// appendWord escapes a word. A word that begins with "<<" would announce a payload.
+// appendWord escapes a word. "<<" after a blank would announce a payload, where HAProxy looks after the last one of a
+// command, whether that is escaped (3.0, 3.4) or not.
 func appendWord(b *strings.Builder, w string) error {
 	if w == "" {
 		return errors.New("a word is empty")
 	}
-	if strings.HasPrefix(w, "<<") {
-		return errors.New(`a word begins with "<<"`)
+	if strings.HasPrefix(w, "<<") || strings.Contains(w, " <<") {
+		return errors.New(`a word has "<<" at its beginning or after a blank`)
 	}
 	for i := range len(w) {
 		switch c := w[i]; {
