@@ -1,8 +1,9 @@
-// Package admin is the HTTP address at which a daemon can be looked at: metrics, liveness, readiness, and
-// on a loopback address Go's profiler.
+// Package admin is the HTTP address at which a daemon can be looked at: metrics, liveness, readiness; and, on a socket of
+// its own for its owner only, Go's profiles.
 //
-// It guarantees that Serve returns only after every handler has, and that nothing but reading is offered.
-// Do not expose it further than to who may know names of routes and routers.
+// It guarantees that Serve returns only after every handler has, that nothing but reading is offered, and that what it
+// costs is bounded: connections, sizes and times. A page in a browser does not get it to tell more than whether the daemon
+// is well. Do not expose it further than to who may know names of routes and routers.
 package admin
 
 import (
@@ -12,7 +13,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/pprof"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,16 +25,30 @@ type Config struct {
 	Metrics  prometheus.Gatherer // what /metrics answers
 	Handler  http.Handler        // what /metrics answers instead; nil: Metrics
 	Ready    func() error        // nil error: /readyz answers 200; else 503 with the error's text
+	Hosts    []string            // names by which it may be asked for metrics, besides those that are always let in
 	Log      *slog.Logger
 }
 
 // Serve answers until ctx ends, then lets requests under way finish for up to two seconds.
 func Serve(ctx context.Context, c Config) error {
-	srv := &http.Server{
-		Handler:           handler(c),
+	return serve(ctx, server(handler(c), c.Log), c.Listener)
+}
+
+// server returns a server for one handler.
+func server(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second,
-		ErrorLog:          slog.NewLogLogger(c.Log.Handler(), slog.LevelWarn),
+		ReadTimeout:       10 * time.Second, // of requests that have no body
+		WriteTimeout:      30 * time.Second, // of metrics, to a reader that is slow; Prometheus waits for 10 s
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10, // and 4 KiB that net/http adds
+		ConnState:         new(connections).changed,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
+}
+
+func serve(ctx context.Context, srv *http.Server, l net.Listener) error {
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(stopped)
@@ -45,14 +59,14 @@ func Serve(ctx context.Context, c Config) error {
 			_ = srv.Close()
 		}
 	})
-	err := srv.Serve(c.Listener)
+	err := srv.Serve(l)
 	if !stop() {
 		<-stopped
 	}
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
-	return fmt.Errorf("serve admin address %s: %w", c.Listener.Addr(), err)
+	return fmt.Errorf("serve admin address %s: %w", l.Addr(), err)
 }
 
 func handler(c Config) http.Handler {
@@ -61,7 +75,11 @@ func handler(c Config) http.Handler {
 	if metrics == nil {
 		metrics = promhttp.HandlerFor(c.Metrics, promhttp.HandlerOpts{})
 	}
+	if c.Listener.Addr().Network() != "unix" { // what can connect there is no browser, and hands on anybody's Host
+		metrics = onlyOurs(c.Hosts, metrics)
+	}
 	mux.Handle("GET /metrics", metrics)
+	// Probes ask by whatever name they are given, and learn nothing but whether the daemon is well.
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if err := c.Ready(); err != nil {
@@ -70,12 +88,6 @@ func handler(c Config) http.Handler {
 		}
 		_, _ = w.Write([]byte("ok\n"))
 	})
-	if IsLoopback(c.Listener.Addr().String()) {
-		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-		mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
-		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	}
 	return mux
 }
 

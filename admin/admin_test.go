@@ -59,7 +59,7 @@ func TestServe(t *testing.T) {
 		{"/healthz", 200, "ok"},
 		{"/readyz", 503, "the source has not been read yet"},
 		{"/metrics", 200, "tsuji_test_total 1"},
-		{"/debug/pprof/", 200, "goroutine"},
+		{"/debug/pprof/", 404, ""},
 		{"/elsewhere", 404, ""},
 	} {
 		if status, body := get(want.path); status != want.status || !strings.Contains(body, want.body) {

@@ -45,6 +45,8 @@ type Config struct {
 	Source      cluster.Source // where objects come from
 	Listen      string         // gRPC address: HOST:PORT or unix:PATH
 	Admin       string         // HTTP address of metrics and health: HOST:PORT
+	AdminHosts  []string       // names by which Admin may be asked for metrics, besides addresses, localhost and Services' names
+	Profiles    string         // path of a unix socket for Go's profiles; empty: none
 	TLS         identity.Files // certificate, key, and the CA that clients are verified with; not read when Insecure
 	TrustDomain string         // SPIFFE trust domain of every identity
 	Insecure    bool           // no TLS, no identities: for loopback addresses and a directory only
@@ -64,6 +66,9 @@ func (c Config) Validate() error {
 		if err := checkListen(l.flag, l.address); err != nil {
 			errs = append(errs, err)
 		}
+	}
+	if err := admin.CheckHosts(c.AdminHosts); err != nil {
+		errs = append(errs, fmt.Errorf("--admin-hosts: %w", err))
 	}
 	if c.Insecure {
 		for flag, address := range map[string]string{"--listen": c.Listen, "--admin": c.Admin} {
@@ -121,6 +126,10 @@ func Run(ctx context.Context, c Config) error {
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
+	profiles, err := admin.Profiles(ctx, c.Profiles, c.Log)
+	if err != nil {
+		return errors.Join(err, listener.Close(), adminListener.Close())
+	}
 
 	synced := make(chan struct{})
 	p := &pipeline{
@@ -141,7 +150,7 @@ func Run(ctx context.Context, c Config) error {
 	g.Go(func() error { return p.run(ctx) })
 	g.Go(func() error { return serve(server, listener) })
 	g.Go(func() error {
-		return admin.Serve(ctx, admin.Config{Listener: adminListener, Metrics: metrics, Log: c.Log, Ready: func() error {
+		return admin.Serve(ctx, admin.Config{Listener: adminListener, Metrics: metrics, Hosts: c.AdminHosts, Log: c.Log, Ready: func() error {
 			select {
 			case <-synced:
 				return nil
@@ -150,6 +159,7 @@ func Run(ctx context.Context, c Config) error {
 			}
 		}})
 	})
+	g.Go(func() error { return profiles(ctx) })
 	g.Go(func() error {
 		<-ctx.Done()
 		c.Log.Info("stopping: sending routers elsewhere")

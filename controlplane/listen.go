@@ -6,11 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strconv"
 	"strings"
 	"syscall"
 
+	"github.com/tsuji-dev/tsuji/admin"
 	"github.com/tsuji-dev/tsuji/identity"
 )
 
@@ -45,15 +45,9 @@ func listen(ctx context.Context, flag, address string) (net.Listener, error) {
 		}
 		return l, nil
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("%s=%s: remove the old socket: %w", flag, address, err)
-	}
-	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
+	l, err := admin.ListenUnix(ctx, path)
 	if err != nil {
 		return nil, fmt.Errorf("%s=%s: %w", flag, address, err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s=%s: %w", flag, address, err), l.Close())
 	}
 	return l, nil
 }

@@ -30,6 +30,8 @@ type Config struct {
 
 	HTTP, HTTPS, Stats []string // addresses to serve on, [ADDRESS]:PORT or unix:PATH
 	Admin              string   // routerd's own HTTP address, of metrics and health
+	AdminHosts         []string // names by which Admin may be asked for metrics, besides addresses, localhost and Services' names
+	Profiles           string   // path of a unix socket for Go's profiles; empty: none
 	StateDir           string   // what is in force; made if absent, else it must be ours and 0700
 
 	HAProxy     string // the HAProxy to run
@@ -151,6 +153,9 @@ func (c *Config) checkAddresses() []error {
 	}
 	if _, _, err := net.SplitHostPort(c.Admin); err != nil {
 		errs = append(errs, fmt.Errorf("--admin=%s: want HOST:PORT, as in --admin=127.0.0.1:9402: %w", c.Admin, err))
+	}
+	if err := admin.CheckHosts(c.AdminHosts); err != nil {
+		errs = append(errs, fmt.Errorf("--admin-hosts: %w", err))
 	}
 	flags := map[string]string{}
 	for _, f := range []struct {

@@ -79,6 +79,10 @@ func Run(ctx context.Context, c Config) error {
 	if err != nil {
 		return errors.Join(err, adminListener.Close(), record.Close())
 	}
+	profiles, err := admin.Profiles(ctx, c.Profiles, c.Log)
+	if err != nil {
+		return errors.Join(err, metricsListener.Close(), adminListener.Close(), record.Close())
+	}
 
 	// What serves outlives ctx by the graceful stop.
 	alive, end := context.WithCancel(context.WithoutCancel(ctx))
@@ -87,8 +91,9 @@ func Run(ctx context.Context, c Config) error {
 	serving.Go(func() error { return record.Run(alive) })
 	serving.Go(func() error { return applier.Run(alive) })
 	serving.Go(func() error { return watcher.Run(alive) })
+	serving.Go(func() error { return profiles(alive) })
 	serving.Go(func() error {
-		return admin.Serve(alive, admin.Config{Listener: adminListener, Handler: exporter, Log: c.Log, Ready: func() error {
+		return admin.Serve(alive, admin.Config{Listener: adminListener, Handler: exporter, Hosts: c.AdminHosts, Log: c.Log, Ready: func() error {
 			if applier.Stopping() {
 				return errors.New("the router is stopping")
 			}

@@ -84,6 +84,8 @@ them to routerd over gRPC (delta xDS). Every flag can also come from an environm
 	f.StringVar(&serviceCA, "service-ca-file", "", "file of the CA certificates that Services' own are verified with, PEM; empty: ConfigMap service-ca-bundle of openshift-ingress")
 	f.StringVar(&c.Listen, "listen", "127.0.0.1:9400", "gRPC address (discovery, inspection, reflection, health), HOST:PORT or unix:PATH")
 	f.StringVar(&c.Admin, "admin", "127.0.0.1:9401", "HTTP address of /metrics, /healthz and /readyz")
+	f.StringSliceVar(&c.AdminHosts, "admin-hosts", nil, "names by which --admin may be asked for /metrics, comma-separated, besides addresses, localhost, names without a dot and those of Services (*.svc)")
+	f.StringVar(&c.Profiles, "profiles", "", "path of a unix socket, for this user only, that answers with Go's profiles (/debug/pprof/); empty: none")
 	f.StringVar(&c.TLS.Cert, "tls-cert", "", "file of this replica's certificate, PEM")
 	f.StringVar(&c.TLS.Key, "tls-key", "", "file of its private key, PEM, for its owner only")
 	f.StringVar(&c.TLS.CA, "client-ca", "", "file of the CA certificates that routers and operators are verified with, PEM")

@@ -106,6 +106,8 @@ takes it over.`,
 	f.DurationVar(&c.ShutdownDelay, "shutdown-delay", 45*time.Second, "how long readiness fails before connections are drained")
 	f.DurationVar(&c.DrainTimeout, "drain-timeout", time.Hour, "how long connections may drain")
 	f.StringVar(&c.Admin, "admin", "127.0.0.1:9402", "HTTP address of routerd's own /metrics, /healthz and /readyz")
+	f.StringSliceVar(&c.AdminHosts, "admin-hosts", nil, "names by which --admin may be asked for /metrics, comma-separated, besides addresses, localhost, names without a dot and those of Services (*.svc)")
+	f.StringVar(&c.Profiles, "profiles", "", "path of a unix socket, for this user only, that answers with Go's profiles (/debug/pprof/); empty: none")
 	f.IntVar(&c.MetricsServerThreshold, "metrics-server-threshold", 500, "number of servers above which /metrics has none of servers; negative: never any")
 	f.BoolVarP(&verbose, "verbose", "v", false, "log debug messages too")
 	return cmd
