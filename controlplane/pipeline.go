@@ -230,6 +230,12 @@ func (p *pipeline) tell(c *ingressController, result compile.Result) {
 				"resource", q.GetResource(), "router", q.GetRouter(), "message", q.GetMessage(), "last_good_served", q.GetLastGood())
 		}
 	}
+	for _, v := range result.Verdicts {
+		for _, g := range v.GetLastGood() {
+			p.log.Warn("what a Route refers to stays as it was last good", "ingress_controller", c.name,
+				"route", v.GetNamespace()+"/"+v.GetName(), "resource", g.GetResource(), "message", g.GetMessage())
+		}
+	}
 	for _, n := range result.Notices {
 		p.log.Info("external certificate changed", "ingress_controller", c.name, "route", n.Namespace+"/"+n.Name, "reason", n.Reason, "message", n.Message)
 	}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
@@ -52,10 +53,17 @@ the exit code is 1.`,
 				if err := keepNamed(s, name); err != nil {
 					return err
 				}
-				if o == asYAML {
-					return documents(w.out, s)
+				if o == asJSON {
+					return o.print(w.out, s, nil)
 				}
-				return o.print(w.out, s, func(g *grid) { showTable(g, s) })
+				remarks, err := lastGood(ctx, conn, s)
+				if err != nil {
+					return err
+				}
+				if o == asYAML {
+					return documents(w.out, s, remarks)
+				}
+				return o.print(w.out, s, func(g *grid) { showTable(g, s, remarks) })
 			})
 		},
 	}
@@ -101,8 +109,33 @@ func keepNamed(s *tsujiv1.GetSnapshotResponse, name string) error {
 	return fmt.Errorf("--name=%s: version %s has no such resource: %s", name, short(s.GetSnapshot().GetVersion()), remedy)
 }
 
-// documents writes each resource as a YAML document, with PEM as text and not in base64.
-func documents(w io.Writer, s *tsujiv1.GetSnapshotResponse) error {
+// lastGood returns what is to be told of the certificates of the current version that are as they were last good, by
+// name. Nothing is known of those of others.
+func lastGood(ctx context.Context, conn *grpc.ClientConn, s *tsujiv1.GetSnapshotResponse) (map[string]string, error) {
+	of := func(r *tsujiv1.Resource) bool { return r.GetCertificate() != nil }
+	if !s.GetSnapshot().GetCurrent() || !slices.ContainsFunc(s.GetResources(), of) {
+		return nil, nil
+	}
+	q := &tsujiv1.ListRoutesRequest{IngressController: s.GetSnapshot().GetIngressController()}
+	l, err := allRoutes(ctx, tsujiv1.NewRouteServiceClient(conn), q)
+	if err != nil {
+		return nil, err
+	}
+	remarks := map[string]string{}
+	for _, v := range l.GetRoutes() {
+		for _, g := range v.GetLastGood() {
+			if v.GetAdmitted() && remarks[g.GetResource()] == "" {
+				text := fmt.Sprintf("as it was last good, since %s, for Route %s/%s: %s",
+					g.GetSince().AsTime().Format(time.RFC3339), v.GetNamespace(), v.GetName(), g.GetMessage())
+				remarks[g.GetResource()] = printable(strings.ReplaceAll(text, "\n", " "))
+			}
+		}
+	}
+	return remarks, nil
+}
+
+// documents writes each resource as a YAML document, with PEM as text and not in base64, after what is remarked on it.
+func documents(w io.Writer, s *tsujiv1.GetSnapshotResponse, remarks map[string]string) error {
 	var out bytes.Buffer
 	fmt.Fprintf(&out, "# %s of IngressController %s\n", s.GetSnapshot().GetVersion(), s.GetSnapshot().GetIngressController())
 	for _, r := range s.GetResources() {
@@ -119,6 +152,9 @@ func documents(w io.Writer, s *tsujiv1.GetSnapshotResponse) error {
 			return fmt.Errorf("%s: write as YAML: %w", r.GetName(), err)
 		}
 		out.WriteString("---\n")
+		if remark := remarks[r.GetName()]; remark != "" {
+			fmt.Fprintf(&out, "# %s\n", remark)
+		}
 		out.Write(b)
 	}
 	_, err := w.Write(out.Bytes())
@@ -141,10 +177,14 @@ func readablePEM(document []byte, c *tsujiv1.Certificate) ([]byte, error) {
 	return json.Marshal(fields)
 }
 
-func showTable(g *grid, s *tsujiv1.GetSnapshotResponse) {
+func showTable(g *grid, s *tsujiv1.GetSnapshotResponse, remarks map[string]string) {
 	g.row("NAME", "CONTENT")
 	for _, r := range s.GetResources() {
-		g.row(r.GetName(), summary(r))
+		content := summary(r)
+		if remark := remarks[r.GetName()]; remark != "" {
+			content = strings.TrimPrefix(content+"; "+remark, "; ")
+		}
+		g.row(r.GetName(), content)
 	}
 }
 

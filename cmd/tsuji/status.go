@@ -51,6 +51,9 @@ func statusTable(g *grid, w world, server string, s *tsujiv1.GetStatusResponse) 
 	if s.GetRoutesWarned() > 0 {
 		warned = fmt.Sprintf(", %d of them with warnings (tsuji routes --warned)", s.GetRoutesWarned())
 	}
+	if n := s.GetRoutesLastGood(); n > 0 {
+		warned += fmt.Sprintf(", %d as they were last good, since something that they refer to is not", n)
+	}
 	none := ""
 	if s.GetSynced() && s.GetRoutesAdmitted()+s.GetRoutesRefused() == 0 {
 		none = ": there are no Routes in the source, and nothing is served"

@@ -19,6 +19,10 @@ func TestStatusOfRoutes(t *testing.T) {
 		{&tsujiv1.GetStatusResponse{Synced: true}, "0 admitted, 0 refused: there are no Routes in the source, and nothing is served"},
 		{&tsujiv1.GetStatusResponse{Synced: true, RoutesRefused: 1}, "0 admitted, 1 refused (tsuji routes --refused)"},
 		{&tsujiv1.GetStatusResponse{Synced: true, RoutesAdmitted: 3, RoutesWarned: 2}, "3 admitted, 2 of them with warnings (tsuji routes --warned), 0 refused"},
+		{
+			&tsujiv1.GetStatusResponse{Synced: true, RoutesAdmitted: 3, RoutesWarned: 2, RoutesLastGood: 1},
+			"3 admitted, 2 of them with warnings (tsuji routes --warned), 1 as they were last good, since something that they refer to is not, 0 refused",
+		},
 	} {
 		var b strings.Builder
 		g := &grid{tabwriter.NewWriter(&b, 0, 0, 1, ' ', 0)}

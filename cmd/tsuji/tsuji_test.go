@@ -169,7 +169,11 @@ func busy() *controlPlane {
 			},
 		},
 		routes: []*tsujiv1.RouteVerdict{
-			{IngressController: "default", Namespace: "demo", Name: "edge", Host: "edge.demo.example", Termination: tsujiv1.Termination_TERMINATION_EDGE, Admitted: true, Warnings: []string{"Service none does not exist"}},
+			{IngressController: "default", Namespace: "demo", Name: "edge", Host: "edge.demo.example", Termination: tsujiv1.Termination_TERMINATION_EDGE, Admitted: true, Warnings: []string{"Service none does not exist"},
+				LastGood: []*tsujiv1.LastGood{{
+					Resource: "cert/demo/secret:edge-tls", Since: ago(time.Hour),
+					Message: "secrets \"edge-tls\" not found; the last good one stays in use\nkind: Evil",
+				}}},
 			{IngressController: "default", Namespace: "demo", Name: "hello", Host: "hello.demo.example", Path: "/b", Termination: tsujiv1.Termination_TERMINATION_INSECURE, Admitted: true, SetBy: []string{"haproxy.router.openshift.io/disable_cookies", "spec.host"}},
 			{IngressController: "default", Namespace: "evil", Name: "hello", Host: "hello.demo.example", Termination: tsujiv1.Termination_TERMINATION_INSECURE, Reason: "HostAlreadyClaimed", Message: "route hello already exposes\nhello.demo.example \x1b]0;owned\a"},
 		},

@@ -38,6 +38,11 @@ const (
 	// maxLists is how long the revocation lists of a bundle may be, in bytes of PEM.
 	maxLists = 384 << 10
 
+	// maxKept is how much stays in use of a namespace's Secrets that vanished or cannot be used, in bytes of PEM: some
+	// 2,000 certificates with their keys. Without a bound one could delete Secrets to have more than a quota of them
+	// allows. Beyond it a Route is refused whose Secret vanishes.
+	maxKept = 16 << 20
+
 	// maxNames is how many bytes HAProxy may print of the names in a chain, and in each certificate of a bundle: they
 	// have to fit into one answer, with 2,048 bytes for the rest of it. An answer that does not fit is cut, and what
 	// HAProxy serves cannot be told any more.

@@ -41,7 +41,8 @@ type Config struct {
 	// ExternalCertificateReader is the service account that must be allowed to read the Secrets that Routes
 	// name as their certificates, by Roles and bindings among the objects. Zero: that is not looked at.
 	ExternalCertificateReader cluster.Reader
-	// Kept is what another compiler for the IngressController had kept, by its last Result; zero: nothing.
+	// Kept is what another compiler for the IngressController kept; zero: nothing. It ends for Routes that are not in the
+	// first Apply.
 	Kept Kept
 }
 
@@ -72,8 +73,6 @@ type Result struct {
 	// Removed are the Routes that had a verdict and have none any more, because they are gone or are
 	// not this IngressController's any more, by namespace and name.
 	Removed []cluster.Key
-	// Kept is what the result depends on beside the objects: who begins with it, and with all objects, has the same result.
-	Kept Kept
 	// SharedHosts tells whether Routes of different namespaces may share a host.
 	SharedHosts bool
 }
@@ -95,15 +94,17 @@ type Compiler struct {
 	heldRoutes map[id]*route       // those whose good content refers to other things than their object does
 	holding    map[string]struct{} // what of the holds by name is in force
 
-	policy             policy       // what the IngressController says about which Routes are admitted
-	kept               Kept         // what it refers to, as it was when it was last good
+	policy             policy // what the IngressController says about which Routes are admitted
+	kept               Kept   // what it and Routes refer to, as it was when it was last good
+	keeps              keeps
+	serviceCA          serviceCAState
+	serviceCAUsed      bool         // whether a Route would be verified with it
 	defaultCertificate id           // the Secret that it names; zero: none
 	settingsMaps       [2]id        // the ConfigMaps that it names: error pages and the CA of clients; zero: none
 	settingsRefs       [2]id        // the Secret and the ConfigMap that the Settings which are published refer to
 	hsts               []hstsPolicy // what the HSTS headers of Routes must say
 	hstsFaults         []string     // what is wrong with that
 	faults             []cluster.Fault
-	hasServiceCA       bool     // whether Routes can be verified with the cluster's own CA
 	notices            []Notice // of this Apply
 	config, facts      snapshot.Set
 	started            bool // whether Apply ran once
@@ -129,6 +130,7 @@ func New(c Config) *Compiler {
 		access:            newAccess(c.ExternalCertificateReader),
 		policy:            policyOf(nil),
 		kept:              c.Kept,
+		keeps:             newKeeps(),
 	}
 }
 
@@ -143,6 +145,7 @@ type dirty struct {
 	endpoints           map[endpointsRef]struct{}
 	access              map[string]struct{} // namespaces in which the right to read Secrets may differ; empty: all
 	settings            bool
+	serviceCA           bool // the cluster's own CA may be another
 }
 
 // Apply takes changes and returns the state with them. A key that comes twice counts as it came last.
@@ -150,7 +153,7 @@ func (c *Compiler) Apply(changes []cluster.Change) Result {
 	d := &dirty{
 		standing: map[id]*route{}, content: map[id]*route{},
 		services: map[id]struct{}{}, secrets: map[id]struct{}{}, configMaps: map[id]struct{}{}, ingresses: map[id]struct{}{},
-		endpoints: map[endpointsRef]struct{}{}, access: map[string]struct{}{}, settings: !c.started,
+		endpoints: map[endpointsRef]struct{}{}, access: map[string]struct{}{}, settings: !c.started, serviceCA: !c.started,
 	}
 	c.started = true
 	c.notices = nil
@@ -159,6 +162,10 @@ func (c *Compiler) Apply(changes []cluster.Change) Result {
 	}
 	c.translate(d)
 	c.markCrowded(d)
+	if d.serviceCA {
+		c.followServiceCA(d)
+	}
+	c.useServiceCA(d)
 	c.markAccess(d)
 	c.markHolds(d)
 	c.promoteHeld(d)
@@ -179,12 +186,14 @@ func (c *Compiler) Apply(changes []cluster.Change) Result {
 	}
 	c.compileSharedFacts(d, &out)
 	clear(c.compiled)
+	c.kept.routes = nil
 	slices.SortStableFunc(c.notices, Notice.compare)
 	c.config = out.config.applyTo(c.config)
 	c.facts = out.facts.applyTo(c.facts)
 	return Result{
-		Config: c.config, Facts: c.facts, Verdicts: out.verdicts, Faults: c.faults, Notices: c.notices, Ended: c.ended(), Removed: out.removed,
-		Kept: c.kept, SharedHosts: !c.policy.strict,
+		Config: c.config, Facts: c.facts, Verdicts: out.verdicts, Removed: out.removed,
+		Faults: slices.Concat(c.faults, c.serviceCAFaults()), Notices: c.notices, Ended: c.ended(),
+		SharedHosts: !c.policy.strict,
 	}
 }
 
@@ -222,7 +231,7 @@ func (c *Compiler) ingest(ch cluster.Change, d *dirty) {
 		d.configMaps[k] = struct{}{}
 		d.settings = d.settings || c.settingsConfigMap(k)
 		if k == serviceCA {
-			c.changeServiceCA(d)
+			d.serviceCA = true
 		}
 	case cluster.Namespace:
 		obj, _ := ch.Object.(*corev1.Namespace)

@@ -90,7 +90,7 @@ func (c *Compiler) compileHeld(r *route, b *builder, v *tsujiv1.RouteVerdict, re
 	if r.held.route == nil {
 		return refuse(reasonQuarantined, r.held.message())
 	}
-	j := judgement{verdict: v, route: &r.held.item}
+	j := judgement{verdict: v, route: &r.held.item, kept: b.kept}
 	for _, backend := range r.held.route.GetBackends() {
 		ref, _ := endpointsOf(backend.GetEndpoints()) // goodRoute has looked at it
 		j.endpoints = append(j.endpoints, ref)
@@ -98,7 +98,7 @@ func (c *Compiler) compileHeld(r *route, b *builder, v *tsujiv1.RouteVerdict, re
 	for _, name := range []string{r.held.route.GetCertificate(), r.held.route.GetDestinationTls().GetCa()} {
 		switch source, of := certificateOf(name); {
 		case name == "":
-		case source == tsujiv1.FromSecret && r.mayRead(c, of) && len(c.secretPair(c.objects.secrets[of], "").faults) == 0:
+		case source == tsujiv1.FromSecret && r.mayRead(c, of) && (c.isPair(of) || b.kept.usage(r.id).secret == of):
 			j.secret = of
 		case source == tsujiv1.FromConfigMap && c.hasCA(of):
 			j.serviceCA = of
@@ -123,9 +123,11 @@ func (r *route) mayRead(c *Compiler, secret id) bool {
 	return r.rule != nil || len(c.access.missing(secret)) == 0
 }
 
+// isPair tells whether a Secret has a certificate that can be used.
+func (c *Compiler) isPair(k id) bool { return len(c.secretPair(c.objects.secrets[k], "").faults) == 0 }
+
 func (c *Compiler) hasCA(k id) bool {
-	bundle, _ := c.caBundle(k)
-	return bundle != nil
+	return c.sharedBundle(k) != nil
 }
 
 // holdFacts replaces those of a Route's facts that routers refuse: its own by what was good, with those that are shared
@@ -149,7 +151,7 @@ func (c *Compiler) holdFacts(j *judgement) (fault string) {
 		}
 	}
 	if j.secret != (id{}) {
-		if i, ok := c.secretItem(j.secret); ok {
+		if i, ok := j.secretItem(c); ok {
 			look(i, c.standIn(i))
 		}
 	}

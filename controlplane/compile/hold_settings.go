@@ -29,7 +29,7 @@ func (c *Compiler) holdSettings(own snapshot.Item, secret, ca id) (item snapshot
 	for _, of := range []struct {
 		id   id
 		item func(id) (snapshot.Item, bool)
-	}{{secret, c.secretItem}, {ca, c.caItem}} {
+	}{{secret, c.settingsItem}, {ca, c.caItem}} {
 		if of.id == (id{}) {
 			continue
 		}

@@ -185,9 +185,14 @@ metadata: {namespace: ns1, name: t}
 type: kubernetes.io/tls
 stringData: {tls.crt: "@renewed.crt", tls.key: "@renewed.key"}
 `, "cert/ns1/secret:t")
-	step("the Secret vanishes: all Routes that use it", "gone: Secret t",
-		"-cert/ns1/secret:t", "-endpoints/ns1/web/*", "-route/ns1/b", "-route/ns1/c",
-		"b: false ExternalCertificateValidationFailed", "c: false ExternalCertificateValidationFailed")
+	step("the Secret vanishes: the verdicts on Routes that use it", "gone: Secret t", "b: true", "c: true")
+	step("one turns to another that is not there: it alone", `
+kind: Route
+metadata: {namespace: ns1, name: b, creationTimestamp: "2024-01-02T00:00:00Z"}
+spec: {host: b.example.com, to: {name: web}, tls: {termination: edge, externalCertificate: {name: u}}}
+`, "-route/ns1/b", "b: false ExternalCertificateValidationFailed")
+	step("the last one that uses it goes, and with it what it referred to", "gone: Route c",
+		"-cert/ns1/secret:t", "-endpoints/ns1/web/*", "-route/ns1/c", "no verdict: c")
 	step("an older Route for a host, in another namespace", `
 kind: Route
 metadata: {namespace: ns0, name: older, creationTimestamp: "2024-01-01T00:00:00Z"}
@@ -205,14 +210,13 @@ metadata: {namespace: ns1, name: d}
 spec: {host: d.example.com, to: {name: asleep}, tls: {termination: reencrypt}}
 `, "cert/openshift-ingress/configmap:service-ca-bundle", "endpoints/ns1/asleep/*", "route/ns1/d", "d: true")
 	step("a renewed CA: one Certificate, no Route", bundle("@other-ca.crt"), "cert/openshift-ingress/configmap:service-ca-bundle")
-	step("the CA is empty: what it verified is not verified, and the owner knows", bundle(""),
-		"-cert/openshift-ingress/configmap:service-ca-bundle", "route/ns1/d", "d: true")
+	step("the CA is empty: what was good verifies on, and the owner knows", bundle(""), "d: true")
 	step("its Service is idled: its Endpoints", `
 kind: Service
 metadata: {namespace: ns1, name: asleep, annotations: {idling.alpha.openshift.io/idled-at: now}}
 spec: {clusterIP: 10.2.2.2, ports: [{port: 80}]}
 `, "endpoints/ns1/asleep/*", "d: true")
-	step("and its Route goes", "gone: Route d", "-endpoints/ns1/asleep/*", "-route/ns1/d", "no verdict: d")
+	step("and its Route goes", "gone: Route d", "-cert/openshift-ingress/configmap:service-ca-bundle", "-endpoints/ns1/asleep/*", "-route/ns1/d", "no verdict: d")
 	step("a Route that is refused goes", "gone: Route a", "no verdict: a")
 	step("a Route that never was goes", "gone: Route z")
 	step("a Service that no Route refers to", `

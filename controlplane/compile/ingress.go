@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/tsuji-dev/tsuji/controlplane/cluster"
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
@@ -22,17 +23,21 @@ const reasonIncomplete = "IncompleteIngressToRouteRules"
 
 // rule is a rule of an Ingress: what the Route that is made of it does not say.
 type rule struct {
-	ingress     string // its name; its namespace is the Route's
-	field       string // of the Ingress
-	exact       bool   // whether the path is served alone, without what is below it
-	secretField string // that names the Secret with the certificate
+	ingress     string    // its name; its namespace is the Route's
+	field       string    // of the Ingress
+	exact       bool      // whether the path is served alone, without what is below it
+	secretField string    // that names the Secret with the certificate
+	uid         types.UID // the Ingress's
+
+	destination      string // the Secret whose certificate endpoints are verified with; empty: none is named
+	destinationFault string // why it cannot be used; empty: the Route has its text
 
 	setBy []string // annotations and fields that set options of the Route, beside those of any Route
 
 	incomplete string   // why no Route can be made of it: it claims no host
 	noClass    bool     // that is for want of an IngressClass
 	faults     []string // why the Route that is made of it cannot be served: it keeps its host
-	missing    string   // the Secret that is not there, which faults tell
+	missing    string   // the Secret that is not there, which destinationFault tells
 	warnings   []string
 }
 

@@ -146,7 +146,7 @@ func (t *translation) route(i, j int, field, host, path string, exact bool) made
 	weight := int32(100)
 	m := made{
 		id:   id{Namespace: t.obj.Namespace, Name: t.name(host, path, exact)},
-		rule: &rule{ingress: t.obj.Name, field: field, exact: exact},
+		rule: &rule{ingress: t.obj.Name, uid: t.obj.UID, field: field, exact: exact},
 	}
 	m.object = &routev1.Route{
 		ObjectMeta: metav1.ObjectMeta{
@@ -254,15 +254,19 @@ func (t *translation) secretOf(host string) (secret, field string, listed bool) 
 // isEmptyTLS tells of an entry that asks for TLS everywhere, with the default certificate.
 func isEmptyTLS(t networkingv1.IngressTLS) bool { return len(t.Hosts) == 0 && t.SecretName == "" }
 
+// destinationField is where an Ingress names the Secret for that.
+const destinationField = "metadata.annotations[" + cluster.DestinationCAAnnotation + "]"
+
 // destinationCA has endpoints verified with the certificate in a Secret.
 //
 // OpenShift's route controller goes on without it if it is not to be had; then the cluster's own CA counts,
-// or nothing is verified. Here the Route is not served.
+// or nothing is verified. Here the Route is not served, or goes on with what was last good.
 func (t *translation) destinationCA(m made, name string) {
 	k := id{Namespace: m.id.Namespace, Name: name}
 	t.out.secrets = append(t.out.secrets, k)
+	m.rule.destination = name
 	fault := func(why string) {
-		m.rule.faults = append(m.rule.faults, invalid("metadata.annotations["+cluster.DestinationCAAnnotation+"]", name, why))
+		m.rule.destinationFault = invalid(destinationField, name, why)
 	}
 	switch s := t.c.objects.secrets[k]; {
 	case s == nil && t.c.objects.unread[k] != "":
@@ -276,7 +280,6 @@ func (t *translation) destinationCA(m made, name string) {
 		fault("there is no tls.crt in the Secret")
 	default:
 		m.object.Spec.TLS.DestinationCACertificate = string(s.Data[corev1.TLSCertKey])
-		m.rule.setBy = append(m.rule.setBy, cluster.DestinationCAAnnotation)
 	}
 }
 

@@ -37,6 +37,7 @@ type judgement struct {
 	secret    id              // the Secret whose Certificate it shares; zero: none
 	serviceCA id              // the ConfigMap of the cluster's own CA, if it is verified with it; else zero
 	owned     []snapshot.Item // Certificates that are its own
+	kept      keptRoute
 }
 
 // stand finds where a route stands before its content is looked at: whether it is this
@@ -98,6 +99,7 @@ func (c *Compiler) judge(r *route, d *dirty, out *output) {
 	c.moveEndpoints(r.endpoints, next.endpoints, d)
 	c.moveSecret(r.secret, next.secret, d)
 	c.moveConfigMap(r.serviceCA, next.serviceCA, d)
+	c.moveKept(r, next.kept, d)
 	var owned []string
 	for _, own := range next.owned {
 		owned = append(owned, own.Name())
@@ -136,9 +138,10 @@ func (c *Compiler) compileRoute(r *route) judgement {
 		Source:            r.rule.source(),
 		Exact:             r.rule != nil && r.rule.exact,
 	}
+	var kept keptRoute
 	refuse := func(reason, message string) judgement {
 		v.Reason, v.Message = reason, printable(message)
-		return judgement{verdict: v}
+		return judgement{verdict: v, kept: kept}
 	}
 	switch {
 	case r.refusal != nil:
@@ -146,17 +149,22 @@ func (c *Compiler) compileRoute(r *route) judgement {
 	case r.lost != "":
 		return refuse(reasonClaimed, r.lost)
 	case r.rule != nil && len(r.rule.faults) > 0:
-		if len(r.rule.faults) == 1 {
-			v.MissingSecret = printable(r.rule.missing)
+		faults := slices.Clone(r.rule.faults)
+		if r.rule.destinationFault != "" {
+			faults = append(faults, r.rule.destinationFault)
 		}
-		return refuse(reasonIncomplete, joined(r.rule.faults))
+		return refuse(reasonIncomplete, joined(faults))
 	}
 	b := newBuilder(c, r)
 	b.build()
+	kept = b.kept
 	if len(b.external)+len(b.faults) == 1 {
 		v.MissingSecret = printable(b.missing)
 	}
 	switch {
+	case b.incomplete != "":
+		v.MissingSecret = printable(r.rule.missing)
+		return refuse(reasonIncomplete, b.incomplete)
 	case len(b.external) > 0:
 		return refuse(reasonExternalInvalid, joined(b.external))
 	case b.unread != "":
@@ -168,7 +176,10 @@ func (c *Compiler) compileRoute(r *route) judgement {
 	if err != nil {
 		return refuse(reasonInvalid, err.Error())
 	}
-	j := judgement{verdict: v, route: &item, endpoints: b.endpoints, secret: b.secret, serviceCA: b.serviceCA, owned: b.ownedItems()}
+	j := judgement{
+		verdict: v, route: &item, kept: kept,
+		endpoints: b.endpoints, secret: b.secret, serviceCA: b.serviceCA, owned: b.ownedItems(),
+	}
 	if r.held != nil {
 		if j = c.compileHeld(r, b, v, refuse); j.route == nil {
 			return j
@@ -180,7 +191,7 @@ func (c *Compiler) compileRoute(r *route) judgement {
 	v.Admitted = true
 	slices.Sort(b.setBy)
 	v.SetBy = slices.Compact(b.setBy)
-	v.CertificateNotAfter = b.notAfter
+	v.CertificateNotAfter, v.LastGood = b.notAfter, b.told
 	for _, w := range b.warnings {
 		v.Warnings = append(v.Warnings, printable(w))
 	}

@@ -149,12 +149,13 @@ func TestIncrementalEqualsFromNothing(t *testing.T) {
 	})
 }
 
-// fromNothing compiles what w has now, with what it kept, in some order and portions. What says what is to be kept comes
-// with the first.
+// fromNothing compiles what w has now, with what it kept, in some order. If no Route uses any of that, it comes in
+// portions, and what says what is to be kept with the first.
 func fromNothing(t *rapid.T, w *world, reader ...cluster.Reader) (fresh *world, all []cluster.Change) {
 	t.Helper()
 	fresh = newWorld(reader...)
-	fresh.compiler = compile.New(compile.Config{ExternalCertificateReader: append(reader, cluster.Reader{})[0], Kept: w.last.Kept})
+	kept := w.compiler.Kept()
+	fresh.compiler = compile.New(compile.Config{ExternalCertificateReader: append(reader, cluster.Reader{})[0], Kept: kept})
 	fresh.compiler.Hold(w.holds)
 	for _, o := range w.objects {
 		all = append(all, put(o))
@@ -162,6 +163,10 @@ func fromNothing(t *rapid.T, w *world, reader ...cluster.Reader) (fresh *world, 
 	order := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "order"), 0))
 	slices.SortFunc(all, func(a, b cluster.Change) int { return a.Key.Compare(b.Key) })
 	order.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	if kept.InUse() > 0 {
+		fresh.apply(all...)
+		return fresh, all
+	}
 	slices.SortStableFunc(all, func(a, b cluster.Change) int { return cmp.Compare(lateness(a), lateness(b)) })
 	first := 0
 	for first < len(all) && lateness(all[first]) == 0 {

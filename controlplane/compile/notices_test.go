@@ -2,6 +2,7 @@ package compile_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -12,7 +13,8 @@ import (
 )
 
 // A Secret that Routes have their certificate from is renewed, deleted, and made again; meanwhile it cannot be
-// read. Each is told with OpenShift's reason: the change as a notice, and what is there as the verdict.
+// read. Each is told with OpenShift's reason: the change as a notice, and what is there as the verdict of who never had a
+// good one.
 func TestExternalCertificateReasons(t *testing.T) {
 	t.Parallel()
 	const secret = `
@@ -30,44 +32,70 @@ spec: {host: %s.example.com, to: {name: web}, tls: {termination: edge, externalC
 `, name, name, secret))
 	}
 	c := compile.New(compile.Config{})
-	const missing = `ExternalCertificateValidationFailed: spec.tls.externalCertificate: Not found: "secrets \"pair\" not found"`
+	const missing = `ExternalCertificateValidationFailed: spec.tls.externalCertificate: Not found: "secrets \"pair\" not found"` + "\n"
+	const elsewhere = `ExternalCertificateValidationFailed: spec.tls.externalCertificate: Not found: "secrets \"else\" not found"` + "\n"
+	unread := cluster.Change{Key: key, Object: &cluster.Unread{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "pair"}, Why: "the control plane is not allowed to",
+	}}
 	for _, step := range []struct {
-		what    string
-		changes []cluster.Change
-		notices string // of Route a and b
-		verdict string // on a; empty: as before
+		what     string
+		changes  []cluster.Change
+		notices  string // of Route a and b
+		verdicts string // on them, where they are others than before
 	}{
-		{"everything is read", append(append(route("a", "pair"), route("other", "own")...), changesOf(t, fmt.Sprintf(secret, "leaf"))...), "", "admitted"},
-		{"nothing changes", changesOf(t, fmt.Sprintf(secret, "leaf")), "", ""},
-		{"it is renewed", changesOf(t, fmt.Sprintf(secret, "renewed")), "ns/a ExternalCertificateSecretUpdated: secret pair updated for route ns/a\n", ""},
-		{"it is deleted", []cluster.Change{{Key: key}}, "ns/a ExternalCertificateSecretDeleted: secret pair deleted for route ns/a\n", missing},
-		{"a Route comes that never had it", route("b", "pair"), "", ""},
 		{
-			"it cannot be read", []cluster.Change{{Key: key, Object: &cluster.Unread{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "pair"}, Why: "the control plane is not allowed to"}}}, "",
-			`ExternalCertificateGetFailed: spec.tls.externalCertificate: secrets "pair" cannot be read: the control plane is not allowed to`,
+			"everything is read",
+			slices.Concat(route("a", "pair"), route("other", "own"), changesOf(t, fmt.Sprintf(secret, "leaf"))), "", "a: admitted\n",
 		},
-		{"it is made again", changesOf(t, fmt.Sprintf(secret, "leaf")), "ns/a ExternalCertificateSecretRecreated: secret pair recreated for route ns/a\n", "admitted"},
-		{"both have it, and lose it", []cluster.Change{{Key: key}}, "ns/a ExternalCertificateSecretDeleted: secret pair deleted for route ns/a\nns/b ExternalCertificateSecretDeleted: secret pair deleted for route ns/b\n", missing},
-		{"one turns to another and back", append(route("a", "else"), route("b", "pair")...), "", `ExternalCertificateValidationFailed: spec.tls.externalCertificate: Not found: "secrets \"else\" not found"`},
-		{"back", route("a", "pair"), "", missing},
-		{"it comes: new to one, recreated for the other", changesOf(t, fmt.Sprintf(secret, "leaf")), "ns/b ExternalCertificateSecretRecreated: secret pair recreated for route ns/b\n", "admitted"},
+		{"nothing changes", changesOf(t, fmt.Sprintf(secret, "leaf")), "", ""},
+		{
+			"it is renewed", changesOf(t, fmt.Sprintf(secret, "renewed")),
+			"ns/a ExternalCertificateSecretUpdated: secret pair updated for route ns/a\n", "",
+		},
+		{
+			"it is deleted: what was good stays", []cluster.Change{{Key: key}},
+			"ns/a ExternalCertificateSecretDeleted: secret pair deleted for route ns/a\n", "a: admitted, as last good\n",
+		},
+		{"a Route comes that never had it", route("b", "pair"), "", "b: " + missing},
+		{
+			"it cannot be read", []cluster.Change{unread}, "", "a: admitted, as last good\n" +
+				`b: ExternalCertificateGetFailed: spec.tls.externalCertificate: secrets "pair" cannot be read: the control plane is not allowed to` + "\n",
+		},
+		{
+			"it is made again", changesOf(t, fmt.Sprintf(secret, "leaf")),
+			"ns/a ExternalCertificateSecretRecreated: secret pair recreated for route ns/a\n", "a: admitted\nb: admitted\n",
+		},
+		{
+			"both have it, and it goes", []cluster.Change{{Key: key}},
+			"ns/a ExternalCertificateSecretDeleted: secret pair deleted for route ns/a\n" +
+				"ns/b ExternalCertificateSecretDeleted: secret pair deleted for route ns/b\n",
+			"a: admitted, as last good\nb: admitted, as last good\n",
+		},
+		{"one turns to another", append(route("a", "else"), route("b", "pair")...), "", "a: " + elsewhere},
+		{"and back", route("a", "pair"), "", "a: " + missing},
+		{
+			"it comes: new to one, recreated for the other", changesOf(t, fmt.Sprintf(secret, "leaf")),
+			"ns/b ExternalCertificateSecretRecreated: secret pair recreated for route ns/b\n", "a: admitted\nb: admitted\n",
+		},
 	} {
 		r := c.Apply(step.changes)
-		notices, verdict := "", ""
+		notices, verdicts := "", ""
 		for _, n := range r.Notices {
 			notices += fmt.Sprintf("%s/%s %s: %s\n", n.Namespace, n.Name, n.Reason, n.Message)
 		}
 		for _, v := range r.Verdicts {
 			switch {
-			case v.GetName() != "a":
-			case v.GetAdmitted():
-				verdict = "admitted"
+			case v.GetName() == "other":
+			case !v.GetAdmitted():
+				verdicts += v.GetName() + ": " + v.GetReason() + ": " + v.GetMessage() + "\n"
+			case len(v.GetLastGood()) > 0:
+				verdicts += v.GetName() + ": admitted, as last good\n"
 			default:
-				verdict = v.GetReason() + ": " + v.GetMessage()
+				verdicts += v.GetName() + ": admitted\n"
 			}
 		}
-		if notices != step.notices || verdict != step.verdict {
-			t.Errorf("%s: notices\n%s\nverdict %s; want\n%s\nverdict %s", step.what, notices, verdict, step.notices, step.verdict)
+		if notices != step.notices || verdicts != step.verdicts {
+			t.Errorf("%s: notices\n%s\nverdicts\n%swant\n%s\nverdicts\n%s", step.what, notices, verdicts, step.notices, step.verdicts)
 		}
 	}
 }

@@ -165,6 +165,11 @@ func (c *Compiler) secretItem(k id) (snapshot.Item, bool) {
 	return certificateItem(tsujiv1.CertificateName(k.Namespace, tsujiv1.FromSecret, k.Name), c.sharedCertificate(k))
 }
 
+// settingsItem does so for the Settings.
+func (c *Compiler) settingsItem(k id) (snapshot.Item, bool) {
+	return certificateItem(tsujiv1.CertificateName(k.Namespace, tsujiv1.FromSecret, k.Name), c.settingsCertificate(k))
+}
+
 // caItem returns the Certificate of a ConfigMap with CA certificates that can be used.
 func (c *Compiler) caItem(k id) (snapshot.Item, bool) {
 	return certificateItem(tsujiv1.CertificateName(k.Namespace, tsujiv1.FromConfigMap, k.Name), c.sharedBundle(k))

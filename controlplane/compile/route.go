@@ -24,6 +24,9 @@ type builder struct {
 	id     id
 	object *routev1.Route
 	rule   *rule // of the Ingress that it was made of; nil: none
+	owner  keptOwner
+	was    keptRoute // what was good last
+	using  keptUsage // what it makes the compiler keep so far
 
 	route     *tsujiv1.Route
 	endpoints []endpointsRef
@@ -31,20 +34,23 @@ type builder struct {
 	serviceCA id
 	owned     []*tsujiv1.Resource
 
+	kept     keptRoute // what is good, or is kept
+	told     []*tsujiv1.LastGood
 	setBy    []string               // annotations and fields that an option is set by
 	notAfter *timestamppb.Timestamp // when the certificate that is its own, or its Secret's, ends; nil: it has none
 
-	faults   []string // why it is refused
-	external []string // why it is refused: its external certificate
-	unread   string   // why it is refused: the Secret with its certificate cannot be read
-	missing  string   // the Secret that is not there, which external tells
-	warnings []string // what its owner should know although it is served
-	untold   int      // warnings beyond the bound
+	faults     []string // why it is refused
+	external   []string // why it is refused: its external certificate
+	unread     string   // why it is refused: the Secret with its certificate cannot be read
+	incomplete string   // why it is refused: of the Ingress that it was made of
+	missing    string   // the Secret that is not there, which external tells
+	warnings   []string // what its owner should know although it is served
+	untold     int      // warnings beyond the bound
 }
 
 func newBuilder(c *Compiler, r *route) *builder {
 	b := &builder{
-		c: c, id: r.id, object: r.object, rule: r.rule,
+		c: c, id: r.id, object: r.object, rule: r.rule, owner: ownerOf(r), was: c.keptOf(r), using: r.kept.usage(r.id),
 		route: &tsujiv1.Route{
 			Namespace:   r.id.Namespace,
 			Name:        r.id.Name,
@@ -91,13 +97,18 @@ func (b *builder) build() {
 	b.warnOfWeights()
 	b.tls()
 	b.warnOfHSTS()
+	if b.kept.any() {
+		b.kept.of = b.owner
+	}
 	b.options()
 	b.requiredHSTS()
 	b.headers()
 }
 
 // refused tells whether anything was found for which the Route is refused.
-func (b *builder) refused() bool { return len(b.external)+len(b.faults) > 0 || b.unread != "" }
+func (b *builder) refused() bool {
+	return len(b.external)+len(b.faults) > 0 || b.unread != "" || b.incomplete != ""
+}
 
 // encode returns the Route's resource.
 func (b *builder) encode() (snapshot.Item, error) {

@@ -8,16 +8,19 @@ import (
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 )
 
-// Kept is what an IngressController refers to as it was when it was last good: its default certificate, the CA of
-// its clients with their revocation lists, its error pages. What has vanished since, or cannot be used, stays in
-// use as it was, and a fault tells so. The next good one takes its place at once, whichever object it is of; and
-// when the IngressController names nothing any more, nothing is kept.
+// Kept is what an IngressController and its Routes refer to as it was when it was last good: of the IngressController
+// its default certificate, the CA of its clients with their revocation lists, its error pages; of all Routes the
+// cluster's own CA; of each Route its Secrets. What has vanished since, or cannot be used, stays in use as it was, and
+// a fault tells so, or the Route's verdict. The next good one takes its place at once, for an IngressController
+// whichever object it is of; and when it names nothing any more, nothing is kept. For Routes see keptRoute.
 //
-// It is the one thing that compilation depends on beside the objects. So it is an explicit input of it: objects
-// and what was kept before give the snapshot, the verdicts, and what is kept now. The zero value keeps nothing.
+// It is the one thing that compilation depends on beside the objects and what is held. So it is an explicit input of
+// it: objects and what was kept before give the snapshot, the verdicts, and what is kept now. The zero value keeps
+// nothing.
 type Kept struct {
-	certificate, clientCA keptCertificate
-	pages                 keptPages
+	certificate, clientCA, serviceCA keptCertificate
+	pages                            keptPages
+	routes                           map[id]keptRoute // of the compiler that it comes from; nil: see Compiler.Kept
 }
 
 // keptCertificate is a Certificate, and the object that it is of; zero: none.
@@ -107,19 +110,33 @@ func (c *Compiler) certificateOfSecret(k id) (*tsujiv1.Certificate, string) {
 	}
 }
 
-// sharedCertificate returns what Routes and the Settings share of a Secret. A Route that refers to one has found it
-// good, and was asked again if it is another now: what is not can only be kept.
-func (c *Compiler) sharedCertificate(k id) *tsujiv1.Certificate {
+// settingsCertificate returns what the Settings may use of a Secret; nil: nothing.
+func (c *Compiler) settingsCertificate(k id) *tsujiv1.Certificate {
 	if now, _ := c.certificateOfSecret(k); now != nil {
 		return now
 	}
 	return c.kept.certificate.ifOf(k)
 }
 
+// sharedCertificate returns what Routes and the Settings share of a Secret. A Route that refers to one has found it
+// good, and was asked again if it is another now: what is not can only be kept.
+func (c *Compiler) sharedCertificate(k id) *tsujiv1.Certificate {
+	if shared := c.settingsCertificate(k); shared != nil {
+		return shared
+	}
+	if kept := c.keeps.shared[k]; kept != nil {
+		return kept.pair.resource("").GetCertificate()
+	}
+	return nil
+}
+
 // sharedBundle returns what Routes or the Settings use of a ConfigMap's CA certificates; nil: there is nothing.
 func (c *Compiler) sharedBundle(k id) *tsujiv1.Certificate {
 	if now, _ := c.clientCA(k); now != nil {
 		return now
+	}
+	if k == serviceCA && len(c.objects.routesByServiceCA) > 0 {
+		return c.kept.serviceCA.ifOf(k)
 	}
 	return c.kept.clientCA.ifOf(k)
 }

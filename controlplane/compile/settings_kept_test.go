@@ -26,17 +26,7 @@ func newHistory(t *testing.T) *history {
 // step applies manifests, or what is "gone: Kind namespace/name". fault is what the one fault says; empty: there is none.
 func (h *history) step(what, change, fault string, want ...string) {
 	h.t.Helper()
-	var changes []cluster.Change
-	if name, ok := strings.CutPrefix(change, "gone: "); ok {
-		var k cluster.Key
-		kind, of, _ := strings.Cut(name, " ")
-		k.Kind = cluster.Kind(kind)
-		k.Namespace, k.Name, _ = strings.Cut(of, "/")
-		changes = []cluster.Change{{Key: k}}
-	} else {
-		changes = changesOf(h.t, change)
-	}
-	next := h.compiler.Apply(changes)
+	next := h.compiler.Apply(changesFrom(h.t, change))
 	if got := difference(h.last, next); !slices.Equal(got, want) {
 		h.t.Errorf("%s:\n got %q\nwant %q", what, got, want)
 	}
@@ -48,6 +38,20 @@ func (h *history) step(what, change, fault string, want ...string) {
 		h.t.Errorf("%s: faults\n%swant %q", what, faults, fault)
 	}
 	h.last = next
+}
+
+// changesFrom reads manifests, or what is "gone: Kind namespace/name".
+func changesFrom(t testing.TB, text string) []cluster.Change {
+	t.Helper()
+	name, ok := strings.CutPrefix(text, "gone: ")
+	if !ok {
+		return changesOf(t, text)
+	}
+	var k cluster.Key
+	kind, of, _ := strings.Cut(name, " ")
+	k.Kind = cluster.Kind(kind)
+	k.Namespace, k.Name, _ = strings.Cut(of, "/")
+	return []cluster.Change{{Key: k}}
 }
 
 func controllerWith(spec string) string {

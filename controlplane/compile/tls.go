@@ -1,13 +1,14 @@
 package compile
 
 import (
+	"cmp"
 	"fmt"
-	"maps"
 
 	routev1 "github.com/openshift/api/route/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"github.com/tsuji-dev/tsuji/controlplane/cluster"
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 )
 
@@ -84,7 +85,11 @@ func (b *builder) noCertificates(tls *routev1.TLSConfig) {
 // destination compiles how the endpoint's certificate is verified.
 func (b *builder) destination(tls *routev1.TLSConfig) {
 	b.route.DestinationTls = &tsujiv1.DestinationTLS{}
-	if tls.DestinationCACertificate == "" {
+	switch {
+	case b.rule != nil && b.rule.destination != "":
+		b.destinationSecret(tls)
+		return
+	case tls.DestinationCACertificate == "":
 		b.serviceCertificates()
 		return
 	}
@@ -93,75 +98,43 @@ func (b *builder) destination(tls *routev1.TLSConfig) {
 		b.fault(redacted("destinationCACertificate", bundle.fault))
 		return
 	}
-	for _, n := range bundle.notes {
-		b.warn("spec.tls.destinationCACertificate: %s", n)
+	const field = "spec.tls.destinationCACertificate"
+	b.verifiedWith(bundle, field, field)
+}
+
+// verifiedWith has endpoints verified with CA certificates that are the Route's own, which field has; by is what tells
+// so.
+func (b *builder) verifiedWith(ca bundle, field, by string) (resource string) {
+	for _, n := range ca.notes {
+		b.warn("%s: %s", field, n)
 	}
-	if b.rule == nil {
-		b.inForce("spec.tls.destinationCACertificate")
-	}
+	b.inForce(by)
 	name := tsujiv1.CertificateName(b.id.Namespace, tsujiv1.FromDestinationCA, b.id.Name)
 	b.route.DestinationTls = &tsujiv1.DestinationTLS{Verify: true, Ca: name}
-	b.owned = append(b.owned, bundleResource(name, bundle.pem))
+	b.owned = append(b.owned, bundleResource(name, ca.pem))
+	return name
 }
 
-// serviceCA is the ConfigMap that OpenShift's operator mounts in routers: the CA that signs the
-// certificates of Services.
-var serviceCA = id{Namespace: ingressNamespace, Name: "service-ca-bundle"}
-
-// The keys of the ConfigMaps that hold CA certificates.
-const (
-	serviceCAKey = "service-ca.crt"
-	clientCAKey  = "ca-bundle.pem"
-)
-
-// caBundle returns the CA certificates in a ConfigMap; nil, and why, if there are none.
-func (c *Compiler) caBundle(k id) (bundle []byte, fault string) {
-	key := clientCAKey
-	if k == serviceCA {
-		key = serviceCAKey
+// destinationSecret has endpoints verified with the certificate in the Secret that an Ingress names for that, or with
+// what was last good of it.
+func (b *builder) destinationSecret(tls *routev1.TLSConfig) {
+	secret, why := b.rule.destination, b.rule.destinationFault
+	var ca bundle
+	if why == "" {
+		if ca = b.c.crypto.bundle(tls.DestinationCACertificate); ca.fault == "" {
+			b.kept.destination = keptDestinationRef{secret: secret, pem: ca.pem}
+			b.verifiedWith(ca, destinationField, cluster.DestinationCAAnnotation)
+			return
+		}
+		why = invalid(destinationField, secret, ca.fault)
 	}
-	m := c.objects.configMaps[k]
-	switch unread := c.objects.unreadConfigMaps[k]; {
-	case m == nil && unread != "":
-		return nil, fmt.Sprintf("ConfigMap %s cannot be read: %s", k, unread)
-	case m == nil:
-		return nil, fmt.Sprintf("configmaps %q not found in namespace %s", k.Name, k.Namespace)
-	case m.Data[key] == "":
-		return nil, fmt.Sprintf("there is no %s in ConfigMap %s/%s", key, k.Namespace, k.Name)
-	}
-	b := c.crypto.bundle(m.Data[key])
-	if b.fault != "" {
-		return nil, fmt.Sprintf("%s in ConfigMap %s/%s: %s", key, k.Namespace, k.Name, b.fault)
-	}
-	return b.pem, ""
-}
-
-// changeServiceCA marks the Routes that are verified with the cluster's own CA if they begin or cease to
-// be. That its content changes is no matter of theirs, unless routers refuse some of it.
-func (c *Compiler) changeServiceCA(d *dirty) {
-	bundle, _ := c.caBundle(serviceCA)
-	held := c.holds.may(tsujiv1.CertificateName(serviceCA.Namespace, tsujiv1.FromConfigMap, serviceCA.Name))
-	if now := bundle != nil; now != c.hasServiceCA || !now || held {
-		c.hasServiceCA = now
-		maps.Copy(d.content, c.objects.routesByServiceCA)
-	}
-}
-
-// serviceCertificates has endpoints verified as what the cluster itself signs: each for the name of its
-// Service. A CA that cannot be read refuses the Route: what was verified must not cease to be.
-func (b *builder) serviceCertificates() {
-	m, unread := b.c.objects.configMaps[serviceCA], b.c.objects.unreadConfigMaps[serviceCA]
-	if unread == "" && (m == nil || m.Data[serviceCAKey] == "") {
-		b.warn("spec.tls.destinationCACertificate is empty, and there is no ConfigMap %s: the certificates of the endpoints are not verified", serviceCA)
+	if pem := b.destinationStays(secret); pem != nil {
+		name := b.verifiedWith(bundle{pem: pem}, destinationField, cluster.DestinationCAAnnotation)
+		b.lastGood(name, why, "the last good CA stays in use for this Route: put a good Secret back, or name another")
 		return
 	}
-	if _, fault := b.c.caBundle(serviceCA); fault != "" {
-		b.fault(required("spec.tls.destinationCACertificate", fault))
-		return
-	}
-	b.serviceCA = serviceCA
-	b.route.DestinationTls = &tsujiv1.DestinationTLS{
-		Verify: true, VerifyServiceHost: true, Ca: tsujiv1.CertificateName(serviceCA.Namespace, tsujiv1.FromConfigMap, serviceCA.Name),
+	if b.incomplete = b.rule.destinationFault; b.incomplete == "" {
+		b.fault(redacted("destinationCACertificate", ca.fault))
 	}
 }
 
@@ -220,44 +193,102 @@ func (b *builder) externalCertificate(name, ca, own string) {
 			b.external = append(b.external, fmt.Sprintf("%s: Forbidden: router serviceaccount does not have permission to %s this secret", field, verb))
 		}
 	}
+	ref := keptCertificateRef{secret: name}
+	if ca != "" {
+		ref.ca = digestOf(ca)
+	}
+	p, why := b.usable(field, k, ca)
+	switch {
+	case len(b.external) > 0: // the right was withdrawn, and with it what is kept
+		why.refuse(b)
+		return
+	case p != nil:
+		ref.pair = p
+		b.kept.certificate = ref
+	default:
+		if p = b.stays(ref); p == nil {
+			why.refuse(b)
+			return
+		}
+	}
+	b.inForce(field)
+	b.notesOf(field, p)
+	b.warnOfCertificate(field, p)
+	b.route.Certificate = own
+	if ca == "" {
+		b.route.Certificate = tsujiv1.CertificateName(k.Namespace, tsujiv1.FromSecret, k.Name)
+		b.secret = k
+	} else {
+		b.owned = append(b.owned, p.resource(own))
+	}
+	if b.kept.certificate.stale {
+		b.lastGood(b.route.GetCertificate(), why.text(),
+			"the last good certificate stays in use for this Route and its host: put a good Secret back, or name another")
+	}
+}
+
+// unusable is why a Secret cannot be used for a Route.
+type unusable struct {
+	unread   string   // it cannot be read
+	external string   // it is not there, or of another type
+	missing  string   // its name, if it is not there
+	faults   []string // of its content
+}
+
+func (u unusable) text() string {
+	return cmp.Or(u.unread, u.external, joined(u.faults))
+}
+
+// refuse refuses the Route for it.
+func (u unusable) refuse(b *builder) {
+	b.unread, b.missing = u.unread, u.missing
+	if u.external != "" {
+		b.external = append(b.external, u.external)
+	}
+	b.faults = append(b.faults, u.faults...)
+}
+
+// usable returns the certificate of a Secret with the CA certificates that the Route adds to it; nil, and why, if it
+// cannot be used.
+func (b *builder) usable(field string, k id, ca string) (*pair, unusable) {
 	secret, unread := b.c.objects.secrets[k], b.c.objects.unread[k]
 	switch {
 	case secret == nil && unread != "":
-		b.unread = fmt.Sprintf("%s: secrets %q cannot be read: %s", field, name, unread)
+		return nil, unusable{unread: fmt.Sprintf("%s: secrets %q cannot be read: %s", field, k.Name, unread)}
 	case secret == nil:
-		b.missing = name
-		b.external = append(b.external, fmt.Sprintf("%s: Not found: %s", field, quoted(fmt.Sprintf("secrets %q not found", name))))
+		text := quoted(fmt.Sprintf("secrets %q not found", k.Name))
+		return nil, unusable{missing: k.Name, external: fmt.Sprintf("%s: Not found: %s", field, text)}
 	case secret.Type != corev1.SecretTypeTLS:
-		b.external = append(b.external, invalid(field, name, fmt.Sprintf("secret of type %q required", corev1.SecretTypeTLS)))
+		text := fmt.Sprintf("secret of type %q required", corev1.SecretTypeTLS)
+		return nil, unusable{external: invalid(field, k.Name, text)}
 	}
-	if len(b.external) > 0 || b.unread != "" {
-		return
-	}
-	b.inForce(field)
 	p := b.c.secretPair(secret, ca)
-	within := map[string]string{"certificate": "the Secret's tls.crt: ", "key": "the Secret's tls.key: "}
+	if len(p.faults) == 0 {
+		return p, unusable{}
+	}
+	var why unusable
 	for _, f := range p.faults {
-		if of, ok := within[f.field]; ok {
-			b.fault(invalid(field, name, of+f.detail))
+		if of, ok := withinSecret[f.field]; ok {
+			why.faults = append(why.faults, invalid(field, k.Name, of+f.detail))
 		} else {
-			b.fault(redacted(f.field, f.detail))
+			why.faults = append(why.faults, redacted(f.field, f.detail))
 		}
 	}
+	return nil, why
+}
+
+// withinSecret is where the fields of a certificate are in a Secret.
+var withinSecret = map[string]string{"certificate": "the Secret's tls.crt: ", "key": "the Secret's tls.key: "}
+
+// notesOf tells what is not used of a certificate in a Secret.
+func (b *builder) notesOf(field string, p *pair) {
 	for _, n := range p.notes {
-		if of, ok := within[n.field]; ok {
+		if of, ok := withinSecret[n.field]; ok {
 			b.warn("%s: %s%s", field, of, n.detail)
 		} else {
 			b.warn("spec.tls.%s: %s", n.field, n.detail)
 		}
 	}
-	b.warnOfCertificate(field, p)
-	if ca != "" {
-		b.route.Certificate = own
-		b.owned = append(b.owned, p.resource(own))
-		return
-	}
-	b.route.Certificate = tsujiv1.CertificateName(k.Namespace, tsujiv1.FromSecret, k.Name)
-	b.secret = k
 }
 
 // secretPair returns the certificate and key of a Secret of type kubernetes.io/tls.

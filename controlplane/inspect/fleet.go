@@ -54,7 +54,15 @@ func (s *Server) GetStatus(context.Context, *tsujiv1.GetStatusRequest) (*tsujiv1
 	a.RoutesRefused, a.RoutesAdmitted = s.judged[index(false)], s.judged[index(true)]
 	now := s.c.Now()
 	for _, v := range s.verdicts {
-		if v.GetAdmitted() && (len(v.GetWarnings()) > 0 || v.GetCertificateNotAfter() != nil && compile.Expiry(v.GetCertificateNotAfter().AsTime(), now) != "") {
+		if !v.GetAdmitted() {
+			continue
+		}
+		lastGood := len(v.GetLastGood()) > 0
+		if lastGood {
+			a.RoutesLastGood++
+		}
+		expires := v.GetCertificateNotAfter() != nil && compile.Expiry(v.GetCertificateNotAfter().AsTime(), now) != ""
+		if lastGood || expires || len(v.GetWarnings()) > 0 {
 			a.RoutesWarned++
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/tsuji-dev/tsuji/controlplane/cluster"
 	"github.com/tsuji-dev/tsuji/controlplane/compile"
@@ -65,7 +66,7 @@ func (s *Server) Register(r *grpc.Server) {
 }
 
 // Observe takes over the verdicts that are new, and forgets Routes that are gone. The verdicts must not be
-// changed any more.
+// changed any more. Since when something is served as it was last good is noted here: who compiles has no clock.
 func (s *Server) Observe(ingressController string, r compile.Result) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -74,10 +75,28 @@ func (s *Server) Observe(ingressController string, r compile.Result) {
 	}
 	for _, v := range r.Verdicts {
 		k := verdictKey{ingressController, v.GetNamespace(), v.GetName()}
+		v = s.since(v, s.verdicts[k])
 		s.forget(k)
 		s.verdicts[k] = v
 		s.judged[index(v.GetAdmitted())]++
 	}
+}
+
+// since returns a verdict with the times since which what it refers to is served as it was last good.
+func (s *Server) since(v, before *tsujiv1.RouteVerdict) *tsujiv1.RouteVerdict {
+	if len(v.GetLastGood()) == 0 {
+		return v
+	}
+	v = proto.CloneOf(v)
+	for _, g := range v.GetLastGood() {
+		g.Since = timestamp(s.c.Now())
+		for _, was := range before.GetLastGood() {
+			if was.GetResource() == g.GetResource() {
+				g.Since = was.GetSince()
+			}
+		}
+	}
+	return v
 }
 
 // Forget drops the verdicts of an IngressController that is served no more.

@@ -468,7 +468,10 @@ func TestMetrics(t *testing.T) {
 	const routesHelp = "Routes by verdict, those made of Ingresses included: admitted or refused."
 	synced := help("tsuji_source_synced", "Whether the source was read whole; nothing is served before.")
 	faults := help("tsuji_source_faults", "What is wrong in the source now, held drops of Routes included: tsuji status tells what to do.")
+	const lastGoodHelp = "Admitted Routes that use a certificate or CA as it was last good: it has vanished, or is none."
+	lastGood := help("tsuji_routes_last_good", lastGoodHelp)
 	expect("at first", help("tsuji_routes", routesHelp)+"tsuji_routes{verdict=\"admitted\"} 0\ntsuji_routes{verdict=\"refused\"} 0\n"+
+		lastGood+"tsuji_routes_last_good 0\n"+
 		faults+"tsuji_source_faults 0\n"+synced+"tsuji_source_synced 0\n")
 
 	old := w.publish("default", 1, route("a", "a"))
@@ -481,7 +484,9 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	w.fleet.Connect(fleet.Router{IngressController: "default", Zone: "tok04", Name: "tok04-2", Instance: "i"}, epoch).Disconnected(epoch)
-	w.observe("default", nil, verdict("default", "ns", "a", true), verdict("default", "ns", "b", false))
+	stale := verdict("default", "ns", "a", true)
+	stale.LastGood = []*tsujiv1.LastGood{{Resource: "cert/ns/secret:t", Message: "there is no such Secret"}}
+	w.observe("default", nil, stale, verdict("default", "ns", "b", false))
 	w.server.SetFaults([]cluster.Fault{{Place: "a.yaml"}})
 	w.server.SetSynced()
 	routers := help("tsuji_routers", routersHelp)
@@ -496,7 +501,7 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	expect("later", routers+help("tsuji_routes", routesHelp)+"tsuji_routes{verdict=\"admitted\"} 1\ntsuji_routes{verdict=\"refused\"} 1\n"+
-		faults+"tsuji_source_faults 1\n"+synced+"tsuji_source_synced 1\n")
+		lastGood+"tsuji_routes_last_good 1\n"+faults+"tsuji_source_faults 1\n"+synced+"tsuji_source_synced 1\n")
 }
 
 // Questions and changes may come at once.

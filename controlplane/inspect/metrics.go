@@ -4,28 +4,29 @@ import "github.com/prometheus/client_golang/prometheus"
 
 // The metrics are what GetStatus and ListRouters answer, for those who are to be called when something is wrong. They
 // have labels for zones and IngressControllers, and none for Routes or routers, of which there may be many.
-func metrics() (synced, faults, routes, routers *prometheus.Desc) {
+func metrics() (synced, faults, routes, lastGood, routers *prometheus.Desc) {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("tsuji_"+name, help, labels, nil)
 	}
 	return desc("source_synced", "Whether the source was read whole; nothing is served before."),
 		desc("source_faults", "What is wrong in the source now, held drops of Routes included: tsuji status tells what to do."),
 		desc("routes", "Routes by verdict, those made of Ingresses included: admitted or refused.", "verdict"),
+		desc("routes_last_good", "Admitted Routes that use a certificate or CA as it was last good: it has vanished, or is none."),
 		desc("routers", "Routers that follow this replica, or did lately, by state: current, behind, refused (it refused a version, and has acked none since) or gone.",
 			"ingress_controller", "zone", "state")
 }
 
 // Describe sends the descriptions of the metrics: a Server is a prometheus.Collector.
 func (s *Server) Describe(ch chan<- *prometheus.Desc) {
-	synced, faults, routes, routers := metrics()
-	for _, d := range []*prometheus.Desc{synced, faults, routes, routers} {
+	synced, faults, routes, lastGood, routers := metrics()
+	for _, d := range []*prometheus.Desc{synced, faults, routes, lastGood, routers} {
 		ch <- d
 	}
 }
 
 // Collect sends the metrics.
 func (s *Server) Collect(ch chan<- prometheus.Metric) {
-	synced, faults, routes, routers := metrics()
+	synced, faults, routes, lastGood, routers := metrics()
 	gauge := func(d *prometheus.Desc, value int, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(value), labels...)
 	}
@@ -60,4 +61,11 @@ func (s *Server) Collect(ch chan<- prometheus.Metric) {
 	gauge(faults, len(s.allFaults(all)))
 	gauge(routes, int(s.judged[index(true)]), "admitted")
 	gauge(routes, int(s.judged[index(false)]), "refused")
+	n := 0
+	for _, v := range s.verdicts {
+		if v.GetAdmitted() && len(v.GetLastGood()) > 0 {
+			n++
+		}
+	}
+	gauge(lastGood, n)
 }

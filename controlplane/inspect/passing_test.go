@@ -64,3 +64,51 @@ func TestWhatPassesIsTold(t *testing.T) {
 		}
 	}
 }
+
+// What is served as it was last good is told with the time since which it is, as a warning too; the time begins anew when
+// it was good in between.
+func TestLastGoodIsTold(t *testing.T) {
+	now := epoch
+	s := New(Config{Board: release.NewBoard(2), Fleet: fleet.New(fleet.Config{}), Now: func() time.Time { return now }})
+	const a, b = "cert/ns/secret:a", "cert/ns/destination-ca:a"
+	verdict := func(resources ...string) *tsujiv1.RouteVerdict {
+		v := &tsujiv1.RouteVerdict{IngressController: "default", Namespace: "ns", Name: "a", Admitted: true}
+		for _, r := range resources {
+			v.LastGood = append(v.LastGood, &tsujiv1.LastGood{Resource: r, Message: r + " is gone"})
+		}
+		return v
+	}
+	for _, step := range []struct {
+		verdict *tsujiv1.RouteVerdict
+		want    []string
+		status  uint32
+	}{
+		{verdict(), nil, 0},
+		{verdict(a), []string{a + " is gone (since 2026-01-05T09:01:00Z)"}, 1},
+		{verdict(b, a), []string{
+			b + " is gone (since 2026-01-05T09:02:00Z)", a + " is gone (since 2026-01-05T09:01:00Z)",
+		}, 1},
+		{verdict(b), []string{b + " is gone (since 2026-01-05T09:02:00Z)"}, 1},
+		{verdict(), nil, 0},
+		{verdict(b), []string{b + " is gone (since 2026-01-05T09:05:00Z)"}, 1},
+	} {
+		s.Observe("default", compile.Result{Verdicts: []*tsujiv1.RouteVerdict{step.verdict}})
+		l, err := s.ListRoutes(t.Context(), &tsujiv1.ListRoutesRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := l.GetRoutes()[0].GetWarnings(); !slices.Equal(got, step.want) {
+			t.Errorf("%q, want %q", got, step.want)
+		}
+		for _, g := range step.verdict.GetLastGood() {
+			if g.GetSince() != nil {
+				t.Error("the verdict that was handed over has been changed")
+			}
+		}
+		got, err := s.GetStatus(t.Context(), &tsujiv1.GetStatusRequest{})
+		if err != nil || got.GetRoutesLastGood() != step.status || got.GetRoutesWarned() != step.status {
+			t.Errorf("status %v, %v", got, err)
+		}
+		now = now.Add(time.Minute)
+	}
+}

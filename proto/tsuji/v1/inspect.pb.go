@@ -530,7 +530,7 @@ type RouteVerdict struct {
 	Message string `protobuf:"bytes,9,opt,name=message,proto3" json:"message,omitempty"`
 	// What its owner should know although it is served: an annotation that was not understood, a Service
 	// that does not exist. An answer of ListRoutes adds what passes: a certificate that has expired or soon will, Services
-	// without an endpoint that is ready.
+	// without an endpoint that is ready, and what last_good says, with the time.
 	Warnings []string `protobuf:"bytes,10,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	// What the Route was made of, if there is no Route object of that namespace and name; else absent.
 	Source *RouteSource `protobuf:"bytes,11,opt,name=source,proto3" json:"source,omitempty"`
@@ -548,8 +548,11 @@ type RouteVerdict struct {
 	// When the certificate ends that is served for the host, if that is the Route's own or a Secret's; else absent. Only
 	// of a Route that is served.
 	CertificateNotAfter *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=certificate_not_after,json=certificateNotAfter,proto3" json:"certificate_not_after,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// What of what the Route refers to has vanished, or cannot be used any more, and is used as it was last good; empty:
+	// nothing.
+	LastGood      []*LastGood `protobuf:"bytes,17,rep,name=last_good,json=lastGood,proto3" json:"last_good,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RouteVerdict) Reset() {
@@ -694,6 +697,78 @@ func (x *RouteVerdict) GetCertificateNotAfter() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *RouteVerdict) GetLastGood() []*LastGood {
+	if x != nil {
+		return x.LastGood
+	}
+	return nil
+}
+
+// LastGood says that something to which a Route refers has vanished, or cannot be used any more, and that it is used as
+// it was when it was last good.
+type LastGood struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The resource that is as it was: "cert/ns/secret:name".
+	Resource string `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	// What is wrong, what is used in its place, and what to do, for the Route's owner.
+	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	// Since when, as the replica that answers knows.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LastGood) Reset() {
+	*x = LastGood{}
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LastGood) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LastGood) ProtoMessage() {}
+
+func (x *LastGood) ProtoReflect() protoreflect.Message {
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LastGood.ProtoReflect.Descriptor instead.
+func (*LastGood) Descriptor() ([]byte, []int) {
+	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *LastGood) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *LastGood) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *LastGood) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
 // Quarantine says that routers refused a resource, and what is served in its place until the object that it is made of
 // changes.
 type Quarantine struct {
@@ -716,7 +791,7 @@ type Quarantine struct {
 
 func (x *Quarantine) Reset() {
 	*x = Quarantine{}
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[8]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -728,7 +803,7 @@ func (x *Quarantine) String() string {
 func (*Quarantine) ProtoMessage() {}
 
 func (x *Quarantine) ProtoReflect() protoreflect.Message {
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[8]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -741,7 +816,7 @@ func (x *Quarantine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quarantine.ProtoReflect.Descriptor instead.
 func (*Quarantine) Descriptor() ([]byte, []int) {
-	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{8}
+	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Quarantine) GetResource() string {
@@ -801,7 +876,7 @@ type RouteSource struct {
 
 func (x *RouteSource) Reset() {
 	*x = RouteSource{}
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[9]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -813,7 +888,7 @@ func (x *RouteSource) String() string {
 func (*RouteSource) ProtoMessage() {}
 
 func (x *RouteSource) ProtoReflect() protoreflect.Message {
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[9]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -826,7 +901,7 @@ func (x *RouteSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteSource.ProtoReflect.Descriptor instead.
 func (*RouteSource) Descriptor() ([]byte, []int) {
-	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{9}
+	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RouteSource) GetKind() string {
@@ -863,7 +938,7 @@ type ListRoutersRequest struct {
 
 func (x *ListRoutersRequest) Reset() {
 	*x = ListRoutersRequest{}
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[10]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -875,7 +950,7 @@ func (x *ListRoutersRequest) String() string {
 func (*ListRoutersRequest) ProtoMessage() {}
 
 func (x *ListRoutersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[10]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -888,7 +963,7 @@ func (x *ListRoutersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutersRequest.ProtoReflect.Descriptor instead.
 func (*ListRoutersRequest) Descriptor() ([]byte, []int) {
-	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{10}
+	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListRoutersRequest) GetIngressController() string {
@@ -916,7 +991,7 @@ type ListRoutersResponse struct {
 
 func (x *ListRoutersResponse) Reset() {
 	*x = ListRoutersResponse{}
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[11]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -928,7 +1003,7 @@ func (x *ListRoutersResponse) String() string {
 func (*ListRoutersResponse) ProtoMessage() {}
 
 func (x *ListRoutersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[11]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -941,7 +1016,7 @@ func (x *ListRoutersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutersResponse.ProtoReflect.Descriptor instead.
 func (*ListRoutersResponse) Descriptor() ([]byte, []int) {
-	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{11}
+	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListRoutersResponse) GetRouters() []*Router {
@@ -996,7 +1071,7 @@ type Router struct {
 
 func (x *Router) Reset() {
 	*x = Router{}
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[12]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1008,7 +1083,7 @@ func (x *Router) String() string {
 func (*Router) ProtoMessage() {}
 
 func (x *Router) ProtoReflect() protoreflect.Message {
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[12]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1021,7 +1096,7 @@ func (x *Router) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Router.ProtoReflect.Descriptor instead.
 func (*Router) Descriptor() ([]byte, []int) {
-	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{12}
+	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Router) GetName() string {
@@ -1159,7 +1234,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[13]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1171,7 +1246,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[13]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1184,7 +1259,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{13}
+	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{14}
 }
 
 // GetStatusResponse is the replica's status.
@@ -1208,15 +1283,18 @@ type GetStatusResponse struct {
 	RoutersConnected uint32 `protobuf:"varint,8,opt,name=routers_connected,json=routersConnected,proto3" json:"routers_connected,omitempty"`
 	// Number of those that have acked what they should have.
 	RoutersCurrent uint32 `protobuf:"varint,9,opt,name=routers_current,json=routersCurrent,proto3" json:"routers_current,omitempty"`
-	// Number of Routes that are admitted, and whose verdict has a warning, or whose certificate has expired or soon will.
-	RoutesWarned  uint32 `protobuf:"varint,10,opt,name=routes_warned,json=routesWarned,proto3" json:"routes_warned,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Number of Routes that are admitted, and whose verdict has a warning, or whose certificate has expired or soon will,
+	// or that are among routes_last_good.
+	RoutesWarned uint32 `protobuf:"varint,10,opt,name=routes_warned,json=routesWarned,proto3" json:"routes_warned,omitempty"`
+	// Number of Routes that are admitted, and use something as it was last good, since it has vanished or cannot be used.
+	RoutesLastGood uint32 `protobuf:"varint,11,opt,name=routes_last_good,json=routesLastGood,proto3" json:"routes_last_good,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[14]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1228,7 +1306,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[14]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1241,7 +1319,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{14}
+	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetStatusResponse) GetControlplaneVersion() string {
@@ -1314,6 +1392,13 @@ func (x *GetStatusResponse) GetRoutesWarned() uint32 {
 	return 0
 }
 
+func (x *GetStatusResponse) GetRoutesLastGood() uint32 {
+	if x != nil {
+		return x.RoutesLastGood
+	}
+	return 0
+}
+
 // SourceFault is an object or a file that cannot be read.
 type SourceFault struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1331,7 +1416,7 @@ type SourceFault struct {
 
 func (x *SourceFault) Reset() {
 	*x = SourceFault{}
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[15]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1343,7 +1428,7 @@ func (x *SourceFault) String() string {
 func (*SourceFault) ProtoMessage() {}
 
 func (x *SourceFault) ProtoReflect() protoreflect.Message {
-	mi := &file_tsuji_v1_inspect_proto_msgTypes[15]
+	mi := &file_tsuji_v1_inspect_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1356,7 +1441,7 @@ func (x *SourceFault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceFault.ProtoReflect.Descriptor instead.
 func (*SourceFault) Descriptor() ([]byte, []int) {
-	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{15}
+	return file_tsuji_v1_inspect_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SourceFault) GetPlace() string {
@@ -1426,7 +1511,7 @@ const file_tsuji_v1_inspect_proto_rawDesc = "" +
 	"page_token\x18\x05 \x01(\tR\tpageToken\"l\n" +
 	"\x12ListRoutesResponse\x12.\n" +
 	"\x06routes\x18\x01 \x03(\v2\x16.tsuji.v1.RouteVerdictR\x06routes\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xc5\x04\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xf6\x04\n" +
 	"\fRouteVerdict\x12-\n" +
 	"\x12ingress_controller\x18\x01 \x01(\tR\x11ingressController\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x12\n" +
@@ -1444,7 +1529,12 @@ const file_tsuji_v1_inspect_proto_rawDesc = "" +
 	"\x0emissing_secret\x18\r \x01(\tR\rmissingSecret\x12\x14\n" +
 	"\x05exact\x18\x0e \x01(\bR\x05exact\x126\n" +
 	"\vquarantines\x18\x0f \x03(\v2\x14.tsuji.v1.QuarantineR\vquarantines\x12N\n" +
-	"\x15certificate_not_after\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\x13certificateNotAfter\"\xc1\x01\n" +
+	"\x15certificate_not_after\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\x13certificateNotAfter\x12/\n" +
+	"\tlast_good\x18\x11 \x03(\v2\x12.tsuji.v1.LastGoodR\blastGood\"r\n" +
+	"\bLastGood\x12\x1a\n" +
+	"\bresource\x18\x01 \x01(\tR\bresource\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x120\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xc1\x01\n" +
 	"\n" +
 	"Quarantine\x12\x1a\n" +
 	"\bresource\x18\x01 \x01(\tR\bresource\x12\x16\n" +
@@ -1483,7 +1573,7 @@ const file_tsuji_v1_inspect_proto_rawDesc = "" +
 	"\x0frouterd_version\x18\x10 \x01(\tR\x0erouterdVersion\x12'\n" +
 	"\x0fhaproxy_version\x18\x11 \x01(\tR\x0ehaproxyVersion\x12\x1c\n" +
 	"\tduplicate\x18\x12 \x01(\bR\tduplicate\"\x12\n" +
-	"\x10GetStatusRequest\"\xa9\x03\n" +
+	"\x10GetStatusRequest\"\xd3\x03\n" +
 	"\x11GetStatusResponse\x121\n" +
 	"\x14controlplane_version\x18\x01 \x01(\tR\x13controlplaneVersion\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x16\n" +
@@ -1495,7 +1585,8 @@ const file_tsuji_v1_inspect_proto_rawDesc = "" +
 	"\x11routers_connected\x18\b \x01(\rR\x10routersConnected\x12'\n" +
 	"\x0frouters_current\x18\t \x01(\rR\x0eroutersCurrent\x12#\n" +
 	"\rroutes_warned\x18\n" +
-	" \x01(\rR\froutesWarned\"i\n" +
+	" \x01(\rR\froutesWarned\x12(\n" +
+	"\x10routes_last_good\x18\v \x01(\rR\x0eroutesLastGood\"i\n" +
 	"\vSourceFault\x12\x14\n" +
 	"\x05place\x18\x01 \x01(\tR\x05place\x12\x12\n" +
 	"\x04line\x18\x02 \x01(\rR\x04line\x12\x18\n" +
@@ -1524,7 +1615,7 @@ func file_tsuji_v1_inspect_proto_rawDescGZIP() []byte {
 	return file_tsuji_v1_inspect_proto_rawDescData
 }
 
-var file_tsuji_v1_inspect_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_tsuji_v1_inspect_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_tsuji_v1_inspect_proto_goTypes = []any{
 	(*ListSnapshotsRequest)(nil),  // 0: tsuji.v1.ListSnapshotsRequest
 	(*ListSnapshotsResponse)(nil), // 1: tsuji.v1.ListSnapshotsResponse
@@ -1534,51 +1625,54 @@ var file_tsuji_v1_inspect_proto_goTypes = []any{
 	(*ListRoutesRequest)(nil),     // 5: tsuji.v1.ListRoutesRequest
 	(*ListRoutesResponse)(nil),    // 6: tsuji.v1.ListRoutesResponse
 	(*RouteVerdict)(nil),          // 7: tsuji.v1.RouteVerdict
-	(*Quarantine)(nil),            // 8: tsuji.v1.Quarantine
-	(*RouteSource)(nil),           // 9: tsuji.v1.RouteSource
-	(*ListRoutersRequest)(nil),    // 10: tsuji.v1.ListRoutersRequest
-	(*ListRoutersResponse)(nil),   // 11: tsuji.v1.ListRoutersResponse
-	(*Router)(nil),                // 12: tsuji.v1.Router
-	(*GetStatusRequest)(nil),      // 13: tsuji.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),     // 14: tsuji.v1.GetStatusResponse
-	(*SourceFault)(nil),           // 15: tsuji.v1.SourceFault
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
-	(*Resource)(nil),              // 17: tsuji.v1.Resource
-	(Termination)(0),              // 18: tsuji.v1.Termination
-	(*Refusal)(nil),               // 19: tsuji.v1.Refusal
+	(*LastGood)(nil),              // 8: tsuji.v1.LastGood
+	(*Quarantine)(nil),            // 9: tsuji.v1.Quarantine
+	(*RouteSource)(nil),           // 10: tsuji.v1.RouteSource
+	(*ListRoutersRequest)(nil),    // 11: tsuji.v1.ListRoutersRequest
+	(*ListRoutersResponse)(nil),   // 12: tsuji.v1.ListRoutersResponse
+	(*Router)(nil),                // 13: tsuji.v1.Router
+	(*GetStatusRequest)(nil),      // 14: tsuji.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),     // 15: tsuji.v1.GetStatusResponse
+	(*SourceFault)(nil),           // 16: tsuji.v1.SourceFault
+	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
+	(*Resource)(nil),              // 18: tsuji.v1.Resource
+	(Termination)(0),              // 19: tsuji.v1.Termination
+	(*Refusal)(nil),               // 20: tsuji.v1.Refusal
 }
 var file_tsuji_v1_inspect_proto_depIdxs = []int32{
 	2,  // 0: tsuji.v1.ListSnapshotsResponse.snapshots:type_name -> tsuji.v1.SnapshotSummary
-	16, // 1: tsuji.v1.SnapshotSummary.built:type_name -> google.protobuf.Timestamp
+	17, // 1: tsuji.v1.SnapshotSummary.built:type_name -> google.protobuf.Timestamp
 	2,  // 2: tsuji.v1.GetSnapshotResponse.snapshot:type_name -> tsuji.v1.SnapshotSummary
-	17, // 3: tsuji.v1.GetSnapshotResponse.resources:type_name -> tsuji.v1.Resource
+	18, // 3: tsuji.v1.GetSnapshotResponse.resources:type_name -> tsuji.v1.Resource
 	7,  // 4: tsuji.v1.ListRoutesResponse.routes:type_name -> tsuji.v1.RouteVerdict
-	18, // 5: tsuji.v1.RouteVerdict.termination:type_name -> tsuji.v1.Termination
-	9,  // 6: tsuji.v1.RouteVerdict.source:type_name -> tsuji.v1.RouteSource
-	8,  // 7: tsuji.v1.RouteVerdict.quarantines:type_name -> tsuji.v1.Quarantine
-	16, // 8: tsuji.v1.RouteVerdict.certificate_not_after:type_name -> google.protobuf.Timestamp
-	16, // 9: tsuji.v1.Quarantine.since:type_name -> google.protobuf.Timestamp
-	12, // 10: tsuji.v1.ListRoutersResponse.routers:type_name -> tsuji.v1.Router
-	16, // 11: tsuji.v1.Router.since:type_name -> google.protobuf.Timestamp
-	16, // 12: tsuji.v1.Router.acked:type_name -> google.protobuf.Timestamp
-	19, // 13: tsuji.v1.Router.refusal:type_name -> tsuji.v1.Refusal
-	15, // 14: tsuji.v1.GetStatusResponse.faults:type_name -> tsuji.v1.SourceFault
-	2,  // 15: tsuji.v1.GetStatusResponse.snapshots:type_name -> tsuji.v1.SnapshotSummary
-	0,  // 16: tsuji.v1.SnapshotService.ListSnapshots:input_type -> tsuji.v1.ListSnapshotsRequest
-	3,  // 17: tsuji.v1.SnapshotService.GetSnapshot:input_type -> tsuji.v1.GetSnapshotRequest
-	5,  // 18: tsuji.v1.RouteService.ListRoutes:input_type -> tsuji.v1.ListRoutesRequest
-	10, // 19: tsuji.v1.FleetService.ListRouters:input_type -> tsuji.v1.ListRoutersRequest
-	13, // 20: tsuji.v1.StatusService.GetStatus:input_type -> tsuji.v1.GetStatusRequest
-	1,  // 21: tsuji.v1.SnapshotService.ListSnapshots:output_type -> tsuji.v1.ListSnapshotsResponse
-	4,  // 22: tsuji.v1.SnapshotService.GetSnapshot:output_type -> tsuji.v1.GetSnapshotResponse
-	6,  // 23: tsuji.v1.RouteService.ListRoutes:output_type -> tsuji.v1.ListRoutesResponse
-	11, // 24: tsuji.v1.FleetService.ListRouters:output_type -> tsuji.v1.ListRoutersResponse
-	14, // 25: tsuji.v1.StatusService.GetStatus:output_type -> tsuji.v1.GetStatusResponse
-	21, // [21:26] is the sub-list for method output_type
-	16, // [16:21] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	19, // 5: tsuji.v1.RouteVerdict.termination:type_name -> tsuji.v1.Termination
+	10, // 6: tsuji.v1.RouteVerdict.source:type_name -> tsuji.v1.RouteSource
+	9,  // 7: tsuji.v1.RouteVerdict.quarantines:type_name -> tsuji.v1.Quarantine
+	17, // 8: tsuji.v1.RouteVerdict.certificate_not_after:type_name -> google.protobuf.Timestamp
+	8,  // 9: tsuji.v1.RouteVerdict.last_good:type_name -> tsuji.v1.LastGood
+	17, // 10: tsuji.v1.LastGood.since:type_name -> google.protobuf.Timestamp
+	17, // 11: tsuji.v1.Quarantine.since:type_name -> google.protobuf.Timestamp
+	13, // 12: tsuji.v1.ListRoutersResponse.routers:type_name -> tsuji.v1.Router
+	17, // 13: tsuji.v1.Router.since:type_name -> google.protobuf.Timestamp
+	17, // 14: tsuji.v1.Router.acked:type_name -> google.protobuf.Timestamp
+	20, // 15: tsuji.v1.Router.refusal:type_name -> tsuji.v1.Refusal
+	16, // 16: tsuji.v1.GetStatusResponse.faults:type_name -> tsuji.v1.SourceFault
+	2,  // 17: tsuji.v1.GetStatusResponse.snapshots:type_name -> tsuji.v1.SnapshotSummary
+	0,  // 18: tsuji.v1.SnapshotService.ListSnapshots:input_type -> tsuji.v1.ListSnapshotsRequest
+	3,  // 19: tsuji.v1.SnapshotService.GetSnapshot:input_type -> tsuji.v1.GetSnapshotRequest
+	5,  // 20: tsuji.v1.RouteService.ListRoutes:input_type -> tsuji.v1.ListRoutesRequest
+	11, // 21: tsuji.v1.FleetService.ListRouters:input_type -> tsuji.v1.ListRoutersRequest
+	14, // 22: tsuji.v1.StatusService.GetStatus:input_type -> tsuji.v1.GetStatusRequest
+	1,  // 23: tsuji.v1.SnapshotService.ListSnapshots:output_type -> tsuji.v1.ListSnapshotsResponse
+	4,  // 24: tsuji.v1.SnapshotService.GetSnapshot:output_type -> tsuji.v1.GetSnapshotResponse
+	6,  // 25: tsuji.v1.RouteService.ListRoutes:output_type -> tsuji.v1.ListRoutesResponse
+	12, // 26: tsuji.v1.FleetService.ListRouters:output_type -> tsuji.v1.ListRoutersResponse
+	15, // 27: tsuji.v1.StatusService.GetStatus:output_type -> tsuji.v1.GetStatusResponse
+	23, // [23:28] is the sub-list for method output_type
+	18, // [18:23] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_tsuji_v1_inspect_proto_init() }
@@ -1594,7 +1688,7 @@ func file_tsuji_v1_inspect_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tsuji_v1_inspect_proto_rawDesc), len(file_tsuji_v1_inspect_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   4,
 		},
