@@ -32,7 +32,7 @@ func (a *Applier) compareBackends(ctx context.Context, names []string) (*plan, [
 		return nil, nil, err
 	}
 	var found []difference
-	var c render.Change
+	var replaced []render.BackendChange
 	left := map[string]bool{} // backends that nothing is done about
 	differs := func(i int, what string) bool {
 		d := a.differs(difference{kind: driftBackend, object: actual[i], what: actual[i] + " " + what, of: wanted[i].Name})
@@ -43,16 +43,13 @@ func (a *Applier) compareBackends(ctx context.Context, names []string) (*plan, [
 		switch {
 		case states[i] == nil && differs(i, "is not there"):
 			delete(a.held.servers, actual[i]) // it had none any more
-			err = a.replace(ctx, &c, nil, b)
+			replaced = append(replaced, render.BackendChange{Name: b.Name, New: &b})
 		case states[i] == nil:
 		case moved(b, states[i]) && a.capabilities().DynamicBackends && differs(i, "has a server at another address"): // it may have connections there
-			err = a.replace(ctx, &c, &b, b)
-		}
-		if err != nil {
-			return nil, found, err
+			replaced = append(replaced, render.BackendChange{Name: b.Name, Old: &b, New: &b})
 		}
 	}
-	p, err := a.planRepair(c)
+	p, err := a.planReplaced(ctx, replaced)
 	if err != nil {
 		return nil, found, err
 	}
@@ -69,29 +66,40 @@ func (a *Applier) compareBackends(ctx context.Context, names []string) (*plan, [
 	return p, found, nil
 }
 
-// replace adds to a change that another backend takes the place of one, or of none. The entries that lead to it are
-// taken as HAProxy has them.
-func (a *Applier) replace(ctx context.Context, c *render.Change, old *render.Backend, b render.Backend) error {
-	if old != nil {
-		old = &render.Backend{Name: old.Name, Servers: old.Servers} // of no kind: it cannot be changed where it is
+// planReplaced plans that other backends take the place of these, or of none. The entries that lead to them, which
+// several may share, are taken as HAProxy has them.
+func (a *Applier) planReplaced(ctx context.Context, replaced []render.BackendChange) (*plan, error) {
+	c, keys := replacing(a.cfg.Renderer.Routing, replaced)
+	values, err := a.worker.GetMapKeys(ctx, keys)
+	if err != nil {
+		return nil, err //nolint:wrapcheck // says what was asked
 	}
-	c.Backends = append(c.Backends, render.BackendChange{Name: b.Name, Old: old, New: &b})
-	entries := a.cfg.Renderer.Routing(b.Name)
+	for i := range c.Entries {
+		c.Entries[i].Old = values[i].Value
+	}
+	return a.planRepair(c)
+}
+
+// replacing returns the change by which other backends take the place of these, and the keys of its entries, whose
+// values are to be filled in.
+func replacing(
+	routing func(backends ...string) []render.Entry, replaced []render.BackendChange,
+) (render.Change, []haproxy.MapKey) {
+	c := render.Change{Backends: slices.Clone(replaced)}
+	names := make([]string, len(replaced))
+	for i, b := range replaced {
+		if names[i] = b.Name; b.Old != nil {
+			// Of no kind: it cannot be changed where it is.
+			c.Backends[i].Old = &render.Backend{Name: b.Old.Name, Servers: b.Old.Servers}
+		}
+	}
+	entries := routing(names...)
 	keys := make([]haproxy.MapKey, len(entries))
 	for i, e := range entries {
 		keys[i] = haproxy.MapKey{File: e.File, Key: e.Key}
+		c.Entries = append(c.Entries, render.EntryChange{File: e.File, Key: e.Key, New: e.Value})
 	}
-	values, err := a.worker.GetMapKeys(ctx, keys)
-	if err != nil {
-		return err //nolint:wrapcheck // says what was asked
-	}
-	for i, e := range entries {
-		change := render.EntryChange{File: e.File, Key: e.Key, Old: values[i].Value, New: e.Value}
-		if !slices.Contains(c.Entries, change) { // two backends may share it
-			c.Entries = append(c.Entries, change)
-		}
-	}
-	return nil
+	return c, keys
 }
 
 // moved tells whether a server is at another address.

@@ -90,16 +90,14 @@ func (a *Applier) compareCA(ctx context.Context, paths []string) (*plan, []diffe
 	if d.left {
 		return nil, found, nil
 	}
-	var c render.Change
+	var replaced []render.BackendChange
 	for _, name := range a.cfg.Renderer.Backends() {
 		b, _ := a.cfg.Renderer.Backend(name)
 		if slices.ContainsFunc(b.Servers, func(s render.Server) bool { return slices.Contains(s.Params, path) }) {
-			if err := a.replace(ctx, &c, &b, b); err != nil {
-				return nil, found, err
-			}
+			replaced = append(replaced, render.BackendChange{Name: b.Name, Old: &b, New: &b})
 		}
 	}
-	p, err := a.planRepair(c)
+	p, err := a.planReplaced(ctx, replaced)
 	if err != nil {
 		return nil, found, err
 	}
