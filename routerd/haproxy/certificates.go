@@ -61,6 +61,9 @@ func (r *Runtime) Certificates(ctx context.Context, files ...string) ([]Certific
 	list := make([]CertificateAnswer, len(files))
 	for i, a := range answers {
 		list[i].CertificateInfo, list[i].Err = readCertificate(commands[i], a, files[i])
+		if errors.Is(list[i].Err, ErrLocked) {
+			return nil, ErrLocked
+		}
 	}
 	return list, nil
 }
@@ -68,6 +71,9 @@ func (r *Runtime) Certificates(ctx context.Context, files ...string) ([]Certific
 // readCertificate reads an answer about one certificate.
 func readCertificate(c Command, a Answer, file string) (CertificateInfo, error) {
 	if a.severity >= 0 {
+		if strings.Contains(a.text, lockedAnswer) {
+			return CertificateInfo{}, ErrLocked
+		}
 		if strings.Contains(a.text, "ot found") { // "Not found or the certificate is a bundle!", "Not found!"
 			return CertificateInfo{}, &RefusedError{Command: c.String(), Answer: a.text}
 		}

@@ -79,6 +79,9 @@ func (r *Runtime) askAll(ctx context.Context, commands []Command) ([]string, err
 	}
 	texts := make([]string, len(answers))
 	for i, a := range answers {
+		if a.severity >= 0 && strings.Contains(a.text, lockedAnswer) {
+			return nil, ErrLocked
+		}
 		if a.severity >= 0 {
 			return nil, &RefusedError{Command: commands[i].String(), Answer: a.text}
 		}

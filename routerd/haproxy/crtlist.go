@@ -58,9 +58,10 @@ func DelCrtList(list, certificate string, line int) Op {
 	return Op{Cmd("del", "ssl", "crt-list", list, certificate), saying("deleted in crtlist")}
 }
 
-// CrtList returns the lines of a crt-list.
+// CrtList returns the lines of a crt-list. None looks like a prompt, whoever has added it: each begins with a name
+// without blanks, and a number.
 func (r *Runtime) CrtList(ctx context.Context, list string) ([]CrtListEntry, error) {
-	text, err := r.ask(ctx, Cmd("show", "ssl", "crt-list", "-n", list).asking())
+	text, err := r.ask(ctx, Cmd("show", "ssl", "crt-list", "-n", list))
 	if err != nil {
 		return nil, err
 	}

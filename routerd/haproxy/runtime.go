@@ -149,13 +149,33 @@ func (c Command) about(file string) Command {
 	return c
 }
 
-// endCommand is that second command. HAProxy has no certificate of the name, and says so, on every release.
+// endCommand is that second command before HAProxy 3.4, which has a better one. There is no certificate of the name,
+// and HAProxy says so, unless certificates are locked (ErrLocked): then the answer to the first command is that they
+// are.
 const endCommand = "del ssl cert "
 
 // endLine is how its answer begins.
 func endLine(word string) string {
 	return "> [3]: Can't remove the certificate: certificate '" + word + "' doesn't exist!"
 }
+
+// end returns the second command, and how its answer begins.
+func (r *Runtime) end() (command, line string) {
+	if r.info.Version.AtLeast(3, 4) {
+		return "echo " + r.word, "> [6]: " + r.word
+	}
+	return endCommand + r.word, endLine(r.word)
+}
+
+// refusing is how an answer begins that is HAProxy's own words and nothing else: a refusal.
+const refusing = "[3]: "
+
+// ErrLocked says that HAProxy tells nothing of certificates, and takes none: somebody else's command about them has not
+// ended. One whose output nobody reads does not.
+var ErrLocked = errors.New("another command on HAProxy's admin socket has not ended, and locks certificates: its output is not read")
+
+// lockedAnswer is what HAProxy says then, on every release.
+const lockedAnswer = "Operations on certificates are currently locked!"
 
 const (
 	// maxBatch is how many bytes of commands are under way at once: what every version takes at once, and
@@ -278,14 +298,15 @@ func (r *Runtime) Exec(ctx context.Context, commands ...Command) ([]Answer, erro
 
 func (r *Runtime) exec(commands []Command) ([]Answer, error) {
 	answers := make([]Answer, 0, len(commands))
+	end, endLine := r.end()
 	var batch []byte
 	for len(commands) > 0 {
 		batch = batch[:0]
 		n := 0
-		for n < len(commands) && (n == 0 || len(batch)+commands[n].len()+len(endCommand)+len(r.word)+1 <= maxBatch) {
+		for n < len(commands) && (n == 0 || len(batch)+commands[n].len()+len(end)+1 <= maxBatch) {
 			batch = commands[n].append(batch)
 			if commands[n].foreign {
-				batch = append(append(append(batch, endCommand...), r.word...), '\n')
+				batch = append(append(batch, end...), '\n')
 			}
 			n++
 		}
@@ -294,8 +315,12 @@ func (r *Runtime) exec(commands []Command) ([]Answer, error) {
 		}
 		for _, c := range commands[:n] {
 			raw, err := readAnswer(r.r)
-			if c.foreign && err == nil {
-				raw, err = readOn(r.r, raw, endLine(r.word))
+			switch {
+			case !c.foreign || err != nil:
+			case strings.HasPrefix(raw, refusing):
+				_, err = readAnswer(r.r) // of the second command, whatever it says
+			default:
+				raw, err = readOn(r.r, raw, endLine)
 			}
 			if err != nil {
 				return nil, err
