@@ -74,6 +74,7 @@ func TestKubeSecrets(t *testing.T) {
 	m.until(t, k, "the Secret that was left", func() bool { return secret("one") == nil })
 
 	// One that may not be read.
+	a.awaitRight(config, authorizationv1.ResourceAttributes{Resource: "secrets", Namespace: ns, Name: "hidden"}, false)
 	a.apply(aRoute(ns, "c", "", fmt.Sprintf(external, "hidden")))
 	m.until(t, k, "forbidden", func() bool { return m.faultAt("Secret secrets/hidden") != "" && m.came[Key{Route, ns, "c"}] == 1 })
 	if f := m.faultAt("Secret secrets/hidden"); !strings.Contains(f, "forbidden") || !strings.Contains(f, "resourceNames: [hidden]") {
@@ -87,6 +88,7 @@ func TestKubeSecrets(t *testing.T) {
 	m2.until(t, again, "synced though a Secret may not be read", m2.synchronized)
 	stop()
 	a.apply(mayRead(ns, "hidden"))
+	defer a.remove("rbac.authorization.k8s.io/v1", "RoleBinding", ns, "read-hidden") // -count=2 finds the API server as it is left
 	m.until(t, k, "allowed", func() bool { return m.faultAt("Secret secrets/hidden") == "" && secret("hidden") != nil })
 
 	// Nobody refers to any.

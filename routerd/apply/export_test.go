@@ -5,6 +5,13 @@ import (
 	"time"
 )
 
+// Freeze keeps whatever the Applier still does from HAProxy, a Stop that is under way too, as the end of the process would.
+// thaw ends that.
+func (a *Applier) Freeze() (thaw func()) {
+	a.turn <- struct{}{}
+	return a.give
+}
+
 // HurryDrift makes the check for drift take its next turn at once.
 func (a *Applier) HurryDrift() {
 	a.turn <- struct{}{}
