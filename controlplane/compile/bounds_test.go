@@ -56,6 +56,10 @@ func TestBoundsOfCertificates(t *testing.T) {
 		"a chain of 60 kB":                 {edge(leaf+certtest.Chain(further(1, 60_000)...), key, ""), "", ""},
 		"a chain of 70 kB":                 {edge(leaf+certtest.Chain(further(1, 70_000)...), key, ""), "certificate", "use 65536 or less"},
 		"a chain of 70 kB in pieces":       {edge(leaf+certtest.Chain(further(10, 7_000)...), key, ""), "certificate", "use 65536 or less"},
+		"a serial number of 64 bytes":      {edge(leaf+certtest.Chain(numbered(64)), key, ""), "", ""},
+		"a serial number of 65 bytes":      {edge(leaf+certtest.Chain(numbered(65)), key, ""), "certificate", "65 bytes is too long: 64 are allowed"},
+		"a chain whose names fit":          {edge(leaf+certtest.Chain(longNamed(7, 1_971)...), key, ""), "", ""},
+		"a chain whose names do not":       {edge(leaf+certtest.Chain(longNamed(7, 1_972)...), key, ""), "certificate", "names are too many or too long"},
 		"a chain whose names are too long": {edge(leaf+certtest.Chain(longNamed(10, 2_000)...), key, ""), "certificate", "names are too many or too long"},
 		"CAs with long names":              {endpoints(certtest.Chain(longNamed(10, 2_000)...)), "", ""},
 		"CAs of 380 kB":                    {endpoints(certtest.Chain(further(100, 3_800)...)), "", ""},
@@ -85,6 +89,12 @@ func TestBoundsOfCertificates(t *testing.T) {
 			checkSizes(t, w.last)
 		})
 	}
+}
+
+// numbered makes a certificate whose serial number has so many bytes.
+func numbered(bytes int) []byte {
+	serial := new(big.Int).Lsh(big.NewInt(0x7f), uint(8*(bytes-1)))
+	return certtest.Certificate{Serial: serial, Issuer: certtest.Name(certtest.UTF8, "ca")}.Sign(certtest.FixedKey())
 }
 
 func longNamed(n, length int) [][]byte {

@@ -89,6 +89,12 @@ func plainRoute(namespace, name, host string, more ...string) string {
 		namespace, name, host, strings.Join(more, "\n"))
 }
 
+// secretOf is a Secret with a certificate, tls, in a namespace.
+func secretOf(t *testing.T, namespace string) string {
+	return fmt.Sprintf("---\nkind: Secret\nmetadata: {namespace: %s, name: tls}\ntype: kubernetes.io/tls\nstringData: {tls.crt: %q, tls.key: %q}\n",
+		namespace, readCert(t, "leaf.crt"), readCert(t, "leaf.key"))
+}
+
 // A Route whose new content is refused goes on as it was last good, on the host that it had: a rival gets neither that
 // host nor is kept from the one that the Route asked for in vain. When it changes it is free again.
 func TestARefusedRouteIsServedAsItWas(t *testing.T) {
@@ -157,7 +163,7 @@ func TestLastGoodContentCannotLeadElsewhere(t *testing.T) {
 		{"a host that cannot be", &tsujiv1.Route{Namespace: "a", Name: "r", Host: "one example", Path: "/"}, false},
 		{"a wildcard, which is not allowed", &tsujiv1.Route{Namespace: "a", Name: "r", Host: "w.example.com", Wildcard: true, Path: "/"}, false},
 	} {
-		r := newRefusing(t, plainRoute("a", "r", "new.example.com"))
+		r := newRefusing(t, plainRoute("a", "r", "new.example.com")+secretOf(t, "b"))
 		i, err := tsujiv1.Encode(&tsujiv1.Resource{Name: "route/a/r", Kind: &tsujiv1.Resource_Route{Route: c.good}})
 		if err != nil {
 			t.Fatal(err)
@@ -291,14 +297,12 @@ a/r one.example.com/
 // Settings that were good once refer to what Settings may refer to: a router that tells of them gains no Secret by it.
 func TestLastGoodSettingsCannotLeadElsewhere(t *testing.T) {
 	t.Parallel()
-	tls := fmt.Sprintf("---\nkind: Secret\nmetadata: {namespace: victim, name: tls}\ntype: kubernetes.io/tls\nstringData: {tls.crt: %q, tls.key: %q}\n",
-		readCert(t, "leaf.crt"), readCert(t, "leaf.key"))
 	for _, good := range []*tsujiv1.Settings{
 		{DefaultCertificate: "cert/victim/secret:tls"},
 		{ClientTls: &tsujiv1.ClientTLS{Ca: "cert/victim/configmap:ca"}},
 		{DefaultCertificate: "cert/openshift-ingress/route:tls"},
 	} {
-		r := newRefusing(t, tls)
+		r := newRefusing(t, secretOf(t, "victim"))
 		good.IngressController = "default"
 		i, err := tsujiv1.Encode(&tsujiv1.Resource{Name: tsujiv1.SettingsName, Kind: &tsujiv1.Resource_Settings{Settings: good}})
 		if err != nil {

@@ -174,10 +174,19 @@ func TestAHoldEndsWhenAnotherRouterServes(t *testing.T) {
 // A control plane that has just started takes what routers say they have in force: two of them must agree, unless there
 // is only one. Facts are never taken from a router.
 func TestLastGoodAfterARestart(t *testing.T) {
-	good, err := tsujiv1.Encode(&tsujiv1.Resource{Name: "route/a/r", Kind: &tsujiv1.Resource_Route{Route: &tsujiv1.Route{Namespace: "a", Name: "r", Host: "old.example.com"}}})
-	if err != nil {
-		t.Fatal(err)
+	encode := func(r *tsujiv1.Resource) snapshot.Item {
+		i, err := tsujiv1.Encode(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return i
 	}
+	good := encode(&tsujiv1.Resource{Name: "route/a/r", Kind: &tsujiv1.Resource_Route{
+		Route: &tsujiv1.Route{Namespace: "a", Name: "r", Host: "old.example.com"},
+	}})
+	fact := encode(&tsujiv1.Resource{Name: "cert/a/route:r", Kind: &tsujiv1.Resource_Certificate{
+		Certificate: &tsujiv1.Certificate{ChainPem: []byte("old")},
+	}})
 	target := of("route/a/r=new", "cert/a/route:r=new")
 	say := func(w *world, m *quarantine.Member, name string, item snapshot.Item) {
 		d := item.Digest()
@@ -202,7 +211,7 @@ func TestLastGoodAfterARestart(t *testing.T) {
 	w = newWorld(t)
 	r1 = w.reg.Connect("default", "r1", "3.4 v1")
 	say(w, r1, "route/a/r", good)
-	say(w, r1, "cert/a/route:r", snapshot.NewItem("cert/a/route:r", []byte("old")))
+	say(w, r1, "cert/a/route:r", fact)
 	if !has(w, "route/a/r") {
 		t.Error("the only router is not believed")
 	}
