@@ -93,3 +93,18 @@ func TestImports(t *testing.T) {
 		t.Error(f)
 	}
 }
+
+// The tests that documents name exist.
+func TestMentions(t *testing.T) {
+	documents, err := archtest.Documents(".")
+	if err != nil || len(documents) < 10 {
+		t.Fatal(documents, err)
+	}
+	faults, err := archtest.Mentions(".", documents...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range faults {
+		t.Error(f)
+	}
+}
