@@ -74,7 +74,7 @@ func drainFollowsStory(t *testing.T, binary string) {
 			r.die()
 			thaw := r.Freeze() // its Stop would end what the next one starts
 			next := w.router(options{})
-			t.Cleanup(func() { process := next.process; process.Kill(); thaw(); <-stopped })
+			t.Cleanup(func() { next.process.Kill(); thaw(); t.Log("its Stop, at last:", <-stopped) })
 			must(t, next.Start(t.Context(), current))
 			for range 100 {
 				if got, err := w.tryGet("a.test"); got != "two" {
