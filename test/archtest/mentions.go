@@ -27,8 +27,7 @@ type suite struct {
 // Mentions returns which tests that stand in backquotes in Markdown files do not exist: a document that says what shows
 // something must not outlive it. Documents are named by their paths in the module.
 //
-// A test is looked for in the directory that stands before it, in backquotes and in the same cell of a table, and else
-// everywhere. What follows after a slash is a part of it. In a command line the name is a pattern, as for -run; so it is
+// In a table a test is looked for in the directory that stands before it in its cell, in backquotes, and else everywhere. What follows after a slash is a part of it. In a command line the name is a pattern, as for -run; so it is
 // where it has a period.
 func Mentions(root string, documents ...string) ([]string, error) {
 	suites, err := readSuites(root)
@@ -43,7 +42,7 @@ func Mentions(root string, documents ...string) ([]string, error) {
 		}
 		for n, line := range strings.Split(string(content), "\n") {
 			for cell := range strings.SplitSeq(line, "|") {
-				for _, fault := range mentionsIn(suites, cell) {
+				for _, fault := range mentionsIn(suites, cell, strings.HasPrefix(line, "|")) {
 					faults = append(faults, fmt.Sprintf("%s:%d: %s", document, n+1, fault))
 				}
 			}
@@ -99,11 +98,11 @@ func readSuites(root string) (map[string]*suite, error) {
 }
 
 // mentionsIn returns what is wrong with the mentions in one cell of a table, or in a line that is none.
-func mentionsIn(suites map[string]*suite, cell string) (faults []string) {
+func mentionsIn(suites map[string]*suite, cell string, table bool) (faults []string) {
 	dir := ""
 	for _, q := range quoted.FindAllString(cell, -1) {
 		words := strings.Trim(q, "`")
-		if suites[words] != nil {
+		if table && suites[words] != nil {
 			dir = words
 			continue
 		}
