@@ -181,6 +181,7 @@ func (h *holders) add(r *route) {
 func decide(rs []*route, strict bool) []string {
 	lost := make([]string, len(rs))
 	held := map[string]*holders{} // by host; wildcards by "*." and parent
+	var least leastHosts
 	for i, r := range rs {
 		key := r.claim.host
 		if r.claim.wildcard {
@@ -190,9 +191,12 @@ func decide(rs []*route, strict bool) []string {
 			held[key] = &holders{}
 		}
 		if lost[i] = held[key].against(r, key, strict); lost[i] == "" && strict {
-			lost[i] = acrossWildcard(r, key, held)
+			lost[i] = acrossWildcard(r, key, held, &least)
 		}
 		if lost[i] == "" {
+			if held[key].first == nil && !r.claim.wildcard {
+				least.add(key, r)
+			}
 			held[key].add(r)
 		}
 	}
@@ -232,7 +236,7 @@ func (h *holders) against(r *route, host string, strict bool) string {
 
 // acrossWildcard tells why a route loses to an older wildcard above its host, or a wildcard to an older
 // host below it: of another namespace, in both cases.
-func acrossWildcard(r *route, key string, held map[string]*holders) string {
+func acrossWildcard(r *route, key string, held map[string]*holders, least *leastHosts) string {
 	if !r.claim.wildcard {
 		above := "*." + parent(key)
 		if h := held[above]; h != nil && h.first != nil && h.first.id.Namespace != r.id.Namespace {
@@ -240,16 +244,41 @@ func acrossWildcard(r *route, key string, held map[string]*holders) string {
 		}
 		return ""
 	}
-	blocking := ""
-	for host, h := range held {
-		if host != key && h.first != nil && h.first.id.Namespace != r.id.Namespace && (blocking == "" || host < blocking) {
-			blocking = host
-		}
-	}
-	if blocking == "" {
+	host, o := least.of(r.id.Namespace)
+	if o == nil {
 		return ""
 	}
-	return fmt.Sprintf("a route in another namespace has host %s, blocking %s, and %s", blocking, key, before(held[blocking].first, r))
+	return fmt.Sprintf("a route in another namespace has host %s, blocking %s, and %s", host, key, before(o, r))
+}
+
+// leastHosts are, of the hosts held by single Routes, the first by name, and the first that is another namespace's than
+// that: who asks for the first of another namespace than some one need not go through all of them.
+type leastHosts struct {
+	host, other         string
+	holder, otherHolder *route // nil: there is none
+}
+
+// add adds a host that was held by nobody before, with who holds it.
+func (l *leastHosts) add(host string, r *route) {
+	switch {
+	case l.holder == nil:
+		l.host, l.holder = host, r
+	case host < l.host:
+		if l.holder.id.Namespace != r.id.Namespace {
+			l.other, l.otherHolder = l.host, l.holder
+		}
+		l.host, l.holder = host, r
+	case l.holder.id.Namespace != r.id.Namespace && (l.otherHolder == nil || host < l.other):
+		l.other, l.otherHolder = host, r
+	}
+}
+
+// of returns the first host by name that is held from another namespace than this, and by whom; nil: there is none.
+func (l *leastHosts) of(namespace string) (string, *route) {
+	if l.holder != nil && l.holder.id.Namespace == namespace {
+		return l.other, l.otherHolder
+	}
+	return l.host, l.holder
 }
 
 // before tells why a route of another namespace comes before r, in OpenShift's words where they are true.
