@@ -500,8 +500,13 @@ func TestMetrics(t *testing.T) {
 			routers += fmt.Sprintf("tsuji_routers{ingress_controller=\"default\",state=%q,zone=%q} %d\n", state, zone, n)
 		}
 	}
+	target, _, _ := w.board.Target(release.View{IngressController: "default"})
+	target.Waiting = 7
+	w.board.Publish("default", target, epoch)
+	waits := help("tsuji_waiting_resources", "Resources that are not sent yet as they should be: a large change is under way in pieces.") +
+		"tsuji_waiting_resources{ingress_controller=\"default\"} 7\n"
 	expect("later", routers+help("tsuji_routes", routesHelp)+"tsuji_routes{verdict=\"admitted\"} 1\ntsuji_routes{verdict=\"refused\"} 1\n"+
-		lastGood+"tsuji_routes_last_good 1\n"+faults+"tsuji_source_faults 1\n"+synced+"tsuji_source_synced 1\n")
+		lastGood+"tsuji_routes_last_good 1\n"+faults+"tsuji_source_faults 1\n"+synced+"tsuji_source_synced 1\n"+waits)
 }
 
 // Questions and changes may come at once.

@@ -4,7 +4,7 @@ import "github.com/prometheus/client_golang/prometheus"
 
 // The metrics are what GetStatus and ListRouters answer, for those who are to be called when something is wrong. They
 // have labels for zones and IngressControllers, and none for Routes or routers, of which there may be many.
-func metrics() (synced, faults, routes, lastGood, routers *prometheus.Desc) {
+func metrics() (synced, faults, routes, lastGood, routers, waiting *prometheus.Desc) {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("tsuji_"+name, help, labels, nil)
 	}
@@ -13,20 +13,21 @@ func metrics() (synced, faults, routes, lastGood, routers *prometheus.Desc) {
 		desc("routes", "Routes by verdict, those made of Ingresses included: admitted or refused.", "verdict"),
 		desc("routes_last_good", "Admitted Routes that use a certificate or CA as it was last good: it has vanished, or is none."),
 		desc("routers", "Routers that follow this replica, or did lately, by state: current, behind, refused (it refused a version, and has acked none since) or gone.",
-			"ingress_controller", "zone", "state")
+			"ingress_controller", "zone", "state"),
+		desc("waiting_resources", "Resources that are not sent yet as they should be: a large change is under way in pieces.", "ingress_controller")
 }
 
 // Describe sends the descriptions of the metrics: a Server is a prometheus.Collector.
 func (s *Server) Describe(ch chan<- *prometheus.Desc) {
-	synced, faults, routes, lastGood, routers := metrics()
-	for _, d := range []*prometheus.Desc{synced, faults, routes, lastGood, routers} {
+	synced, faults, routes, lastGood, routers, waiting := metrics()
+	for _, d := range []*prometheus.Desc{synced, faults, routes, lastGood, routers, waiting} {
 		ch <- d
 	}
 }
 
 // Collect sends the metrics.
 func (s *Server) Collect(ch chan<- prometheus.Metric) {
-	synced, faults, routes, lastGood, routers := metrics()
+	synced, faults, routes, lastGood, routers, waiting := metrics()
 	gauge := func(d *prometheus.Desc, value int, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(value), labels...)
 	}
@@ -53,6 +54,11 @@ func (s *Server) Collect(ch chan<- prometheus.Metric) {
 	for p, states := range count {
 		for state, n := range states {
 			gauge(routers, n, p.ingressController, p.zone, state)
+		}
+	}
+	for _, e := range s.c.Board.List() {
+		if e.Current {
+			gauge(waiting, e.Waiting, e.IngressController)
 		}
 	}
 	s.mu.RLock()
