@@ -125,3 +125,75 @@ func BenchmarkPiece(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkUnit is a change that the control plane cannot cut, or not further, among 10,000 routes, until the ack: an
+// endpoint that moves behind the Service of many routes, by commands and as the router chooses; a route to many
+// endpoints; and a step in which some endpoints of many come.
+func BenchmarkUnit(b *testing.B) {
+	t := newTrack(b, 10_000, options{})
+	pods := func(from, n int) []*tsujiv1.Endpoint {
+		var all []*tsujiv1.Endpoint
+		for i := from; i < from+n; i++ {
+			e := proto.CloneOf(t.ends[0])
+			e.Address, e.TargetName = netip.AddrFrom4([4]byte{127, 1, byte(i >> 8), byte(i)}).String(), fmt.Sprint("pod-", i)
+			all = append(all, e)
+		}
+		return all
+	}
+	measure := func(name string, commands bool, prepare func(), run func() times) {
+		b.Run(name, func(b *testing.B) {
+			outer := t.b
+			t.b = b
+			defer func() { t.b = outer }()
+			var acks []time.Duration
+			reloads := 0.0
+			for b.Loop() {
+				t.ReloadCosts(time.Hour)
+				if prepare != nil {
+					prepare()
+					eventually(b, "what has left is deleted", func() bool { return t.leaving("servers")+t.leaving("backends") == 0 })
+				}
+				if !commands {
+					t.ReloadCosts(700 * time.Millisecond) // as measured with so many routes
+				}
+				before := t.reloads()
+				acks = append(acks, run().ack)
+				reloads += t.reloads() - before
+			}
+			slices.Sort(acks)
+			b.ReportMetric(float64(acks[len(acks)/2].Microseconds())/1000, "ack-p50-ms")
+			b.ReportMetric(reloads/float64(len(acks)), "reloads/op")
+			b.ReportMetric(0, "ns/op") // what is not measured is in it
+		})
+	}
+	for _, n := range []int{1_000, 5_000} {
+		name := fmt.Sprint("large", n)
+		drop := func() { t.change(nil, nil, tsujiv1.RouteName("ns", name)) }
+		measure(fmt.Sprintf("a route to endpoints/n=%d", n), true, drop, func() times {
+			t.change(nil, []*tsujiv1.Resource{endpoints(name, pods(0, n)...)})
+			return t.change(nil, []*tsujiv1.Resource{route(name)})
+		})
+		step := max(256, n/8)
+		measure(fmt.Sprintf("a step of endpoints/n=%d", n), true, func() {
+			t.change(nil, []*tsujiv1.Resource{route(name), endpoints(name, pods(0, n-step)...)})
+		}, func() times { return t.change(nil, []*tsujiv1.Resource{endpoints(name, pods(0, n)...)}) })
+		t.change(nil, nil, tsujiv1.RouteName("ns", name), tsujiv1.EndpointsName("ns", name, "http"))
+	}
+	shared := 0
+	for _, n := range []int{1_000, 10_000} {
+		var put []*tsujiv1.Resource
+		for i := range n {
+			r := route(fmt.Sprint("r", i))
+			r.GetRoute().Backends[0].Endpoints = tsujiv1.EndpointsName("ns", "shared", "http")
+			put = append(put, r)
+		}
+		t.change(nil, append(put, endpoints("shared", pods(shared, 2)...)))
+		for _, commands := range []bool{true, false} {
+			// What leaves is deleted beside what follows: that takes longer.
+			measure(fmt.Sprintf("an endpoint of many routes/n=%d/commands=%t", n, commands), commands, nil, func() times {
+				shared++
+				return t.change(nil, []*tsujiv1.Resource{endpoints("shared", pods(shared, 2)...)})
+			})
+		}
+	}
+}
