@@ -21,7 +21,10 @@ type ingressController struct {
 	guard    release.Guard
 	held     *release.Held // nil: nothing is
 	pace     release.Pace
-	due      time.Time // when the next piece of a large change goes, whoever has not answered; zero: none is under way
+	due      time.Time // when something goes that waits for routers' answers, whoever has not answered; zero: nothing does
+
+	sent       time.Time // when something else was published last
+	unanswered int       // what that weighs, with all before it that some routers had not answered
 
 	quarantined compile.Holds // what its routers refuse
 	until       time.Time     // when that changes by itself; zero: it does not

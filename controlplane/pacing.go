@@ -10,12 +10,18 @@ import (
 	"github.com/tsuji-dev/tsuji/controlplane/release"
 )
 
-// patienceWithRouters is how long a piece of a large change is waited for, whoever has not answered by then: nobody waits
-// for the slowest.
-const patienceWithRouters = 500 * time.Millisecond
+const (
+	// patienceWithRouters is how long a piece is waited for once some router has answered it: nobody waits for the
+	// slowest.
+	patienceWithRouters = 500 * time.Millisecond
+	// patienceWithAll is how long it is waited for while none has: what would be published meanwhile would reach them
+	// in one piece with what follows.
+	patienceWithAll = 5 * time.Second
+)
 
 // publish makes t what the routers of an IngressController should have, or the next piece on the way there: see
-// [release.Pace]. The next piece is published when they have answered the one before.
+// [release.Pace]. What they have not answered yet, and what is published next, are no more than a piece together; else
+// it waits for their answers.
 func (p *pipeline) publish(c *ingressController, t release.Target) {
 	now := p.now()
 	c.pace.Want(t.Snapshot)
@@ -26,15 +32,31 @@ func (p *pipeline) publish(c *ingressController, t release.Target) {
 		}
 	}
 	routers := p.fleet.Progress(c.name, c.pace.Published().Version())
-	if now.Before(c.due) && routers.Unheard > 0 && len(urgent) == 0 && !c.pace.Little() {
+	if routers.Unheard == 0 {
+		c.unanswered = 0
+	}
+	due := c.sent.Add(patienceWithAll)
+	if routers.Unheard < routers.Connected {
+		due = c.sent.Add(patienceWithRouters)
+	}
+	if now.Before(due) && routers.Unheard > 0 && len(urgent) == 0 && !c.pace.Little(c.unanswered) {
+		c.due = due
 		return
 	}
-	t.Snapshot = c.pace.Next(ability(routers), urgent...)
+	before := c.pace.Published().Version()
+	published, weight := c.pace.Next(ability(routers), urgent...)
+	if t.Snapshot = published; !published.Version().Equal(before) {
+		if c.unanswered += weight; !now.Before(due) {
+			c.unanswered = weight
+		}
+		c.sent = now
+	}
 	t.Waiting, c.due = c.pace.Waiting(), time.Time{}
 	if t.Waiting > 0 {
-		c.due = now.Add(patienceWithRouters)
+		c.due = c.sent.Add(patienceWithAll)
 	}
-	p.log.Debug("published", "ingress_controller", c.name, "version", t.Snapshot.Version().Short(), "waiting", t.Waiting)
+	p.log.Debug("published", "ingress_controller", c.name, "version", t.Snapshot.Version().Short(),
+		"weight", weight, "waiting", t.Waiting)
 	p.board.Publish(c.name, t, now)
 }
 

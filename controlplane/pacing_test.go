@@ -13,8 +13,9 @@ import (
 	"github.com/tsuji-dev/tsuji/snapshot"
 )
 
-// The next piece of a large change goes when every connected router has answered the one before, by an ack or a refusal;
-// half a second later it goes whoever has not answered; and what routers refuse goes at once.
+// The next piece of a large change goes when every connected router has answered the one before, by an ack or a
+// refusal; when one has, it goes half a second later whoever has not, and after five if none has; and what routers
+// refuse goes at once.
 func TestPiecesWaitForAnswers(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -41,6 +42,9 @@ func TestPiecesWaitForAnswers(t *testing.T) {
 	two := p.fleet.Connect(fleet.Router{IngressController: "default", Name: "two", HAProxyVersion: "3.4.7"}, now)
 	p.fleet.Connect(fleet.Router{IngressController: "other", Name: "three", HAProxyVersion: "2.6.12"}, now)
 
+	for _, r := range []*fleet.Member{one, two} {
+		r.Acked(small.Version(), now)
+	}
 	version := step("the first", true)
 	answered := p.fleet.Changed()
 	one.Acked(version, now)
@@ -53,6 +57,10 @@ func TestPiecesWaitForAnswers(t *testing.T) {
 	step("one has not answered", false)
 	now = now.Add(1)
 	step("nor has it by now", true)
+	now = now.Add(patienceWithAll - 1)
+	step("none has answered", false)
+	now = now.Add(1)
+	step("nor has any by now", true)
 	c.quarantined = compile.Holds{Resources: map[string]compile.Hold{tsujiv1.RouteName("ns", "r2999"): {}}}
 	step("something is refused", true)
 	target, _, _ := p.board.Target(release.View{IngressController: "default"})
@@ -64,6 +72,43 @@ func TestPiecesWaitForAnswers(t *testing.T) {
 	p.publish(c, release.Target{Snapshot: large})
 	if target, _, _ := p.board.Target(release.View{IngressController: "default"}); target.Waiting != 0 || !target.Snapshot.Version().Equal(large.Version()) || p.pacing() {
 		t.Errorf("without routers %d resources wait", target.Waiting)
+	}
+}
+
+// Little changes go at once, as long as those that routers have not answered are no more than a piece together: else
+// they would be made in one go, and another's would wait for all of it.
+func TestLittleChangesDoNotPileUp(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	p := &pipeline{
+		board: release.NewBoard(8), fleet: fleet.New(fleet.Config{}),
+		log: slog.New(slog.DiscardHandler), now: func() time.Time { return now },
+	}
+	c := &ingressController{name: "default"}
+	p.publish(c, release.Target{Snapshot: snapshotOf(t, 1)})
+	r := p.fleet.Connect(fleet.Router{IngressController: "default", Name: "one", HAProxyVersion: "3.4.7"}, now)
+	r.Acked(c.pace.Published().Version(), now)
+	follow := func() (published int) {
+		for n := 1; n < 100; n++ {
+			want := snapshotOf(t, 1+50*n)
+			p.publish(c, release.Target{Snapshot: want})
+			if !c.pace.Published().Version().Equal(want.Version()) {
+				break
+			}
+			published++
+		}
+		return published
+	}
+	if n := follow(); n < 1 || n > 10 {
+		t.Errorf("%d changes of 50 Routes were published before the first was answered", n)
+	}
+	if c.due.IsZero() {
+		t.Error("the next one is never published if nobody answers")
+	}
+	r.Acked(c.pace.Published().Version(), now)
+	before := c.pace.Published().Version()
+	if p.publish(c, release.Target{Snapshot: snapshotOf(t, 51)}); c.pace.Published().Version().Equal(before) {
+		t.Error("nothing was published when all was answered")
 	}
 }
 

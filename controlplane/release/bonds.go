@@ -73,10 +73,11 @@ func (b *bonds) each(c *change, visit func(of map[string]set, host string)) {
 // needed tells whether a change takes away a fact that is needed yet.
 func (b *bonds) needed(c *change) bool { return !c.will && b.users[c.name] > 0 }
 
-// visit tells take of the changes that have to go with c, or before it. It may be told of one twice.
+// visit tells take of the changes that have to go with c, or before it. It may be told of one twice. Of Endpoints that
+// change much it is told only if none of those that there are stay: a Route can do with these meanwhile.
 func (b *bonds) visit(c *change, pending map[string]*change, take func(*change)) {
 	for _, f := range c.after.facts {
-		if fact := pending[f]; fact != nil && fact.will {
+		if fact := pending[f]; fact != nil && fact.will && (!fact.turnover.many() || !fact.turnover.stay()) {
 			take(fact)
 		}
 	}

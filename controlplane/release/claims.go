@@ -36,13 +36,17 @@ func parentOf(host string) string {
 // routing is what matters of a resource of config when it stands beside others: its claim, and which facts it needs. Only
 // a Route has a claim.
 type routing struct {
-	claim claim
-	facts []string // names, each once
+	claim  claim
+	facts  []string // names, each once
+	others int      // how many of them come before the Endpoints, which are last
 }
 
-// routingOf reads a resource of config.
+// routingOf reads a resource of config; the zero Item is none.
 func routingOf(i snapshot.Item) routing {
 	var r routing
+	if i.Name() == "" {
+		return r
+	}
 	res, err := tsujiv1.Decode(i)
 	if err != nil {
 		return r // what was compiled decodes
@@ -61,11 +65,13 @@ func routingOf(i snapshot.Item) routing {
 	if s := res.GetSettings(); s != nil {
 		need(s.GetDefaultCertificate())
 		need(s.GetClientTls().GetCa())
+		r.others = len(r.facts)
 	}
 	if route := res.GetRoute(); route != nil {
 		r.claim = claimOf(route)
 		need(route.GetCertificate())
 		need(route.GetDestinationTls().GetCa())
+		r.others = len(r.facts)
 		for _, b := range route.GetBackends() {
 			need(b.GetEndpoints())
 		}

@@ -9,14 +9,6 @@ import (
 	"github.com/tsuji-dev/tsuji/snapshot"
 )
 
-// pieceWeight is what a piece weighs, but for its last unit: a router on HAProxy 3.4 needs some 0.1 s for it. A resource
-// weighs one, and one more for each kilobyte: an endpoint, of which a resource may have thousands, is a command as well. A
-// Route that is new weighs twice as much: HAProxy goes through all its backends for another one.
-const pieceWeight = 256
-
-// turnWeight is what a namespace may change in one turn: a Route with its Service and certificate, and some.
-const turnWeight = 8
-
 // Ability is what the routers of an IngressController do without a reload. Since a reload takes as long whatever is
 // changed by it, what needs one is not cut into pieces.
 type Ability int
@@ -28,14 +20,16 @@ const (
 	Routes                 // nor do Routes, from HAProxy 3.4 on
 )
 
-// Pace leads from what is published to what is wanted, at once if that is little, else in pieces, so that a large change
-// of one tenant delays nobody else's by more than a piece takes.
+// Pace leads from what is published to what is wanted, at once if that is little, else in pieces, so that a large
+// change of one tenant delays nobody else's by more than a piece takes.
 //
 // In a piece namespaces take turns, those with the least to change first: who changes one thing has it in the next
 // piece, whatever others do. A host never has two owners in between, nor none that had one before and has one after; a
-// Route comes with the facts that it needs or after them, and they go with it or after it. What is bound to each other by
-// that makes a unit, which goes whole, however large. Pieces are a function of what is published and wanted: replicas of
-// which these are equal make equal pieces. Each costs in proportion to what is in it.
+// Route comes with the facts that it needs or after them, and they go with it or after it. What is bound to each other
+// by that makes a unit, which goes whole, however large; but of a unit that is larger than a piece others are not kept
+// waiting: it goes by itself. Endpoints of one Service that are many come, and go, in steps. Pieces are a function of
+// what is published and wanted, and of how often a large unit was passed over: replicas of which these are equal make
+// equal pieces. Each costs in proportion to what is in it.
 //
 // The zero Pace has published nothing; what is wanted first is published whole.
 type Pace struct {
@@ -44,10 +38,11 @@ type Pace struct {
 	piece             int  // what a piece weighs; zero: pieceWeight
 
 	pending map[string]*change // what differs between the two, by resource name
-	weight  int                // of all that is pending
 	tenants map[string]*tenant // what is pending, by namespace
-	bonds   bonds              // of what is pending and was indexed
-	fresh   map[string]*change // what is pending and was not
+	bonds   bonds              // of what is pending
+	uses    uses               // of what is published
+	sizes   map[string]size    // of published Endpoints, by name, as far as somebody asked
+	passed  int                // pieces in a row that a large unit was left out of
 }
 
 // change is a resource that differs.
@@ -55,15 +50,15 @@ type change struct {
 	name          string
 	from, to      snapshot.Item // the zero Item: there is none
 	is, will      bool          // whether there is from, and to
-	before, after routing       // of config, once it is indexed
-	weight        int
+	before, after routing       // of config
+	turnover      turnover      // of Endpoints
+	steps         int           // how much of the turnover is in the piece that is being made
 }
 
 // tenant is what is pending of a namespace.
 type tenant struct {
 	name    string
 	changes map[string]*change
-	weight  int
 	queue   []*change // changes in their order, and what is pending no more; nil: to be made
 }
 
@@ -88,22 +83,24 @@ func (p *Pace) note(name string, to snapshot.Item, will bool) {
 	if is == will && from.Digest() == to.Digest() {
 		return
 	}
-	c := &change{name: name, from: from, to: to, is: is, will: will, weight: 1 + (len(to.Encoded()) >> 10)}
-	if will && !is && snapshot.PartOf(name) == snapshot.Config {
-		c.weight++
+	c := &change{name: name, from: from, to: to, is: is, will: will}
+	delete(p.sizes, name)
+	if snapshot.PartOf(name) == snapshot.Config {
+		c.before, c.after = routingOf(from), routingOf(to)
+	} else if isEndpoints(name) {
+		c.turnover = turnoverOf(from, to)
 	}
 	if p.pending == nil {
-		p.pending, p.tenants, p.fresh, p.bonds = map[string]*change{}, map[string]*tenant{}, map[string]*change{}, newBonds()
+		p.pending, p.tenants, p.bonds = map[string]*change{}, map[string]*tenant{}, newBonds()
 	}
-	p.pending[name], p.fresh[name] = c, c
-	p.weight += c.weight
+	p.pending[name] = c
 	t := p.tenants[namespaceOf(name)]
 	if t == nil {
 		t = &tenant{name: namespaceOf(name), changes: map[string]*change{}}
 		p.tenants[t.name] = t
 	}
 	t.changes[name], t.queue = c, nil
-	t.weight += c.weight
+	p.bonds.add(c)
 }
 
 // settle makes a change pending no more; nil is none.
@@ -111,10 +108,8 @@ func (p *Pace) settle(c *change) {
 	if c == nil {
 		return
 	}
-	if p.fresh[c.name] == nil {
-		for _, fact := range p.bonds.remove(c) {
-			p.release(fact)
-		}
+	for _, fact := range p.bonds.remove(c) {
+		p.release(fact)
 	}
 	p.drop(c)
 }
@@ -122,11 +117,8 @@ func (p *Pace) settle(c *change) {
 // drop takes a change from what is pending. The bonds do not have it.
 func (p *Pace) drop(c *change) {
 	delete(p.pending, c.name)
-	delete(p.fresh, c.name)
-	p.weight -= c.weight
 	t := p.tenants[namespaceOf(c.name)]
-	delete(t.changes, c.name)
-	if t.weight -= c.weight; len(t.changes) == 0 {
+	if delete(t.changes, c.name); len(t.changes) == 0 {
 		delete(p.tenants, t.name)
 	}
 }
@@ -147,29 +139,23 @@ func (p *Pace) Waits(name string) bool { return p.pending[name] != nil }
 // Published returns what is published.
 func (p *Pace) Published() snapshot.Snapshot { return p.published }
 
-// Next publishes: what is wanted, or the next piece on the way there. It returns what is published then. Resources that are
-// urgent are in the piece, whatever else is.
-func (p *Pace) Next(a Ability, urgent ...string) snapshot.Snapshot {
+// Next publishes: what is wanted, or the next piece on the way there. It returns what is published then, and what the
+// difference weighs. Resources that are urgent are in the piece, whatever else is.
+func (p *Pace) Next(a Ability, urgent ...string) (s snapshot.Snapshot, weight int) {
 	if p.whole(a) {
-		*p = Pace{published: p.wanted, wanted: p.wanted, begun: true, piece: p.piece}
-		return p.published
+		return p.all()
 	}
-	for _, c := range p.fresh {
-		c.before, c.after = routing{}, routing{}
-		if c.is && snapshot.PartOf(c.name) == snapshot.Config {
-			c.before = routingOf(c.from)
-		}
-		if c.will && snapshot.PartOf(c.name) == snapshot.Config {
-			c.after = routingOf(c.to)
-		}
-		p.bonds.add(c)
-	}
-	clear(p.fresh)
+	changes, weight := p.cut(urgent)
 	var piece snapshot.Delta
-	for _, c := range p.cut(urgent) {
-		if c.will {
+	var begun []*change
+	for _, c := range changes {
+		switch {
+		case p.pending[c.name] == c:
+			piece.Put = append(piece.Put, c.step())
+			begun = append(begun, c)
+		case c.will:
 			piece.Put = append(piece.Put, c.to)
-		} else {
+		default:
 			piece.Removed = append(piece.Removed, c.name)
 		}
 	}
@@ -178,12 +164,30 @@ func (p *Pace) Next(a Ability, urgent ...string) snapshot.Snapshot {
 	} else {
 		p.published = p.published.Apply(p.wanted.Version().Revision, piece)
 	}
-	return p.published
+	for _, c := range begun { // of which more is to come
+		p.note(c.name, c.to, true)
+	}
+	return p.published, weight
+}
+
+// all publishes all that is wanted.
+func (p *Pace) all() (s snapshot.Snapshot, weight int) {
+	weight = p.Weight()
+	if !p.begun {
+		for i := range p.wanted.Config().All() {
+			p.uses.change(i.Name(), routing{}, routingOf(i))
+		}
+	}
+	for _, c := range p.pending {
+		p.uses.change(c.name, c.before, c.after)
+	}
+	*p = Pace{published: p.wanted, wanted: p.wanted, begun: true, piece: p.piece, uses: p.uses, sizes: p.sizes}
+	return p.published, weight
 }
 
 // whole tells whether what is wanted is published at once. Settings that are different are a reload everywhere.
 func (p *Pace) whole(a Ability) bool {
-	if _, ok := p.pending[tsujiv1.SettingsName]; ok || a == Reloads || p.Little() {
+	if _, ok := p.pending[tsujiv1.SettingsName]; ok || a == Reloads || p.Little(0) {
 		return true
 	}
 	if a == Routes {
@@ -197,35 +201,44 @@ func (p *Pace) whole(a Ability) bool {
 	return false
 }
 
-// Little tells whether all that is pending is no more than a piece, which need not wait for an answer to the one before.
-func (p *Pace) Little() bool { return p.weight <= cmp.Or(p.piece, pieceWeight) }
+// Little tells whether all that is pending is no more than a piece, with what weighs so much beside it.
+func (p *Pace) Little(beside int) bool { return len(p.pending) == 0 || beside+p.Weight() <= p.most() }
+
+// most is what a piece weighs, but for its last unit.
+func (p *Pace) most() int { return cmp.Or(p.piece, pieceWeight) }
+
+// piece is what is taken together.
+type piece struct {
+	*Pace
+	changes []*change // of which those that are pending yet were begun
+	weight  int
+	large   bool // whether it has a unit that others are not to wait for
+}
 
 // cut takes a piece from what is pending: what is urgent, and some of each namespace after the other, round by round.
-func (p *Pace) cut(urgent []string) (piece []*change) {
-	weight, most := 0, cmp.Or(p.piece, pieceWeight)
-	take := func(seed *change) {
-		for _, c := range p.unit(seed) {
-			weight += c.weight
-			piece = append(piece, c)
-		}
-	}
+func (p *Pace) cut(urgent []string) (changes []*change, weight int) {
+	out := &piece{Pace: p}
 	for _, name := range urgent {
 		if c := p.pending[name]; c != nil && !p.bonds.needed(c) {
-			take(c)
+			out.take(c, true)
 		}
 	}
-	tenants := slices.SortedFunc(maps.Values(p.tenants), func(a, b *tenant) int {
-		return cmp.Or(cmp.Compare(a.weight, b.weight), cmp.Compare(a.name, b.name))
-	})
+	tenants := p.byWeight()
+	passed := false
 	for len(tenants) > 0 {
 		left := tenants[:0]
 		for _, t := range tenants {
-			if weight >= most {
-				return piece
+			if out.weight >= p.most() {
+				return out.done(passed)
 			}
-			seed := p.seed(t)
-			for until := weight + min(turnWeight, most); seed != nil; seed = p.seed(t) {
-				if take(seed); weight >= until {
+			until := out.weight + min(turnWeight, p.most())
+			for seed := p.seed(t); seed != nil; seed = p.seed(t) {
+				if !out.take(seed, false) { // too large to go with others
+					t.queue = append([]*change{seed}, t.queue...)
+					passed = true
+					break
+				}
+				if out.weight >= until {
 					left = append(left, t)
 					break
 				}
@@ -233,7 +246,28 @@ func (p *Pace) cut(urgent []string) (piece []*change) {
 		}
 		tenants = left
 	}
-	return piece
+	return out.done(passed)
+}
+
+// done returns what was taken.
+func (p *piece) done(passed bool) ([]*change, int) {
+	if passed && !p.large {
+		p.passed++
+	} else {
+		p.passed = 0
+	}
+	return p.changes, p.weight
+}
+
+// byWeight returns the namespaces in the order in which they have their turns.
+func (p *Pace) byWeight() []*tenant {
+	weights := make(map[*tenant]int, len(p.tenants))
+	for _, t := range p.tenants {
+		weights[t] = p.weigh(maps.Values(t.changes), enough*p.most())
+	}
+	return slices.SortedFunc(maps.Values(p.tenants), func(a, b *tenant) int {
+		return cmp.Or(cmp.Compare(weights[a], weights[b]), cmp.Compare(a.name, b.name))
+	})
 }
 
 // seed returns the next change of a namespace that may go; nil: there is none left, or all that is left goes with what
@@ -254,11 +288,14 @@ func (p *Pace) seed(t *tenant) *change {
 	return nil
 }
 
-// order is which changes of a namespace come first: Settings and facts that come, Routes that give nothing up, those that
-// do, facts that go. So it is rarely that one has to take others along.
+// order is which changes of a namespace come first: Settings and facts, Routes that give nothing up, those that do,
+// facts that go. So it is rarely that one has to take others along. Endpoints that are new come with the Route that
+// needs them, and many in steps, for which Routes do not wait.
 func (c *change) order() int {
 	switch {
 	case snapshot.PartOf(c.name) == snapshot.Facts && !c.will:
+		return 4
+	case isEndpoints(c.name) && (!c.is || c.turnover.many()):
 		return 3
 	case c.gives():
 		return 2
@@ -269,24 +306,61 @@ func (c *change) order() int {
 	}
 }
 
-// unit takes a change, and all that is bound to it, from what is pending.
-func (p *Pace) unit(seed *change) (unit []*change) {
-	var free []string // facts that nobody needs any more
-	take := func(c *change) {
-		if p.pending[c.name] == c {
-			unit = append(unit, c)
-			free = append(free, p.bonds.remove(c)...)
+// take takes a change, and all that is bound to it; of Endpoints that change much a step, or with whole set all. It
+// takes nothing, and tells so, if that is too large to go with what was taken before.
+func (p *piece) take(seed *change, whole bool) bool {
+	unit, free := p.unit(seed)
+	steps, weight := p.weighUnit(unit, whole)
+	large := weight > p.most()/4
+	if large && !whole && len(p.changes) > 0 && p.weight+weight > p.most() && p.passed < patienceWithOthers {
+		for _, c := range unit {
+			p.bonds.add(c)
+		}
+		return false
+	}
+	p.weight += weight
+	p.large = p.large || large
+	for i, c := range unit {
+		if c.steps == 0 {
+			p.changes = append(p.changes, c)
+		}
+		if c.steps += steps[i]; steps[i] == 0 {
+			p.drop(c)
+			p.uses.change(c.name, c.before, c.after)
+			continue
+		}
+		p.bonds.add(c)
+		if c == seed { // for its next turn
+			t := p.tenants[namespaceOf(c.name)]
+			t.queue = append(t.queue, c)
+		}
+	}
+	for _, f := range free { // that nobody needs any more
+		if c := p.pending[f]; c != nil && !c.will && !p.bonds.needed(c) {
+			p.weight += p.Pace.weight(c)
+			p.changes = append(p.changes, c)
+			p.bonds.remove(c)
 			p.drop(c)
 		}
+	}
+	return true
+}
+
+// unit takes a change, and all that is bound to it, out of the bonds. It returns them, and the facts that then nobody
+// needs any more.
+func (p *Pace) unit(seed *change) (unit []*change, free []string) {
+	in := map[*change]bool{}
+	take := func(c *change) {
+		if in[c] || c != seed && c.steps > 0 { // of what is begun there is enough in the piece
+			return
+		}
+		in[c] = true
+		unit = append(unit, c)
+		free = append(free, p.bonds.remove(c)...)
 	}
 	take(seed)
 	for i := 0; i < len(unit); i++ { // it grows
 		p.bonds.visit(unit[i], p.pending, take)
 	}
-	for _, f := range free {
-		if c := p.pending[f]; c != nil && !c.will && !p.bonds.needed(c) {
-			take(c)
-		}
-	}
-	return unit
+	return unit, free
 }

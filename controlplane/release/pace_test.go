@@ -18,7 +18,8 @@ import (
 func paced(p *release.Pace, s snapshot.Snapshot) (pieces []snapshot.Snapshot) {
 	p.Want(s)
 	for p.Waiting() > 0 {
-		pieces = append(pieces, p.Next(release.Routes))
+		piece, _ := p.Next(release.Routes)
+		pieces = append(pieces, piece)
 	}
 	return pieces
 }
@@ -38,7 +39,7 @@ func TestWhatIsNotCut(t *testing.T) {
 	moved := crowd(2000, 10).snapshot(t, "b")
 	var p release.Pace
 	p.Want(large)
-	if got := p.Next(release.Routes); got != large || p.Waiting() != 0 {
+	if got, _ := p.Next(release.Routes); got != large || p.Waiting() != 0 {
 		t.Errorf("of the first snapshot %d resources wait", p.Waiting())
 	}
 	settings := setOf(t, []*tsujiv1.Resource{{Name: tsujiv1.SettingsName, Kind: &tsujiv1.Resource_Settings{Settings: &tsujiv1.Settings{DefaultCertificate: "other"}}}})
@@ -57,7 +58,7 @@ func TestWhatIsNotCut(t *testing.T) {
 	} {
 		p := published(large)
 		p.Want(c.to)
-		if got := p.Next(c.by); (got == c.to) != c.whole || (p.Waiting() == 0) != c.whole {
+		if got, _ := p.Next(c.by); (got == c.to) != c.whole || (p.Waiting() == 0) != c.whole {
 			t.Errorf("%s: %d wait, want it whole: %v", c.what, p.Waiting(), c.whole)
 		}
 	}
@@ -83,7 +84,7 @@ func TestPiecesTakeTurns(t *testing.T) {
 		delete(to, "ns07/r7")
 		p := published(from.snapshot(t, "a"))
 		p.Want(to.snapshot(t, "a"))
-		first := p.Next(release.Routes)
+		first, _ := p.Next(release.Routes)
 		for i := range 20 {
 			if !slices.Contains(routesOf(first), fmt.Sprintf("victim%d/v", i)) {
 				t.Errorf("%s: victim%d is not in the first piece", c.what, i)
@@ -101,7 +102,7 @@ func TestPiecesTakeTurns(t *testing.T) {
 			} else {
 				p.Want(to.snapshot(t, "a"))
 			}
-			if got := p.Next(release.Routes); pieces%10 == 1 && !slices.Contains(routesOf(got), name) {
+			if got, _ := p.Next(release.Routes); pieces%10 == 1 && !slices.Contains(routesOf(got), name) {
 				t.Errorf("%s: what came before piece %d is not in it", c.what, pieces)
 			}
 		}
@@ -118,7 +119,7 @@ func TestLeastComesFirst(t *testing.T) {
 	to["zz/victim"] = "victim.example.com"
 	p := published(cluster{}.snapshot(t, "a"))
 	p.Want(to.snapshot(t, "a"))
-	if first := p.Next(release.Routes); !slices.Contains(routesOf(first), "zz/victim") || routes(first) > 400 {
+	if first, _ := p.Next(release.Routes); !slices.Contains(routesOf(first), "zz/victim") || routes(first) > 400 {
 		t.Errorf("the first piece has %d routes, and not the victim's", routes(first))
 	}
 }
@@ -144,7 +145,7 @@ func TestFactsAreLetGo(t *testing.T) {
 	to := snapshot.New(3, config, first)
 	p.Want(to)
 	for n := 0; p.Waiting() > 0; n++ {
-		if got := p.Next(release.Routes); n > 5 {
+		if got, _ := p.Next(release.Routes); n > 5 {
 			t.Fatalf("%d wait, %v is published", p.Waiting(), got.Sorted())
 		}
 	}
@@ -205,9 +206,10 @@ func drawWorld(rt *rapid.T, t *testing.T, before snapshot.Snapshot) snapshot.Sna
 		set = set.With(item)
 		config = append(config, res)
 		route := res.GetRoute()
-		generation := rapid.SampledFrom([]string{"g", "h"})
 		e := route.GetBackends()[0].GetEndpoints()
-		facts[e] = &tsujiv1.Resource{Name: e, Kind: &tsujiv1.Resource_Endpoints{Endpoints: &tsujiv1.Endpoints{Service: generation.Draw(rt, "generation")}}}
+		facts[e] = &tsujiv1.Resource{Name: e, Kind: &tsujiv1.Resource_Endpoints{Endpoints: &tsujiv1.Endpoints{
+			Service: rapid.SampledFrom([]string{"g", "h"}).Draw(rt, "generation"), Endpoints: drawEndpoints(rt),
+		}}}
 		if ca := route.GetDestinationTls().GetCa(); ca != "" {
 			facts[ca] = &tsujiv1.Resource{Name: ca, Kind: &tsujiv1.Resource_Certificate{Certificate: &tsujiv1.Certificate{ChainPem: []byte("ca")}}}
 		}
@@ -218,8 +220,22 @@ func drawWorld(rt *rapid.T, t *testing.T, before snapshot.Snapshot) snapshot.Sna
 	return snapshot.New(1, setOf(t, config), setOf(t, slices.Collect(maps.Values(facts))))
 }
 
+// drawEndpoints draws endpoints of which a few are ready, others are not or drain, in the order in which compile has them.
+func drawEndpoints(rt *rapid.T) (list []*tsujiv1.Endpoint) {
+	from, n := rapid.IntRange(0, 12).Draw(rt, "from"), rapid.IntRange(0, 12).Draw(rt, "endpoints")
+	for i := from; i < from+n; i++ {
+		state := rapid.IntRange(0, 5).Draw(rt, "state")
+		list = append(list, &tsujiv1.Endpoint{
+			Address: fmt.Sprintf("10.0.0.%d", i), Port: 80, Ready: state > 1, Serving: state > 0, Terminating: state == 1,
+			Zone: rapid.SampledFrom([]string{"", "z"}).Draw(rt, "zone"),
+		})
+	}
+	return list
+}
+
 // Whatever is published and wanted: the pieces lead there; in none has a host two owners, or none that has one before and
-// after; every reference is resolved, by a certificate for the Route's host; and they are a function of the two.
+// after; every reference is resolved, by a certificate for the Route's host, and by endpoints that are as before or as
+// after, and no fewer that get requests; and they are a function of the two.
 func TestPaceLaws(t *testing.T) {
 	t.Parallel()
 	cuts := 0
@@ -239,10 +255,11 @@ func TestPaceLaws(t *testing.T) {
 		before := hostsOf(rt, from)
 		after := hostsOf(rt, to)
 		for i, piece := range pieces {
-			if got := other.Next(release.Routes); !got.Version().Equal(piece.Version()) {
+			if got, _ := other.Next(release.Routes); !got.Version().Equal(piece.Version()) {
 				rt.Fatalf("two replicas make different pieces %d", i)
 			}
 			between := hostsOf(rt, piece)
+			endpointsBetween(rt, from, piece, to)
 			for _, host := range []string{"x.example.com", "y.example.com", "z.other.com", "w.example.com", "w.other.com"} {
 				if before.answer(host) && after.answer(host) && !between.answer(host) {
 					rt.Fatalf("nobody answers for %s in piece %d", host, i)
@@ -255,6 +272,62 @@ func TestPaceLaws(t *testing.T) {
 	})
 	if cuts == 0 {
 		t.Error("nothing was ever cut")
+	}
+}
+
+// endpointsBetween fails if Endpoints that are there before and after have something else in between than endpoints as they
+// were or will be, or lack one that is the same, or have fewer in use than either.
+func endpointsBetween(rt *rapid.T, from, piece, to snapshot.Snapshot) {
+	rt.Helper()
+	read := func(i snapshot.Item) (all map[string]string, used int) {
+		all = map[string]string{}
+		r, err := tsujiv1.Decode(i)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		for _, e := range r.GetEndpoints().GetEndpoints() {
+			all[e.GetAddress()] = e.String()
+			if e.GetReady() || e.GetServing() && e.GetTerminating() {
+				used++
+			}
+		}
+		return all, used
+	}
+	for i := range piece.Facts().All() {
+		if !strings.HasPrefix(i.Name(), "endpoints/") {
+			continue
+		}
+		before, was := from.Get(i.Name())
+		after, will := to.Get(i.Name())
+		now, used := read(i)
+		switch {
+		case was && will:
+			old, few := read(before)
+			next, many := read(after)
+			if used < min(few, many) {
+				rt.Fatalf("%s has %d endpoints in use, between %d and %d", i.Name(), used, few, many)
+			}
+			for a, e := range now {
+				if old[a] != e && next[a] != e {
+					rt.Fatalf("%s has %s, which is neither as before nor as after", i.Name(), e)
+				}
+			}
+			for a, e := range next {
+				if old[a] == e && now[a] != e {
+					rt.Fatalf("%s lacks %s", i.Name(), e)
+				}
+			}
+		case will:
+			next, many := read(after)
+			for a, e := range now {
+				if next[a] != e {
+					rt.Fatalf("%s has %s, which it will not have", i.Name(), e)
+				}
+			}
+			if used == 0 && many > 0 {
+				rt.Fatalf("%s comes with nothing", i.Name())
+			}
+		}
 	}
 }
 
