@@ -10,6 +10,9 @@ import (
 // v4Prefix is where IPv4 addresses are among those of IPv6, in digits.
 const v4Prefix = "00000000000000000000FFFF"
 
+// nat64Prefix is where translators put them (RFC 6052, 64:ff9b::/96).
+const nat64Prefix = "0064FF9B0000000000000000"
+
 // prefixKeys returns what the 32 digits of an address begin with if it is within the prefix. One that ends
 // within a digit has a key for each value of that digit, at most 8.
 func prefixKeys(p netip.Prefix) []string {

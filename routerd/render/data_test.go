@@ -331,7 +331,8 @@ func (rt *router) from(source, host string) string {
 	return rt.raw(fmt.Sprintf("PROXY %s %s %s 1000 80\r\nGET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", family, source, to, host))
 }
 
-// Allow lists and rate limits go by the client's address, IPv4 and IPv6, and each Route for itself.
+// Allow lists go by the client's address, IPv4 and IPv6; rate limits by its address of IPv4, translated or not, and by its
+// network of 64 bits of IPv6. Each Route counts for itself.
 func TestSources(t *testing.T) {
 	t.Parallel()
 	haproxytest.Each(t, sourcesStory)
@@ -372,13 +373,20 @@ func sourcesStory(t *testing.T, binary string) {
 		"code-0": {ok, closed}, "code-403": {ok, "HTTP/1.1 403 Forbidden"}, "code-429": {ok, "HTTP/1.1 429 Too Many Requests"},
 		"code-503": {ok, "HTTP/1.1 503 Service Unavailable"}, "connections": {closed, closed}, // OpenShift's router counts so
 	} {
-		for _, source := range []string{"10.0.0.1", "10.0.0.2", "2001:db8::1", "2001:db8::2"} {
+		for _, client := range [][4]string{ // each by all addresses that count as it
+			{"10.0.0.1", "10.0.0.1", "::ffff:10.0.0.1", "10.0.0.1"}, {"10.0.0.2", "10.0.0.2", "10.0.0.2", "::ffff:10.0.0.2"},
+			{"::ffff:10.0.0.3", "::ffff:10.0.0.3", "::ffff:10.0.0.3", "10.0.0.3"},
+			{"2001:db8:0:1::1", "2001:db8:0:1::2", "2001:db8:0:1:ffff:ffff:ffff:ffff", "2001:db8:0:1::"},
+			{"2001:db8:0:2::1", "2001:db8:0:2::1", "2001:db8:0:2::1", "2001:db8:0:2:8000::"},
+			{"64:ff9b::a00:1", "64:ff9b::a00:1", "64:ff9b::a00:1", "64:ff9b::a00:1"}, {"64:ff9b::a00:2", "64:ff9b::a00:2", "64:ff9b::a00:2", "64:ff9b::a00:2"},
+			{"64:ff9b:0:0:1::1", "64:ff9b::1:0:0:1", "64:ff9b:0:0:1::2", "64:ff9b:0:0:2::"}, {"::1", "::2", "::fffe:0:1", "::8000:0:0:1"},
+		} {
 			got := []string{}
-			for range 4 {
+			for _, source := range client {
 				got = append(got, rt.from(source, host+".example"))
 			}
 			if fmt.Sprintf("%q", got) != fmt.Sprintf("%q", append([]string{ok, ok}, over...)) {
-				t.Errorf("%s from %s: %q", host, source, got)
+				t.Errorf("%s from %v: %q", host, client, got)
 			}
 		}
 	}

@@ -224,6 +224,8 @@ func guardRules(tcp bool) string {
 	rule("set-var(req.src) str("+v4Prefix+"),concat(,req.src)", "{ var(req.src) -m len 8 }")
 	rule("reject", "{ var(txn.opt) -m sub A } !{ var(txn.id),concat(|,req.src),map_beg("+mapAllow+") -m found }")
 	rule("set-var(req.lim) var(txn.id),map_str("+mapLimits+")", "{ var(txn.opt) -m sub L }")
+	// A client has an IPv6 network of 64 bits, at least, and as many addresses in it as it likes.
+	rule("set-var(req.src) var(req.src),bytes(0,16)", limited+" !{ var(req.src) -m beg "+v4Prefix+" "+nat64Prefix+" }")
 	rule("set-var(req.rate) var(txn.id),concat(|,req.src),sha1", limited)
 	rule("track-sc2 var(req.rate) table "+backendRates, limited)
 	// Each of the three limits costs what a route has of them: what none has is not even read.
