@@ -49,6 +49,7 @@ type Config struct {
 	Profiles    string         // path of a unix socket for Go's profiles; empty: none
 	TLS         identity.Files // certificate, key, and the CA that clients are verified with; not read when Insecure
 	TrustDomain string         // SPIFFE trust domain of every identity
+	Denied      string         // file of peers that are turned away, which is followed: see [identity.Denied]; empty: none
 	Insecure    bool           // no TLS, no identities: for loopback addresses and a directory only
 	Reader      cluster.Reader // the service account that must be allowed to read external certificates; zero: that is not looked at
 	Loopback    bool           // endpoints may have loopback addresses: for a source on the same machine
@@ -71,6 +72,9 @@ func (c Config) Validate() error {
 		errs = append(errs, fmt.Errorf("--admin-hosts: %w", err))
 	}
 	if c.Insecure {
+		if c.Denied != "" {
+			errs = append(errs, errors.New("--insecure has no identities: leave --denied-peers out"))
+		}
 		for flag, address := range map[string]string{"--listen": c.Listen, "--admin": c.Admin} {
 			if !admin.IsLoopback(address) {
 				errs = append(errs, fmt.Errorf("--insecure is for loopback addresses only, but %s is %s", flag, address))
@@ -96,7 +100,11 @@ func Run(ctx context.Context, c Config) error {
 	routers := fleet.New(fleet.Config{Keep: listed})
 	inspection := inspect.New(inspect.Config{Board: board, Fleet: routers, Source: c.Source.String(), Version: c.Version, Log: c.Log, Now: time.Now})
 	metrics.MustRegister(inspection)
-	guard := access.New(access.Config{TrustDomain: c.TrustDomain, Insecure: c.Insecure, Log: c.Log})
+	denied, err := identity.LoadDenied(c.Denied, c.TrustDomain, c.Log)
+	if err != nil {
+		return fmt.Errorf("--denied-peers: %w", err)
+	}
+	guard := access.New(access.Config{TrustDomain: c.TrustDomain, Insecure: c.Insecure, Denied: denied, Log: c.Log})
 	discovery := xds.New(xds.Config{
 		Board: board, Fleet: routers, Quarantine: refusals, Log: c.Log, Now: time.Now, Authenticate: guard.Authenticate, Metrics: discoveryMetrics,
 	})
@@ -110,7 +118,7 @@ func Run(ctx context.Context, c Config) error {
 			return err
 		}
 		c.checkCertificate(keeper.Certificate())
-		options = append(options, grpc.Creds(access.Credentials(keeper.ServerTLS(), c.Log)))
+		options = append(options, grpc.Creds(guard.Credentials(keeper.ServerTLS)))
 	}
 	server := grpc.NewServer(options...)
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(server, discovery)
@@ -148,6 +156,7 @@ func Run(ctx context.Context, c Config) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.Source.Run(ctx) })
 	g.Go(func() error { return p.run(ctx) })
+	g.Go(func() error { return denied.Run(ctx, guard.EndDenied) })
 	g.Go(func() error { return serve(server, listener) })
 	g.Go(func() error {
 		return admin.Serve(ctx, admin.Config{Listener: adminListener, Metrics: metrics, Hosts: c.AdminHosts, Log: c.Log, Ready: func() error {

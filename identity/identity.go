@@ -100,17 +100,33 @@ func Parse(uri, trustDomain string) (ID, error) {
 	return id, nil
 }
 
-// FromCertificate returns the identity in the certificate's URI name, of which there must be exactly one.
-// It does not verify the certificate: whoever made the connection did.
+// FromCertificate returns the identity in the certificate's URI name, of which there must be exactly one, as it stands
+// there. A CA's certificate has none: whoever may sign others could be anybody. It does not verify the certificate:
+// whoever made the connection did.
 func FromCertificate(c *x509.Certificate, trustDomain string) (ID, error) {
-	if len(c.URIs) != 1 {
-		return ID{}, fmt.Errorf("certificate %q has %d URI names: want exactly one", c.Subject, len(c.URIs))
+	if err := leaf(c); err != nil {
+		return ID{}, err
 	}
-	id, err := Parse(c.URIs[0].String(), trustDomain)
+	names, err := uris(c)
+	if err != nil {
+		return ID{}, fmt.Errorf("certificate %q: %w", c.Subject, err)
+	}
+	if len(names) != 1 {
+		return ID{}, fmt.Errorf("certificate %q has %d URI names: want exactly one", c.Subject, len(names))
+	}
+	id, err := Parse(names[0], trustDomain)
 	if err != nil {
 		return ID{}, fmt.Errorf("certificate %q: %w", c.Subject, err)
 	}
 	return id, nil
+}
+
+// leaf refuses a certificate that may sign others.
+func leaf(c *x509.Certificate) error {
+	if c.IsCA || c.KeyUsage&x509.KeyUsageCertSign != 0 {
+		return fmt.Errorf("certificate %q is a CA's: show one that is not (basicConstraints CA:FALSE, no keyCertSign)", c.Subject)
+	}
+	return nil
 }
 
 // segment tells whether s may be a part of an identity. "." and ".." may not: they mean something else

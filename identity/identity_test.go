@@ -1,13 +1,20 @@
 package identity_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/x509"
-	"encoding/pem"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"log/slog"
+	"math/big"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/tsuji-dev/tsuji/identity"
-	"github.com/tsuji-dev/tsuji/identity/authority"
 )
 
 // An identity has one spelling: what String writes is what Parse reads.
@@ -74,34 +81,84 @@ func TestOtherNamesAreRefused(t *testing.T) {
 	}
 }
 
-// A certificate with no URI name, or with one that is no identity, belongs to nobody.
-func TestCertificateNeedsAnIdentity(t *testing.T) {
-	ca, err := authority.NewAuthority("test")
+// certificate returns a certificate with these URI names, spelled as they are.
+func certificate(t *testing.T, ca bool, names ...string) *x509.Certificate {
+	t.Helper()
+	sequence := asn1.RawValue{Tag: asn1.TagSequence, IsCompound: true}
+	for _, name := range names {
+		b, err := asn1.Marshal(asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: 6, Bytes: []byte(name)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sequence.Bytes = append(sequence.Bytes, b...)
+	}
+	san, err := asn1.Marshal(sequence)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for uri, want := range map[string]string{
-		"":                                  "has 0 URI names",
-		"spiffe://tsuji.local/operator/ada": "",
-		"spiffe://tsuji.local/nobody":       "want spiffe://",
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), BasicConstraintsValid: true, IsCA: ca}
+	if len(names) > 0 {
+		template.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: san}}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// A certificate with no URI name, with several, or with one that is no identity as it is spelled, belongs to nobody; nor
+// does a CA's.
+func TestCertificateNeedsAnIdentity(t *testing.T) {
+	const ada = "spiffe://tsuji.local/operator/ada"
+	for _, c := range []struct {
+		cert *x509.Certificate
+		want string
+	}{
+		{certificate(t, false, ada), ""},
+		{certificate(t, false), "has 0 URI names"},
+		{certificate(t, false, ada, ada), "has 2 URI names"},
+		{certificate(t, true, ada), "is a CA's"},
+		{certificate(t, false, "spiffe://tsuji.local/nobody"), "want spiffe://"},
+		{certificate(t, false, "SPIFFE://tsuji.local/operator/ada"), "want spiffe://"},
+		{certificate(t, false, ada+"#"), "want spiffe://"},
+		{certificate(t, false, ada+"?"), "want spiffe://"},
+		{certificate(t, false, "spiffe://tsuji.local/operator/%61da"), "want spiffe://"},
 	} {
-		cert, _, err := ca.Issue(authority.Options{URI: uri, DNSNames: []string{"localhost"}})
-		if err != nil {
+		id, err := identity.FromCertificate(c.cert, "tsuji.local")
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v: got %v, %v, want %q", c.cert.URIs, id, err, c.want)
+		}
+	}
+}
+
+// A file of denied peers that has one mistake is refused whole, with the line; and the one before stays.
+func TestMistakesInAFileOfDeniedPeers(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "denied")
+	for text, want := range map[string]string{
+		"": "", "\n# x\n serial=00aB\n": "", "serial=12:34": "",
+		"spiffe://td/operator/ada\nspiffe://other/operator/ada": "line 2: ",
+		"serial=xyz": "line 1: ", "serial=": "line 1: ", "serial=-1": "line 1: ", "serial=+1": "line 1: ",
+		"ada": "line 1: ", "spiffe://td/operator/ada # left": "line 1: ",
+	} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		block, _ := pem.Decode(cert)
-		c, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = identity.FromCertificate(c, "tsuji.local")
+		_, err := identity.LoadDenied(file, "td", slog.New(slog.DiscardHandler))
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
-			t.Errorf("URI %q: got %v, want %q", uri, err, want)
+			t.Errorf("%q: got %v, want %q", text, err, want)
 		}
-		c.URIs = append(c.URIs, c.URIs...)
-		if _, err = identity.FromCertificate(c, "tsuji.local"); err == nil {
-			t.Errorf("URI %q twice was accepted", uri)
-		}
+	}
+	if _, err := identity.LoadDenied(file+"x", "td", slog.New(slog.DiscardHandler)); err == nil {
+		t.Error("a file that is not there was accepted")
 	}
 }
 

@@ -85,8 +85,9 @@ func (k *Keeper) Certificate() *x509.Certificate { return k.current().cert.Leaf 
 
 // ServerTLS returns the configuration of a server: TLS 1.3, a client certificate required and verified
 // against the authorities, HTTP/2. Connections are not resumed, so that each is verified against the
-// authorities of its time.
-func (k *Keeper) ServerTLS() *tls.Config {
+// authorities of its time. A client's certificate that is verified is put to accept, whose error ends the connection;
+// nil: every one is accepted.
+func (k *Keeper) ServerTLS(accept func(*x509.Certificate) error) *tls.Config {
 	config := func() *tls.Config {
 		m := k.current()
 		return &tls.Config{
@@ -96,6 +97,12 @@ func (k *Keeper) ServerTLS() *tls.Config {
 			ClientAuth:             tls.RequireAndVerifyClientCert,
 			NextProtos:             []string{"h2"},
 			SessionTicketsDisabled: true,
+			VerifyConnection: func(s tls.ConnectionState) error {
+				if accept == nil {
+					return nil
+				}
+				return accept(s.PeerCertificates[0])
+			},
 		}
 	}
 	c := config()
@@ -108,11 +115,11 @@ func (k *Keeper) ServerTLS() *tls.Config {
 // The peer's DNS names do not matter: it is known by its identity, at whatever address.
 func (k *Keeper) ClientTLS(trustDomain string, accept func(ID) error) *tls.Config {
 	return k.client(func(s tls.ConnectionState) error {
-		leaf, err := k.verify(s, "")
+		peer, err := k.verify(s, "")
 		if err != nil {
 			return err
 		}
-		id, err := FromCertificate(leaf, trustDomain)
+		id, err := FromCertificate(peer, trustDomain)
 		if err != nil {
 			return err
 		}
@@ -153,12 +160,15 @@ func (k *Keeper) verify(s tls.ConnectionState, name string) (*x509.Certificate, 
 	if len(s.PeerCertificates) == 0 {
 		return nil, errors.New("the peer shows no certificate")
 	}
-	leaf := s.PeerCertificates[0]
+	peer := s.PeerCertificates[0]
+	if err := leaf(peer); err != nil {
+		return nil, err
+	}
 	between := x509.NewCertPool()
 	for _, c := range s.PeerCertificates[1:] {
 		between.AddCert(c)
 	}
-	_, err := leaf.Verify(x509.VerifyOptions{
+	_, err := peer.Verify(x509.VerifyOptions{
 		DNSName:       name,
 		Roots:         k.current().roots,
 		Intermediates: between,
@@ -166,9 +176,9 @@ func (k *Keeper) verify(s tls.ConnectionState, name string) (*x509.Certificate, 
 		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("verify the peer's certificate %q: %w", leaf.Subject, err)
+		return nil, fmt.Errorf("verify the peer's certificate %q: %w", peer.Subject, err)
 	}
-	return leaf, nil
+	return peer, nil
 }
 
 // current returns what is held, read again if the files changed.

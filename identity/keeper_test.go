@@ -140,7 +140,7 @@ func TestBothEndsAreVerified(t *testing.T) {
 	client, _ := load(t, one.write(t, t.TempDir(), "spiffe://td/ingress/default/zone/tok04"))
 
 	var peer ID
-	seen, serverErr, clientErr := meet(t, server.ServerTLS(), client.ClientTLS("td", func(id ID) error { peer = id; return nil }))
+	seen, serverErr, clientErr := meet(t, server.ServerTLS(nil), client.ClientTLS("td", func(id ID) error { peer = id; return nil }))
 	if serverErr != nil || clientErr != nil {
 		t.Fatalf("server: %v, client: %v", serverErr, clientErr)
 	}
@@ -165,21 +165,21 @@ func TestStrangersAreTurnedAway(t *testing.T) {
 
 	trusting := stranger.ClientTLS("td", acceptAll)
 	trusting.VerifyConnection = nil // so that the server is the one who refuses
-	if _, err, _ := meet(t, server.ServerTLS(), trusting); err == nil {
+	if _, err, _ := meet(t, server.ServerTLS(nil), trusting); err == nil {
 		t.Error("the server accepted a client of another authority")
 	}
 	trusting.GetClientCertificate = nil
-	if _, err, _ := meet(t, server.ServerTLS(), trusting); err == nil {
+	if _, err, _ := meet(t, server.ServerTLS(nil), trusting); err == nil {
 		t.Error("the server accepted a client without a certificate")
 	}
-	if _, _, err := meet(t, server.ServerTLS(), stranger.ClientTLS("td", acceptAll)); err == nil {
+	if _, _, err := meet(t, server.ServerTLS(nil), stranger.ClientTLS("td", acceptAll)); err == nil {
 		t.Error("the client accepted a server of another authority")
 	}
-	if _, _, err := meet(t, server.ServerTLS(), client.ClientTLS("elsewhere", acceptAll)); err == nil {
+	if _, _, err := meet(t, server.ServerTLS(nil), client.ClientTLS("elsewhere", acceptAll)); err == nil {
 		t.Error("the client accepted a server of another trust domain")
 	}
 	no := errors.New("not you")
-	if _, _, err := meet(t, server.ServerTLS(), client.ClientTLS("td", func(ID) error { return no })); !errors.Is(err, no) {
+	if _, _, err := meet(t, server.ServerTLS(nil), client.ClientTLS("td", func(ID) error { return no })); !errors.Is(err, no) {
 		t.Errorf("the client got %v", err)
 	}
 }
@@ -226,19 +226,19 @@ func TestAServerKnownByItsName(t *testing.T) {
 	server, _ := load(t, Files{Cert: serving.Cert, Key: serving.Key, CA: own.CA})
 	client, _ := load(t, Files{Cert: own.Cert, Key: own.Key, CA: serving.CA})
 
-	if seen, serverErr, clientErr := meet(t, server.ServerTLS(), client.ClientTLSNamed("controlplane.tsuji.svc")); serverErr != nil || clientErr != nil {
+	if seen, serverErr, clientErr := meet(t, server.ServerTLS(nil), client.ClientTLSNamed("controlplane.tsuji.svc")); serverErr != nil || clientErr != nil {
 		t.Errorf("server: %v, client: %v", serverErr, clientErr)
 	} else if id, err := FromCertificate(seen.PeerCertificates[0], "td"); err != nil || id.Zone != "tok04" {
 		t.Errorf("the server met %v, %v", id, err)
 	}
-	if _, _, err := meet(t, server.ServerTLS(), client.ClientTLSNamed("controlplane.other.svc")); err == nil || !strings.Contains(err.Error(), "controlplane.other.svc") {
+	if _, _, err := meet(t, server.ServerTLS(nil), client.ClientTLSNamed("controlplane.other.svc")); err == nil || !strings.Contains(err.Error(), "controlplane.other.svc") {
 		t.Errorf("by another name: %v", err)
 	}
-	if _, _, err := meet(t, server.ServerTLS(), client.ClientTLS("td", acceptAll)); err == nil || !strings.Contains(err.Error(), "0 URI names") {
+	if _, _, err := meet(t, server.ServerTLS(nil), client.ClientTLS("td", acceptAll)); err == nil || !strings.Contains(err.Error(), "0 URI names") {
 		t.Errorf("asked for an identity: %v", err)
 	}
 	stranger, _ := load(t, newCA(t).writeNamed(t, t.TempDir(), nil, []string{"controlplane.tsuji.svc"}))
-	if _, _, err := meet(t, stranger.ServerTLS(), client.ClientTLSNamed("controlplane.tsuji.svc")); err == nil || !strings.Contains(err.Error(), "unknown authority") {
+	if _, _, err := meet(t, stranger.ServerTLS(nil), client.ClientTLSNamed("controlplane.tsuji.svc")); err == nil || !strings.Contains(err.Error(), "unknown authority") {
 		t.Errorf("of another authority: %v", err)
 	}
 }

@@ -90,6 +90,7 @@ them to routerd over gRPC (delta xDS). Every flag can also come from an environm
 	f.StringVar(&c.TLS.Key, "tls-key", "", "file of its private key, PEM, for its owner only")
 	f.StringVar(&c.TLS.CA, "client-ca", "", "file of the CA certificates that routers and operators are verified with, PEM")
 	f.StringVar(&c.TrustDomain, "trust-domain", "tsuji.local", "SPIFFE trust domain of all identities")
+	f.StringVar(&c.Denied, "denied-peers", "", "file of identities (spiffe://…) and certificates (serial=HEX) that are turned away, one a line, read again when it changes; empty: none")
 	f.BoolVar(&c.Insecure, "insecure", false, "no TLS and no identities; only with loopback addresses and a directory source")
 	f.BoolVarP(&verbose, "verbose", "v", false, "log debug messages too")
 	return cmd

@@ -72,7 +72,7 @@ func controlPlaneStandIn(ended context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	s := c.server(grpc.Creds(credentials.NewTLS(keeper.ServerTLS())))
+	s := c.server(grpc.Creds(credentials.NewTLS(keeper.ServerTLS(nil))))
 	defer context.AfterFunc(ended, s.Stop)()
 	return s.Serve(l)
 }

@@ -305,7 +305,7 @@ func TestConnection(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return serve(t, c.server(grpc.Creds(credentials.NewTLS(keeper.ServerTLS()))))
+		return serve(t, c.server(grpc.Creds(credentials.NewTLS(keeper.ServerTLS(nil)))))
 	}
 	controlplane := identity.ID{Role: identity.RoleControlPlane, Name: "a"}
 	good := listen(controlplane, busy())

@@ -1,7 +1,8 @@
 // Package access decides who may call what.
 //
 // It guarantees that a call reaches its service only if a row of its table gives that method to the role of
-// the caller's certificate, and that whoever is turned away is in the log, with what was tried.
+// the caller's certificate; that no identity, and no host of it, has all connections; that a peer that is denied has
+// none; and that whoever is turned away is in the log, at a bounded rate, with what was tried.
 //
 // Do not assume that a right is enough: which view a router sees is decided in the discovery server, from
 // the same identity.
@@ -13,6 +14,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -20,6 +22,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/tsuji-dev/tsuji/controlplane/ratelog"
 	"github.com/tsuji-dev/tsuji/identity"
 )
 
@@ -53,18 +56,29 @@ type Config struct {
 	// Insecure allows everything to everybody: there are no certificates. The caller sees to it that only
 	// this machine can connect.
 	Insecure bool
+	// Denied are the peers that are turned away whatever their certificates say. Nil: nobody is.
+	Denied *identity.Denied
+	// Now is the clock of what is logged at a rate. Nil: time.Now.
+	Now func() time.Time
 	// Log is written to. Needed.
 	Log *slog.Logger
 }
 
 // Guard stands before the services of a gRPC server. It is safe for concurrent use.
 type Guard struct {
-	config Config
-	rights []right
+	config      Config
+	rights      []right
+	log         *ratelog.Log // what a peer can cause
+	connections *connections
 }
 
 // New makes a guard.
-func New(c Config) *Guard { return &Guard{config: c, rights: rights()} }
+func New(c Config) *Guard {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return &Guard{config: c, rights: rights(), log: ratelog.New(c.Log, c.Now), connections: newConnections()}
+}
 
 // ServerOptions returns the guard's interceptors.
 func (g *Guard) ServerOptions() []grpc.ServerOption {
@@ -104,11 +118,11 @@ func (g *Guard) admit(ctx context.Context, method string) (context.Context, erro
 	}
 	id, err := g.identify(ctx)
 	if err != nil {
-		g.config.Log.Warn("call refused: the caller is not known", "method", method, "address", address(ctx), "err", err)
+		g.log.Warn("", "call refused: the caller is not known", "method", method, "address", address(ctx), "err", err)
 		return nil, status.Error(codes.Unauthenticated, err.Error())
 	}
 	if !g.allows(method, id.Role) {
-		g.config.Log.Warn("call refused: the caller has no right to it", "method", method, "peer", id.String(), "address", address(ctx))
+		g.log.Warn(id.String(), "call refused: the caller has no right to it", "method", method, "peer", id.String(), "address", address(ctx))
 		return nil, status.Errorf(codes.PermissionDenied, "%s may not call %s", id, method)
 	}
 	return context.WithValue(ctx, caller{}, id), nil

@@ -62,7 +62,7 @@ func newWorld(t *testing.T, without bool) *world {
 	guard := access.New(access.Config{TrustDomain: domain, Insecure: without, Log: slog.New(slog.NewTextHandler(w.log, nil))})
 	options := guard.ServerOptions()
 	if !without {
-		options = append(options, grpc.Creds(credentials.NewTLS(w.keeper(t, "spiffe://"+domain+"/controlplane/cp").ServerTLS())))
+		options = append(options, grpc.Creds(credentials.NewTLS(w.keeper(t, "spiffe://"+domain+"/controlplane/cp").ServerTLS(nil))))
 	}
 	w.server = grpc.NewServer(options...)
 	discovery.RegisterAggregatedDiscoveryServiceServer(w.server, &discoverer{guard: guard, seen: w.seen})

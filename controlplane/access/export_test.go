@@ -1,11 +1,10 @@
 package access
 
-import (
-	"crypto/tls"
-	"log/slog"
-	"time"
-
-	"google.golang.org/grpc/credentials"
+// Bounds that tests reach.
+const (
+	MostShared   = mostShared
+	MostOwn      = mostOwn
+	MostUnproven = mostUnproven
 )
 
 // Prefixes returns the first column of the table.
@@ -15,9 +14,4 @@ func Prefixes() []string {
 		all = append(all, r.prefix)
 	}
 	return all
-}
-
-// CredentialsAt is Credentials with another clock.
-func CredentialsAt(config *tls.Config, log *slog.Logger, now func() time.Time) credentials.TransportCredentials {
-	return newHandshakes(config, log, now)
 }

@@ -2,72 +2,92 @@ package access
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
-	"log/slog"
 	"net"
-	"sync"
-	"time"
 
 	"google.golang.org/grpc/credentials"
+
+	"github.com/tsuji-dev/tsuji/controlplane/fair"
 )
 
-// logEvery is how often a failed handshake is logged at the most: strangers must not be able to fill the log.
-const logEvery = time.Second
-
-// Credentials are those of a server with this configuration. Whoever does not get as far as a call, because of
-// a certificate that is not known, over, or not there, is in the log too: gRPC tells nobody.
-func Credentials(config *tls.Config, log *slog.Logger) credentials.TransportCredentials {
-	return newHandshakes(config, log, time.Now)
+// Credentials are those of a server. Whoever does not get as far as a call, because of a certificate that is not known,
+// over, denied, or not there, or because there are too many connections, is in the log too: gRPC tells nobody. The
+// configuration is made with a function that the client's certificate has to be put to: see identity.Keeper.ServerTLS.
+func (g *Guard) Credentials(config func(accept func(*x509.Certificate) error) *tls.Config) credentials.TransportCredentials {
+	return &handshakes{TransportCredentials: credentials.NewTLS(config(g.denies)), guard: g}
 }
 
-func newHandshakes(config *tls.Config, log *slog.Logger, now func() time.Time) *handshakes {
-	return &handshakes{TransportCredentials: credentials.NewTLS(config), log: log, now: now, state: &handshakeLog{}}
+// denies tells by an error that a certificate is denied.
+func (g *Guard) denies(leaf *x509.Certificate) error {
+	if g.config.Denied == nil {
+		return nil
+	}
+	return g.config.Denied.Denies(leaf) //nolint:wrapcheck // it says all there is to say
 }
 
+// EndDenied ends the connections of peers that are denied by now, and with them their streams.
+func (g *Guard) EndDenied() {
+	for c, reason := range g.connections.end(g.denies) {
+		g.config.Log.Warn("connection ended: its peer is denied", "address", c.raw.RemoteAddr().String(), "err", reason)
+	}
+}
+
+// handshakes are the guard's credentials.
 type handshakes struct {
 	credentials.TransportCredentials
-	log   *slog.Logger
-	now   func() time.Time
-	state *handshakeLog // of all clones
+	guard *Guard
 }
 
-type handshakeLog struct {
-	mu      sync.Mutex
-	last    time.Time // guarded by mu; when a failure was logged
-	skipped int       // guarded by mu; failures since
-}
+var (
+	errUnproven = fmt.Errorf("more than %d connections of this host have not shown a certificate yet", mostUnproven)
+	errCrowd    = errors.New("its identity has too many connections: give each router a certificate of its own (…/router/NAME)")
+)
 
-// ServerHandshake does as gRPC's own, and logs what goes wrong.
+// ServerHandshake does as gRPC's own, within bounds, and logs what goes wrong.
 func (h *handshakes) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	conn, info, err := h.TransportCredentials.ServerHandshake(raw)
-	if err != nil {
-		h.failed(raw.RemoteAddr().String(), err)
+	address := raw.RemoteAddr().String()
+	host := fair.HostOf(address)
+	unproven, ok := h.guard.connections.places.Enter(unprovenPlace+host, host, mostUnproven, nil)
+	if !ok {
+		h.failed(host, address, errUnproven)
+		return nil, nil, errUnproven
 	}
-	return conn, info, err //nolint:wrapcheck // gRPC looks at it
+	conn, info, err := h.TransportCredentials.ServerHandshake(raw)
+	unproven.Leave()
+	if err != nil {
+		h.failed(host, address, err)
+		return conn, info, err //nolint:wrapcheck // gRPC looks at it
+	}
+	state, ok := info.(credentials.TLSInfo)
+	if !ok || len(state.State.PeerCertificates) == 0 {
+		return nil, nil, errNoCertificate
+	}
+	leaf := state.State.PeerCertificates[0]
+	c, peer, ok := h.guard.connections.enter(conn, raw, leaf, h.guard.config.TrustDomain)
+	if !ok {
+		h.failed(peer, address, fmt.Errorf("%s: %w", peer, errCrowd))
+		return nil, nil, errCrowd
+	}
+	if err := h.guard.denies(leaf); err != nil { // since it was verified
+		h.failed(peer, address, err)
+		return nil, nil, errors.Join(err, c.Close())
+	}
+	return c, info, nil
 }
 
-// Clone returns a copy that logs in the same place.
+// Clone returns a copy that counts in the same place.
 func (h *handshakes) Clone() credentials.TransportCredentials {
-	c := *h
-	c.TransportCredentials = h.TransportCredentials.Clone()
-	return &c
+	return &handshakes{TransportCredentials: h.TransportCredentials.Clone(), guard: h.guard}
 }
 
-func (h *handshakes) failed(address string, err error) {
+func (h *handshakes) failed(peer, address string, err error) {
 	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
 		// Somebody looked whether the port is open, or hung up.
-		h.log.Debug("connection ended before its TLS handshake", "address", address, "err", err)
+		h.guard.config.Log.Debug("connection ended before its TLS handshake", "address", address, "err", err)
 		return
 	}
-	s := h.state
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := h.now()
-	if since := now.Sub(s.last); since >= 0 && since < logEvery {
-		s.skipped++
-		return
-	}
-	h.log.Warn("connection refused: TLS handshake failed", "address", address, "err", err, "skipped", s.skipped)
-	s.last, s.skipped = now, 0
+	h.guard.log.Warn(peer, "connection refused", "address", address, "err", err)
 }

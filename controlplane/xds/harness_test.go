@@ -76,7 +76,7 @@ func newReplica(t testing.TB, change ...func(*xds.Config)) *replica {
 	r.metrics.MustRegister(config.Metrics)
 	r.server = xds.New(config)
 	keeper := r.keeper(identity.ID{TrustDomain: domain, Role: identity.RoleControlPlane, Name: "cp"})
-	r.grpc = grpc.NewServer(append(xds.ServerOptions(), grpc.Creds(credentials.NewTLS(keeper.ServerTLS())))...)
+	r.grpc = grpc.NewServer(append(xds.ServerOptions(), grpc.Creds(credentials.NewTLS(keeper.ServerTLS(nil))))...)
 	discovery.RegisterAggregatedDiscoveryServiceServer(r.grpc, r.server)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
