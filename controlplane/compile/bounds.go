@@ -32,6 +32,10 @@ const (
 	// maxChainBytes is how long a chain may be, in bytes of PEM. What fits HAProxy's buffer, key included, goes there by a
 	// command, and what is longer by a file and a reload.
 	maxChainBytes = 64 << 10
+	// maxVerifying is how long it may take to verify a chain, in microseconds, as verifying estimates it. A chain that
+	// takes longer is not verified, with a warning, since one goroutine compiles for everybody: 32 certificates with keys
+	// of P-521 took 300 ms.
+	maxVerifying = 2000
 	// maxBundle and maxBundleCertificates are for CA certificates: the public ones of the world are 150, with 230 kB
 	// of PEM.
 	maxBundle, maxBundleCertificates = 384 << 10, maxBlocks

@@ -8,7 +8,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"slices"
-	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 )
@@ -226,7 +225,12 @@ func (p *pair) join(certs, cas parsed, found []privateKey, fault func(string, st
 		fault("certificate", "%s", f)
 		return
 	}
-	if len(cas.certificates) > 0 {
+	switch {
+	case len(cas.certificates) == 0:
+	case verifying(certs.certificates, cas.certificates) > maxVerifying:
+		note("caCertificate", "it is not checked whether the certificate is signed by it, which would take too long: "+
+			"use fewer certificates, or keys of RSA or P-256")
+	default:
 		if err := verify(certs.certificates, cas.certificates); err != nil {
 			fault("certificate", "error verifying certificate: %v", err)
 		}
@@ -257,24 +261,4 @@ func chainBounds(chain []*x509.Certificate, size int) string {
 		p.names(c)
 	}
 	return p.tooMany()
-}
-
-// verify verifies the chain of the first certificate against the CA certificates. Validity in time does
-// not count: it is checked on copies that are valid for ever, so that no clock is read.
-func verify(chain, cas []*x509.Certificate) error {
-	at := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
-	timeless := func(c *x509.Certificate) *x509.Certificate {
-		cp := *c
-		cp.NotBefore, cp.NotAfter = at.Add(-time.Hour), at.Add(time.Hour)
-		return &cp
-	}
-	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
-	for _, c := range cas {
-		roots.AddCert(timeless(c))
-	}
-	for _, c := range chain[1:] {
-		intermediates.AddCert(timeless(c))
-	}
-	_, err := timeless(chain[0]).Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, CurrentTime: at})
-	return err //nolint:wrapcheck // the caller says what was tried
 }
