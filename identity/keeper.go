@@ -21,7 +21,8 @@ const lookEvery = time.Second
 // maxFile is the most that is read of a file, in bytes: more is no certificate.
 const maxFile = 1 << 20
 
-// Files are the files that an identity is read from.
+// Files are the files that an identity is read from. Whoever may write one of them decides who we are, or whom we
+// trust: nobody but its owner may, who is root or we ourselves.
 type Files struct {
 	// Cert is the certificate and its intermediates, PEM.
 	Cert string
@@ -66,7 +67,7 @@ type material struct {
 	infos [3]os.FileInfo // what the files were when they were read: certificate, key, authorities
 }
 
-// Load reads the files. It refuses a key that others have access to: see [Files].
+// Load reads the files. It refuses a key that others have access to, and any file that others may write: see [Files].
 func Load(f Files, log *slog.Logger) (*Keeper, error) {
 	if err := f.Validate(); err != nil {
 		return nil, err
@@ -218,6 +219,11 @@ func (f Files) read() (material, error) {
 	if err := private(m.infos[1], os.Geteuid()); err != nil {
 		return material{}, fmt.Errorf("private key %s: %w", f.Key, err)
 	}
+	for i, file := range f.list() {
+		if err := CheckWriters(m.infos[i], os.Geteuid()); err != nil {
+			return material{}, fmt.Errorf("%s %s: %w", file.what, file.path, err)
+		}
+	}
 	cert, err := readFile(f.Cert)
 	if err != nil {
 		return material{}, fmt.Errorf("read certificate: %w", err)
@@ -253,6 +259,18 @@ func private(i os.FileInfo, user int) error {
 	return fmt.Errorf("its mode is %04o, so that others than its owner have access; make it 0600", mode)
 }
 
+// CheckWriters tells who else may write a file that decides whom a process of that user trusts. What a kubelet mounts of
+// Secrets and ConfigMaps is root's, and its group, the Pod's, may read it at most.
+func CheckWriters(i os.FileInfo, user int) error {
+	if mode := i.Mode().Perm(); mode&0o022 != 0 {
+		return fmt.Errorf("its mode is %04o, so that others than its owner may write it; take that from them: chmod go-w", mode)
+	}
+	if s, ok := i.Sys().(*syscall.Stat_t); ok && s.Uid != 0 && int(s.Uid) != user {
+		return fmt.Errorf("it belongs to user %d, who may write it; make it root's, or that of user %d, who reads it", s.Uid, user)
+	}
+	return nil
+}
+
 // pool reads CA certificates, every one of which must be good: one that is skipped shows only when a peer
 // is turned away.
 func pool(bundle []byte) (*x509.CertPool, error) {
@@ -282,7 +300,7 @@ func pool(bundle []byte) (*x509.CertPool, error) {
 func (f Files) stat() ([3]os.FileInfo, error) {
 	var infos [3]os.FileInfo
 	var errs []error
-	for i, file := range []struct{ what, path string }{{"certificate", f.Cert}, {"private key", f.Key}, {"CA certificates", f.CA}} {
+	for i, file := range f.list() {
 		var err error
 		if infos[i], err = os.Stat(file.path); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", file.what, err))
@@ -291,9 +309,14 @@ func (f Files) stat() ([3]os.FileInfo, error) {
 	return infos, errors.Join(errs...)
 }
 
+// list returns the files in the order of their infos.
+func (f Files) list() [3]struct{ what, path string } {
+	return [...]struct{ what, path string }{{"certificate", f.Cert}, {"private key", f.Key}, {"CA certificates", f.CA}}
+}
+
 func same(a, b [3]os.FileInfo) bool {
 	for i := range a {
-		if a[i].Size() != b[i].Size() || !a[i].ModTime().Equal(b[i].ModTime()) || !os.SameFile(a[i], b[i]) {
+		if a[i].Mode() != b[i].Mode() || a[i].Size() != b[i].Size() || !a[i].ModTime().Equal(b[i].ModTime()) || !os.SameFile(a[i], b[i]) {
 			return false
 		}
 	}

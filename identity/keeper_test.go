@@ -256,6 +256,9 @@ func TestWrongFilesAreRefused(t *testing.T) {
 		{"CA certificates: stat ", func(f *Files) error { f.CA += ".gone"; return nil }},
 		{"make it 0600", func(f *Files) error { return os.Chmod(f.Key, 0o640) }},
 		{"make it 0600", func(f *Files) error { return os.Chmod(f.Key, 0o604) }},
+		{"may write it", func(f *Files) error { return os.Chmod(f.CA, 0o664) }},
+		{"may write it", func(f *Files) error { return os.Chmod(f.CA, 0o646) }},
+		{"may write it", func(f *Files) error { return os.Chmod(f.Cert, 0o620) }},
 		{"there is no certificate in it", func(f *Files) error { return os.WriteFile(f.CA, nil, 0o600) }},
 		{"want CERTIFICATE", func(f *Files) error { f.CA = f.Key; return nil }},
 		{"no PEM", func(f *Files) error {
@@ -310,3 +313,57 @@ type file struct {
 
 func (f file) Mode() os.FileMode { return f.mode }
 func (f file) Sys() any          { return &syscall.Stat_t{Uid: uint32(f.owner)} }
+
+// A file that decides whom a process trusts is written by root, or by itself. What a kubelet mounts is not written by
+// others: a Secret's with mode 0400 or 0644, to which it adds that a group may read, of root, behind a symbolic link.
+func TestWhoMayWriteAFile(t *testing.T) {
+	for _, c := range []struct {
+		mode        os.FileMode
+		owner, user int
+		ok          bool
+	}{
+		{0o644, 0, 65532, true}, {0o440, 0, 65532, true}, {0o640, 0, 1000700000, true}, {0o444, 0, 0, true},
+		{0o644, 65532, 65532, true}, {0o600, 1000, 1000, true},
+		{0o664, 0, 65532, false}, {0o646, 0, 65532, false}, {0o666, 0, 0, false}, {0o420, 65532, 65532, false}, {0o402, 0, 0, false},
+		{0o644, 1000, 65532, false}, {0o400, 1000, 65532, false}, {0o600, 1000, 0, false},
+	} {
+		if err := CheckWriters(file{mode: c.mode, owner: c.owner}, c.user); (err == nil) != c.ok {
+			t.Errorf("mode %04o, owner %d, read by user %d: %v", c.mode, c.owner, c.user, err)
+		}
+	}
+}
+
+// Files as a kubelet lays them out are read, and what is taken from them while they are in use is seen: permissions too.
+func TestAMountedSecret(t *testing.T) {
+	one := newCA(t)
+	dir := t.TempDir()
+	data := filepath.Join(dir, "..2026_01_01_00_00_00.1")
+	if err := os.Mkdir(data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	one.write(t, data, "spiffe://td/controlplane/cp")
+	if err := os.Symlink(filepath.Base(data), filepath.Join(dir, "..data")); err != nil {
+		t.Fatal(err)
+	}
+	f := Files{Cert: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key"), CA: filepath.Join(dir, "ca.crt")}
+	for _, path := range []string{f.Cert, f.Key, f.CA} {
+		if err := os.Symlink(filepath.Join("..data", filepath.Base(path)), path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(f.CA, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	k, logged := load(t, f)
+	clock := time.Now()
+	k.now = func() time.Time { clock = clock.Add(2 * time.Second); return clock }
+	if k.Certificate(); logged() != "" {
+		t.Errorf("log: %s", logged())
+	}
+	if err := os.Chmod(f.CA, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if k.Certificate(); !strings.Contains(logged(), "its mode is 0666") {
+		t.Errorf("the CA may be written by anybody, log: %s", logged())
+	}
+}

@@ -15,6 +15,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/tsuji-dev/tsuji/identity"
 )
 
 // ServiceCAFileConfig is what a ServiceCAFile needs.
@@ -177,10 +179,7 @@ func (s *ServiceCAFile) signal() {
 
 // read looks at the file.
 func (s *ServiceCAFile) read() {
-	text, err := os.ReadFile(s.c.Path)
-	if err == nil && !hasCertificate(text) {
-		err = errors.New("there is no certificate in it")
-	}
+	text, err := s.content()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var fault *Fault
@@ -211,6 +210,22 @@ func (s *ServiceCAFile) read() {
 		s.c.Log.Info("read the service CA", "path", s.c.Path)
 		s.signal()
 	}
+}
+
+// content returns what is in the file, if nobody else may have written it and it can be used.
+func (s *ServiceCAFile) content() ([]byte, error) {
+	info, err := os.Stat(s.c.Path)
+	if err != nil {
+		return nil, err //nolint:wrapcheck // read tells the path
+	}
+	if err := identity.CheckWriters(info, os.Geteuid()); err != nil {
+		return nil, err //nolint:wrapcheck // as above
+	}
+	text, err := os.ReadFile(s.c.Path)
+	if err == nil && !hasCertificate(text) {
+		err = errors.New("there is no certificate in it")
+	}
+	return text, err //nolint:wrapcheck // as above
 }
 
 // hasCertificate tells whether there is a certificate in PEM text, and none that cannot be parsed: half of a

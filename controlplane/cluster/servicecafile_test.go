@@ -104,6 +104,10 @@ func TestServiceCAFile(t *testing.T) {
 			t.Errorf("%q changed %v", broken, changes)
 		}
 	}
+	must(t, os.Chmod(path, 0o666))
+	until("a file that others may write", fault)
+	must(t, os.Chmod(path, 0o644))
+	until("nobody else any more", mended)
 	must(t, os.Remove(path))
 	until("no file any more", fault)
 	write(filepath.Join(dir, "own.yaml"), "apiVersion: v1\nkind: Namespace\nmetadata: {name: b}\n")
