@@ -174,3 +174,39 @@ func TestOnlyDefaultNeedsNoObject(t *testing.T) {
 		t.Errorf("got %q, %v", got, err)
 	}
 }
+
+// Zones are followed: where there is any, others are refused, and one that is gone is. Without any each is served.
+func TestZonesAreFollowed(t *testing.T) {
+	t.Parallel()
+	w := follow(t, time.Hour)
+	zone := func(name, spec string) string {
+		return fmt.Sprintf("{apiVersion: tsuji.dev/v1alpha1, kind: Zone, metadata: {name: %s}, spec: {%s}}", name, spec)
+	}
+	becomes := func(want ...bool) {
+		t.Helper()
+		deadline := time.Now().Add(patience)
+		for {
+			var got []bool
+			for _, v := range []string{"default/tok04", "internal/tok05", "default/tok05"} {
+				ingressController, zone, _ := strings.Cut(v, "/")
+				got = append(got, w.board.Refuses(release.View{IngressController: ingressController, Zone: zone}) == "")
+			}
+			if slices.Equal(got, want) {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("served are %t, want %t", got, want)
+			}
+			time.Sleep(5 * time.Millisecond) // between two looks at a condition
+		}
+	}
+	w.write("routes", routeOf("a", ""))
+	w.becomes("default", "a, 1 verdicts, ")
+	becomes(true, true, true)
+	w.write("zones", zone("tok04", ""), zone("tok05", "ingressController: internal"))
+	becomes(true, true, false)
+	w.write("zones", zone("tok04", "order: 3"))
+	becomes(true, false, false)
+	w.write("zones")
+	becomes(true, true, true)
+}

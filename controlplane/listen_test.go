@@ -3,13 +3,14 @@ package controlplane
 import (
 	"bytes"
 	"crypto/x509"
+	"encoding/pem"
 	"log/slog"
 	"net"
-	"net/url"
 	"strings"
 	"testing"
 
 	"github.com/tsuji-dev/tsuji/identity"
+	"github.com/tsuji-dev/tsuji/identity/authority"
 )
 
 // What is wrong with an address is told by the name of its flag, with the remedy.
@@ -59,14 +60,29 @@ func TestCertificate(t *testing.T) {
 		"spiffe://td/ingress/default/zone/tok04/router/b": "give --tls-cert one for spiffe://td/controlplane/NAME",
 		"spiffe://other/controlplane/a":                   "(--trust-domain=td): correct --trust-domain",
 	} {
-		u, err := url.Parse(uri)
-		if err != nil {
-			t.Fatal(err)
-		}
-		logged(t, &x509.Certificate{URIs: []*url.URL{u}}, want)
+		logged(t, issued(t, uri), want)
 	}
 	logged(t, &x509.Certificate{}, "has 0 URI names")
 	logged(t, &x509.Certificate{DNSNames: []string{"controlplane.tsuji.svc"}}, "")
+}
+
+// issued returns a certificate with a URI name.
+func issued(t *testing.T, uri string) *x509.Certificate {
+	t.Helper()
+	ca, err := authority.NewAuthority("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, _, err := ca.Issue(authority.Options{URI: uri})
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(text)
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert
 }
 
 func logged(t *testing.T, cert *x509.Certificate, want string) {

@@ -1,6 +1,7 @@
 package controlplane
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -111,6 +112,7 @@ func (p *pipeline) handle(batch cluster.Batch) {
 	}
 	var outcomes []outcome
 	p.note(batch.Changes)
+	p.setZones(batch.Changes)
 	for _, name := range slices.Sorted(maps.Keys(p.controllers)) {
 		c := p.controllers[name]
 		result := p.apply(c, batch.Changes)
@@ -146,6 +148,20 @@ func (p *pipeline) note(changes []cluster.Change) {
 			p.controllers[c.Key.Name] = &ingressController{name: c.Key.Name}
 		}
 	}
+}
+
+// setZones tells the board which zones there are, if that has changed.
+func (p *pipeline) setZones(changes []cluster.Change) {
+	if !slices.ContainsFunc(changes, func(c cluster.Change) bool { return c.Key.Kind == cluster.ZoneKind }) {
+		return
+	}
+	zones := map[string]string{}
+	for k, c := range p.objects {
+		if z, ok := c.Object.(*cluster.Zone); ok {
+			zones[k.Name] = cmp.Or(z.Spec.IngressController, defaultIngressController)
+		}
+	}
+	p.board.SetZones(zones)
 }
 
 // apply compiles changes for an IngressController; for one that is new all that there is.

@@ -2,8 +2,8 @@ package routerd
 
 import (
 	"crypto/x509"
+	"encoding/pem"
 	"log/slog"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tsuji-dev/tsuji/identity"
+	"github.com/tsuji-dev/tsuji/identity/authority"
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 	"github.com/tsuji-dev/tsuji/snapshot"
 )
@@ -64,6 +65,10 @@ func TestValidate(t *testing.T) {
 // A certificate with which control planes will turn the router away is known from the start.
 func TestCheckCertificate(t *testing.T) {
 	t.Parallel()
+	ca, err := authority.NewAuthority("test")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for uri, want := range map[string]string{
 		"spiffe://td/ingress/default/zone/tok04/router/a": "",
 		"spiffe://td/ingress/default/zone/tok04":          "",
@@ -74,13 +79,14 @@ func TestCheckCertificate(t *testing.T) {
 		"spiffe://other/ingress/default/zone/tok04":       "(--trust-domain=td)",
 		"": "0 URI names",
 	} {
-		cert := &x509.Certificate{}
-		if uri != "" {
-			u, err := url.Parse(uri)
-			if err != nil {
-				t.Fatal(err)
-			}
-			cert.URIs = []*url.URL{u}
+		text, _, err := ca.Issue(authority.Options{URI: uri})
+		if err != nil {
+			t.Fatal(err)
+		}
+		block, _ := pem.Decode(text)
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			t.Fatal(err)
 		}
 		c := good()
 		switch err := c.checkCertificate(cert); {

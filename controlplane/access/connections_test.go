@@ -127,12 +127,19 @@ func TestConnectionsOfAnIdentity(t *testing.T) {
 func TestHandshakesOfAHost(t *testing.T) {
 	t.Parallel()
 	d := newDoor(t, nil)
+	var all []net.Conn
+	defer func() {
+		for _, raw := range all {
+			raw.Close()
+			_ = <-d.let
+		}
+	}()
 	for range access.MostUnproven {
 		raw, err := net.Dial("tcp", d.address)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer func() { raw.Close(); _ = <-d.let }()
+		all = append(all, raw)
 	}
 	conn, err := net.Dial("tcp", d.address)
 	if err != nil {

@@ -21,7 +21,7 @@ import (
 	"github.com/tsuji-dev/tsuji/snapshot"
 )
 
-// View is what a router sees: its IngressController, in its zone.
+// View is what a router sees: its IngressController, in its zone. All zones of an IngressController have the same target.
 type View struct{ IngressController, Zone string }
 
 // Target is what a view's routers should have in force.
@@ -61,6 +61,7 @@ type Board struct {
 	mu      sync.Mutex
 	series  map[string]*series // guarded by mu; by IngressController
 	another chan struct{}      // guarded by mu; closed when an IngressController is published for the first time
+	zones   map[string]string  // guarded by mu; the IngressController of each zone, by name; never changed in place
 }
 
 // series is the versions of one IngressController.

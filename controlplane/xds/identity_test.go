@@ -86,6 +86,46 @@ func TestTheNodeDoesNotChange(t *testing.T) {
 	}
 }
 
+// A certificate for a zone that there is not gets nothing, nor does one whose zone is taken away: that one keeps what it
+// has. The message says what to do. Other zones notice nothing, and one that is there again is served.
+func TestZonesThatAreNot(t *testing.T) {
+	t.Parallel()
+	r := newReplica(t)
+	r.board.SetZones(map[string]string{"tok04": "default", "tok05": "default"})
+	r.publish("route/a/1=x")
+	stranger, gone, stays := r.router("tok99", "r1"), r.router("tok05", "r2"), r.router("tok04", "r3")
+	stranger.connect("")
+	if s := stranger.refused(); s.Code() != codes.PermissionDenied || !strings.Contains(s.Message(), "make a Zone of that name") {
+		t.Errorf("ended with %v", s)
+	}
+	for _, c := range []*router{gone, stays} {
+		c.connect("")
+		c.receive()
+		c.ack()
+	}
+	r.becomes("tok04/r3 connected=true sent=v1 acked=v1 resources=1\ntok05/r2 connected=true sent=v1 acked=v1 resources=1\n")
+	r.board.SetZones(map[string]string{"tok04": "default"})
+	if s := gone.refused(); s.Code() != codes.PermissionDenied {
+		t.Errorf("ended with %v", s)
+	}
+	v2 := r.publish("route/a/1=y")
+	stays.receive()
+	stays.ack()
+	stays.told(`
+		< +route/a/1 commit v1 of 1 base nothing
+		> ack
+		< +route/a/1 commit v2 of 1 base v1
+		> ack`)
+	r.board.SetZones(map[string]string{"tok04": "default", "tok05": "default"})
+	gone.connect(snapshotOf(1, "route/a/1=x").Version().String())
+	if got := describe(gone.receive()); got != "+route/a/1 commit v2 of 1 base v1" {
+		t.Errorf("back, it is sent %q, want the difference to %s", got, v2.Version())
+	}
+	if n := strings.Count(r.log.String(), "its zone is not served"); n < 2 {
+		t.Errorf("%d lines say that:\n%s", n, r.log)
+	}
+}
+
 // A certificate without a name is a zone's: its routers name themselves.
 func TestACertificateWithoutAName(t *testing.T) {
 	t.Parallel()

@@ -26,6 +26,10 @@ func (s *session) run(ctx context.Context) {
 	entered := false // it has waited for its turn to be sent a whole snapshot
 	for ctx.Err() == nil {
 		target, ok, changed := s.server.config.Board.Target(s.view)
+		if err := s.refuseZone(s.view, s.name); err != nil {
+			s.end(err)
+			return
+		}
 		now := s.server.config.Now()
 		if !ok && !told && s.server.config.Board.Serves() {
 			s.server.log.Warn("", "a router waits: there is no IngressController of that name, or it was deleted",

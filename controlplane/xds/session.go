@@ -146,6 +146,10 @@ func (s *session) greet(r *discovery.DeltaDiscoveryRequest) *ended {
 			return ending("node", codes.PermissionDenied, "%s: the certificate is for %s, the node says %s", why, s.identity, h.claimed)
 		}
 	}
+	view := release.View{IngressController: h.claimed.IngressController, Zone: h.claimed.Zone}
+	if err := s.refuseZone(view, h.claimed.Name); err != nil {
+		return err
+	}
 	now := s.server.config.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -155,7 +159,7 @@ func (s *session) greet(r *discovery.DeltaDiscoveryRequest) *ended {
 	if err := s.enterAs(h.claimed); err != nil {
 		return err
 	}
-	s.view = release.View{IngressController: h.claimed.IngressController, Zone: h.claimed.Zone}
+	s.view = view
 	s.observed = h.observed
 	s.member = s.server.config.Fleet.Connect(fleet.Router{
 		IngressController: h.claimed.IngressController,
@@ -183,6 +187,17 @@ func (s *session) greet(r *discovery.DeltaDiscoveryRequest) *ended {
 	s.server.log.Info(s.peer.Identity, "router connected", "router", h.claimed.Name, "ingress_controller", s.view.IngressController,
 		"zone", s.view.Zone, "address", s.address, "in_force", h.inForce.Short(), "known_here", s.state.base.known)
 	return nil
+}
+
+// refuseZone returns why a router's zone is not served, if it is not. It keeps what it has.
+func (s *session) refuseZone(v release.View, router string) *ended {
+	why := s.server.config.Board.Refuses(v)
+	if why == "" {
+		return nil
+	}
+	s.server.log.Warn(s.peer.Identity, "router turned away: its zone is not served", "err", why,
+		"router", router, "ingress_controller", v.IngressController, "zone", v.Zone, "address", s.address)
+	return ending("zone", codes.PermissionDenied, "%s", why)
 }
 
 // resume makes what the router says is in force the base of what follows, if it is known here; it may become
