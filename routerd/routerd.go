@@ -67,7 +67,8 @@ func Run(ctx context.Context, c Config) error {
 	}
 	client := subscribe.New(subscribe.Config{
 		Servers: c.ControlPlane, Dial: dial,
-		Name: c.Name, IngressController: c.IngressController, Zone: c.Zone, RouterdVersion: c.Version, HAProxyVersion: version, BackendsByReload: c.NoRuntimeBackends,
+		Name: c.Name, IngressController: c.IngressController, Zone: c.Zone, RouterdVersion: c.Version, HAProxyVersion: version,
+		BackendsByReload: c.NoRuntimeBackends, MostConnections: applier.MostConnections(),
 		Features: tsujiv1.Features(),
 		Applier:  recorded{applier, record, router, c.Log}, Log: c.Log, Metrics: subscribe.NewMetrics(metrics),
 	})

@@ -164,11 +164,7 @@ func (w *tenants) servedOrTold(t *testing.T) {
 
 // A router that may open few files serves on, whatever a tenant's Routes would need, and HAProxy starts again when it is killed.
 func TestTenantFewFiles(t *testing.T) {
-	w := newTenants(t, newFleet(t), func(cmd *exec.Cmd) {
-		// Without the capability, or else root raises its limit again.
-		cmd.Args = append([]string{"sh", "-c", `ulimit -n 8192; exec setpriv --bounding-set=-sys_resource "$0" "$@"`, cmd.Path}, cmd.Args[1:]...)
-		cmd.Path = "/bin/sh"
-	})
+	w := newTenants(t, newFleet(t), withFewFiles)
 	w.patient = 15 * time.Second // thousands of servers at once; the times are in the log
 	t.Logf("the victim's hosts, while the tenant does nothing: %s", summary(w.quiet))
 	m := misdeed{letter: "G", what: "more connections than files", reloads: 3, deeds: manyChecks}
@@ -189,6 +185,13 @@ func TestTenantFewFiles(t *testing.T) {
 		eventually(t, "HAProxy is back and serves the victim", func() error { return answers(w.r.http, w.lastHost(), "/", w.pod.name) })
 		w.victimAdds(t, 1)
 	})
+}
+
+// withFewFiles has a process open no more than 8,192 files.
+func withFewFiles(cmd *exec.Cmd) {
+	// Without the capability, or else root raises its limit again.
+	cmd.Args = append([]string{"sh", "-c", `ulimit -n 8192; exec setpriv --bounding-set=-sys_resource "$0" "$@"`, cmd.Path}, cmd.Args[1:]...)
+	cmd.Path = "/bin/sh"
 }
 
 // long tells whether a story is told at its full size.

@@ -54,6 +54,10 @@ func routersTable(g *grid, w world, list []*tsujiv1.Router) {
 		if r.GetDuplicate() {
 			g.text("\n%s/%s: another process with the same name is connected too: give each router a --name of its own", r.GetZone(), r.GetName())
 		}
+		if wanted := r.GetConnectionsWanted(); wanted > 0 {
+			g.text("\n%s/%s: its file descriptors allow %d connections, and maxConnections is %d: raise the limit of routerd (ulimit -n), or lower maxConnections",
+				r.GetZone(), r.GetName(), r.GetConnectionsAllowed(), wanted)
+		}
 		f := r.GetRefusal()
 		if f == nil {
 			continue

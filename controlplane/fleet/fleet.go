@@ -48,6 +48,8 @@ type Router struct {
 	HAProxyVersion    string
 	// BackendsByReload says that it was told to make backends by reloads, whatever its HAProxy can do.
 	BackendsByReload bool
+	// MostConnections is how many its file descriptors allow; zero: it does not say.
+	MostConnections uint32
 }
 
 // Fleet is the routers. It is safe for concurrent use.
@@ -136,6 +138,8 @@ func (f *Fleet) Connect(r Router, now time.Time) *Member {
 		Refusal:           rec.state.GetRefusal(),
 		RouterdVersion:    r.RouterdVersion,
 		HaproxyVersion:    r.HAProxyVersion,
+
+		ConnectionsAllowed: r.MostConnections,
 	}
 	return m
 }

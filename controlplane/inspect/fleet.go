@@ -104,15 +104,31 @@ func (s *Server) allFaults(routers []*tsujiv1.Router) []*tsujiv1.SourceFault {
 	return all
 }
 
-// routers are the fleet's, each with the version that it should have.
+// routers are the fleet's, each with the version that it should have, and with the connections that it lacks for it.
 func (s *Server) routers() []*tsujiv1.Router {
 	list := s.c.Fleet.List(s.c.Now())
 	for _, r := range list {
 		if t, ok, _ := s.c.Board.Target(release.View{IngressController: r.GetIngressController(), Zone: r.GetZone()}); ok {
 			r.TargetVersion = t.Snapshot.Version().String()
+			if wanted := connections(t.Snapshot); r.GetConnectionsAllowed() > 0 && wanted > r.GetConnectionsAllowed() {
+				r.ConnectionsWanted = wanted
+			}
 		}
 	}
 	return list
+}
+
+// connections returns how many connections a snapshot's Settings ask for; zero: as many as a router can take.
+func connections(s snapshot.Snapshot) uint32 {
+	i, ok := s.Config().Get(tsujiv1.SettingsName)
+	if !ok {
+		return 0
+	}
+	r, err := tsujiv1.Decode(i)
+	if err != nil {
+		return 0
+	}
+	return r.GetSettings().Connections()
 }
 
 // equal tells whether both name the same content: a router may have been given its version by a replica

@@ -161,6 +161,7 @@ func TestNodesAreHeldToAForm(t *testing.T) {
 		"long instance":   text("instance", long),
 		"newline":         text("routerd_version", "1\n2"),
 		"escape":          text("haproxy_version", "\x1b[2J"),
+		"connections":     text("max_connections", "-1"),
 		"observed": func(n *corev3.Node) {
 			o, _ := structpb.NewValue(map[string]any{"epoch": "e", "kinds": map[string]any{"Route": 12}})
 			n.Metadata.Fields["observed"] = o

@@ -32,6 +32,7 @@ type hello struct {
 	routerdVersion  string
 	haproxyVersion  string
 	runtimeBackends string            // "false": it makes backends by reloads; else it does what its HAProxy can
+	mostConnections uint32            // that its file descriptors allow; zero: not said
 	observed        *tsujiv1.Observed // of what is in force there; nil: not said
 	inForce         snapshot.Version  // zero: nothing is
 	inForceText     string            // as the router spells it
@@ -126,6 +127,13 @@ func (h *hello) readNode(n *corev3.Node) error {
 		if err := readText(fields[f.name], f.to); err != nil {
 			return fmt.Errorf("node.metadata.%s: %w", f.name, err)
 		}
+	}
+	if m := fields["max_connections"]; m != nil {
+		n, err := strconv.ParseUint(m.GetStringValue(), 10, 32)
+		if err != nil {
+			return fmt.Errorf("node.metadata.max_connections: %.40q is no number of connections", m.GetStringValue())
+		}
+		h.mostConnections = uint32(n)
 	}
 	if o := fields["observed"]; o != nil {
 		var err error

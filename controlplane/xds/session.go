@@ -170,6 +170,7 @@ func (s *session) greet(r *discovery.DeltaDiscoveryRequest) *ended {
 		RouterdVersion:    h.routerdVersion,
 		HAProxyVersion:    h.haproxyVersion,
 		BackendsByReload:  h.runtimeBackends == "false",
+		MostConnections:   h.mostConnections,
 	}, now)
 	s.refusing = s.server.config.Quarantine.Connect(h.claimed.IngressController, h.claimed.Name, kindOf(h.haproxyVersion, h.routerdVersion))
 	if !h.inForce.IsZero() {

@@ -44,3 +44,6 @@ func (a *Applier) tellLimits() {
 		}
 	}
 }
+
+// MostConnections returns how many connections the file descriptors allow; zero: that is not known. It is always the same.
+func (a *Applier) MostConnections() uint32 { return a.cfg.Renderer.MostConnections() }

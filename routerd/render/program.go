@@ -62,21 +62,28 @@ const (
 // lowered to what the file descriptors allow, for HAProxy does not start with a number that does not fit. It does not depend
 // on the routes.
 func (r *Renderer) maxConnections() uint32 {
-	if r.options.FileDescriptors == 0 {
+	fit := r.MostConnections()
+	switch {
+	case fit == 0:
 		return r.program.maxConnections
+	case r.program.maxConnections == 0:
+		return fit
 	}
-	fit := max((r.options.FileDescriptors-descriptorReserve-r.options.mostChecks())/2, minConnections)
-	if r.program.maxConnections == 0 {
-		return uint32(fit)
+	return min(r.program.maxConnections, fit)
+}
+
+// MostConnections returns how many connections the file descriptors allow; zero: that is not known. It is always the same.
+func (r *Renderer) MostConnections() uint32 {
+	if r.options.FileDescriptors == 0 {
+		return 0
 	}
-	return min(r.program.maxConnections, uint32(fit))
+	return uint32(max((r.options.FileDescriptors-descriptorReserve-r.options.mostChecks())/2, minConnections))
 }
 
 // Defaults where the Settings have none: there are none yet, or a value is 0.
 const (
-	defaultMaxConnections = 50_000
-	defaultBufferSize     = 32_768
-	defaultMaxRewrite     = 8_192
+	defaultBufferSize = 32_768
+	defaultMaxRewrite = 8_192
 )
 
 // writer writes the program. The first error stays.
@@ -107,9 +114,7 @@ type clientFiles struct {
 // renderProgram renders the Settings. clients are the files that they name for certificates of clients.
 func (o Options) renderProgram(s *tsujiv1.Settings, clients clientFiles) (program, error) {
 	p := program{}
-	if t := s.GetTuning(); !t.GetAutoMaxConnections() {
-		p.maxConnections = cmp.Or(t.GetMaxConnections(), defaultMaxConnections)
-	}
+	p.maxConnections = s.Connections()
 	w := &writer{o: o, s: s}
 	part := func(to *string, write ...func()) {
 		w.Reset()

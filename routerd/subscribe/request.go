@@ -30,6 +30,9 @@ func (s *session) hello() *discovery.DeltaDiscoveryRequest {
 	if c.BackendsByReload {
 		metadata["runtime_backends"] = structpb.NewStringValue("false")
 	}
+	if c.MostConnections > 0 {
+		metadata["max_connections"] = structpb.NewStringValue(strconv.FormatUint(uint64(c.MostConnections), 10))
+	}
 	r := &discovery.DeltaDiscoveryRequest{
 		Node: &corev3.Node{
 			Id:       c.Name,

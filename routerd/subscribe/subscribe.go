@@ -52,6 +52,7 @@ type Config struct {
 	RouterdVersion    string // for people
 	HAProxyVersion    string // for people, and for whether a large change is sent in pieces
 	BackendsByReload  bool   // backends are made by reloads whatever HAProxy can do
+	MostConnections   uint32 // that its file descriptors allow, for people; zero: not known
 
 	Applier  Applier
 	Features []string // that this router has; a resource that requires another is refused

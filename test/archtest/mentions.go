@@ -27,8 +27,9 @@ type suite struct {
 // Mentions returns which tests that stand in backquotes in Markdown files do not exist: a document that says what shows
 // something must not outlive it. Documents are named by their paths in the module.
 //
-// In a table a test is looked for in the directory that stands before it in its cell, in backquotes, and else everywhere. What follows after a slash is a part of it. In a command line the name is a pattern, as for -run; so it is
-// where it has a period.
+// In a table a test is looked for in the directory that stands before it in its cell, in backquotes, and else everywhere.
+// What follows after a slash is a part of it. In a command line the name is a pattern, as for -run; so it is where it has
+// a period.
 func Mentions(root string, documents ...string) ([]string, error) {
 	suites, err := readSuites(root)
 	if err != nil {

@@ -770,7 +770,7 @@ func (x *LastGood) GetSince() *timestamppb.Timestamp {
 }
 
 // Quarantine says that routers refused a resource, and what is served in its place until the object that it is made of
-// changes.
+// changes; or, where all changes of its namespace wait, until that is over.
 type Quarantine struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The resource's name: "route/ns/name".
@@ -1064,9 +1064,13 @@ type Router struct {
 	// The version of its HAProxy.
 	HaproxyVersion string `protobuf:"bytes,17,opt,name=haproxy_version,json=haproxyVersion,proto3" json:"haproxy_version,omitempty"`
 	// Whether another process with the same name is connected too.
-	Duplicate     bool `protobuf:"varint,18,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Duplicate bool `protobuf:"varint,18,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
+	// How many connections its file descriptors allow; zero: it does not say.
+	ConnectionsAllowed uint32 `protobuf:"varint,19,opt,name=connections_allowed,json=connectionsAllowed,proto3" json:"connections_allowed,omitempty"`
+	// How many connections the version that it should have asks for, where they are more than that; zero: they are not.
+	ConnectionsWanted uint32 `protobuf:"varint,20,opt,name=connections_wanted,json=connectionsWanted,proto3" json:"connections_wanted,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Router) Reset() {
@@ -1223,6 +1227,20 @@ func (x *Router) GetDuplicate() bool {
 		return x.Duplicate
 	}
 	return false
+}
+
+func (x *Router) GetConnectionsAllowed() uint32 {
+	if x != nil {
+		return x.ConnectionsAllowed
+	}
+	return 0
+}
+
+func (x *Router) GetConnectionsWanted() uint32 {
+	if x != nil {
+		return x.ConnectionsWanted
+	}
+	return 0
 }
 
 // GetStatusRequest asks for the replica's status.
@@ -1551,7 +1569,7 @@ const file_tsuji_v1_inspect_proto_rawDesc = "" +
 	"\x12ingress_controller\x18\x01 \x01(\tR\x11ingressController\x12\x12\n" +
 	"\x04zone\x18\x02 \x01(\tR\x04zone\"A\n" +
 	"\x13ListRoutersResponse\x12*\n" +
-	"\arouters\x18\x01 \x03(\v2\x10.tsuji.v1.RouterR\arouters\"\x90\x05\n" +
+	"\arouters\x18\x01 \x03(\v2\x10.tsuji.v1.RouterR\arouters\"\xf0\x05\n" +
 	"\x06Router\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\tR\binstance\x12-\n" +
@@ -1572,7 +1590,9 @@ const file_tsuji_v1_inspect_proto_rawDesc = "" +
 	"bytes_sent\x18\x0f \x01(\x04R\tbytesSent\x12'\n" +
 	"\x0frouterd_version\x18\x10 \x01(\tR\x0erouterdVersion\x12'\n" +
 	"\x0fhaproxy_version\x18\x11 \x01(\tR\x0ehaproxyVersion\x12\x1c\n" +
-	"\tduplicate\x18\x12 \x01(\bR\tduplicate\"\x12\n" +
+	"\tduplicate\x18\x12 \x01(\bR\tduplicate\x12/\n" +
+	"\x13connections_allowed\x18\x13 \x01(\rR\x12connectionsAllowed\x12-\n" +
+	"\x12connections_wanted\x18\x14 \x01(\rR\x11connectionsWanted\"\x12\n" +
 	"\x10GetStatusRequest\"\xd3\x03\n" +
 	"\x11GetStatusResponse\x121\n" +
 	"\x14controlplane_version\x18\x01 \x01(\tR\x13controlplaneVersion\x12\x16\n" +

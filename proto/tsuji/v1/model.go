@@ -6,6 +6,7 @@
 package tsujiv1
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -131,4 +132,15 @@ func (x *Resource) kindOfName() string {
 	default:
 		return ""
 	}
+}
+
+// defaultConnections is OpenShift's default of maxConnections.
+const defaultConnections = 50_000
+
+// Connections returns how many connections a router should take; zero: as many as its file descriptors allow.
+func (s *Settings) Connections() uint32 {
+	if s.GetTuning().GetAutoMaxConnections() {
+		return 0
+	}
+	return cmp.Or(s.GetTuning().GetMaxConnections(), defaultConnections)
 }
