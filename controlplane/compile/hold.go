@@ -28,8 +28,10 @@ type Holds struct {
 type Hold struct {
 	// Refused is the content that routers refuse.
 	Refused snapshot.Digest
-	// Any holds all content but the good one.
+	// Any holds all content but the good one, for a time.
 	Any bool
+	// Passes says that the refused content itself is held for a time only, after which it is offered again.
+	Passes bool
 	// Endpoints says that the endpoints of a namespace are held with it.
 	Endpoints bool
 	// Good has the content that was good last, under the resource's name, if there was any. What a Route or the
@@ -40,7 +42,7 @@ type Hold struct {
 }
 
 func (h Hold) equal(o Hold) bool {
-	return h.Refused == o.Refused && h.Any == o.Any && h.Endpoints == o.Endpoints &&
+	return h.Refused == o.Refused && h.Any == o.Any && h.Passes == o.Passes && h.Endpoints == o.Endpoints &&
 		h.Good.Version().Equal(o.Good.Version()) && proto.Equal(h.Told, o.Told)
 }
 
@@ -222,6 +224,7 @@ func (d *dirty) touched() map[string]struct{} {
 type standIn struct {
 	hold   Hold
 	byName bool // and not with its namespace
+	passes bool // it is not held until it changes, but for a time
 	told   *tsujiv1.Quarantine
 	item   snapshot.Item // the good content
 	good   bool          // whether there is any
@@ -268,7 +271,7 @@ func (c *Compiler) standIn(i snapshot.Item) *standIn {
 
 // standIn is what is served in place of a resource; nil: itself.
 func (h Hold) standIn(i snapshot.Item) *standIn {
-	s := &standIn{hold: h}
+	s := &standIn{hold: h, passes: h.Passes || h.Refused != i.Digest()}
 	s.item, s.good = h.Good.Get(i.Name())
 	if s.good && s.item.Digest() == i.Digest() || !h.Any && h.Refused != i.Digest() {
 		return nil
@@ -281,7 +284,17 @@ func (h Hold) standIn(i snapshot.Item) *standIn {
 
 // message tells the owner of a Route that is left out.
 func (s *standIn) message() string {
-	return "routers refuse " + s.told.GetResource() + ": " + s.told.GetMessage() + "; it was never served before, and is left out until it changes"
+	name, why := s.told.GetResource(), s.told.GetMessage()
+	switch {
+	case !s.byName: // nobody has refused it
+		return why + "; " + name + " was never served before, and comes by itself when that is over"
+	case !s.passes:
+		return "routers refuse " + name + ": " + why + "; it was never served before, and is left out until it changes"
+	case s.hold.Passes:
+		return "routers refuse " + name + " for now: " + why + "; it was never served before, and is tried again by itself"
+	}
+	return "routers refused " + name + " as it was before: " + why +
+		"; it was never served, and as it is now it comes by itself in a few minutes at most"
 }
 
 // ended returns the names of what is held by name and need not be any more: the resource is gone, or compiles to other

@@ -250,7 +250,7 @@ func TestAHeldNamespace(t *testing.T) {
 	r.apply(gone...)
 	r.change(plainRoute("a", "r", "moved.example.com") + plainRoute("a", "new", "new.example.com") + plainRoute("b", "new", "newb.example.com"))
 	r.serves(`
-  a/new: Quarantined: routers refuse route/a/new: too many; it was never served before, and is left out until it changes [route/a/new "too many" last good false]
+  a/new: Quarantined: too many; route/a/new was never served before, and comes by itself when that is over [route/a/new "too many" last good false]
   a/r: admitted [route/a/r "too many" last good true]
 a/r one.example.com/
 b/new newb.example.com/
@@ -264,6 +264,36 @@ a/r moved.example.com/
 b/new newb.example.com/
 b/r b.example.com/
 `)
+}
+
+// What is left out for a time only is told so, and comes when the time is over, though nothing changed.
+func TestLeftOutForATime(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		what string
+		hold func(refused snapshot.Digest) compile.Hold
+		want string
+	}{
+		{"refused for its rate", func(d snapshot.Digest) compile.Hold { return compile.Hold{Refused: d, Any: true, Passes: true} },
+			"routers refuse route/a/r for now: no; it was never served before, and is tried again by itself"},
+		{"other content of what was refused often", func(snapshot.Digest) compile.Hold { return compile.Hold{Any: true} },
+			"routers refused route/a/r as it was before: no; it was never served, and as it is now it comes by itself in a few minutes at most"},
+		{"refused, and any other content waits", func(d snapshot.Digest) compile.Hold { return compile.Hold{Refused: d, Any: true} },
+			"routers refuse route/a/r: no; it was never served before, and is left out until it changes"},
+	} {
+		r := newRefusing(t, plainRoute("a", "r", "one.example.com"))
+		i, _ := r.last.Config.Get("route/a/r")
+		hold := c.hold(i.Digest())
+		hold.Told = &tsujiv1.Quarantine{Message: "no"}
+		r.compiler.Hold(compile.Holds{Resources: map[string]compile.Hold{"route/a/r": hold}})
+		r.apply()
+		if v := r.last.Verdicts[0]; v.GetAdmitted() || v.GetMessage() != c.want {
+			t.Errorf("%s: admitted %t, %q; want %q", c.what, v.GetAdmitted(), v.GetMessage(), c.want)
+		}
+		r.compiler.Hold(compile.Holds{})
+		r.apply()
+		r.serves("\na/r one.example.com/\n")
+	}
 }
 
 // What is held by name is not freer than its namespace: when it changes it waits with the others, and nothing is served

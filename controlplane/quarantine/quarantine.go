@@ -215,6 +215,7 @@ func (c *controller) newEntry(m *Member, item snapshot.Item, said *tsujiv1.Refus
 	}
 	if after := said.GetRetryAfter(); after != nil {
 		e.until, e.retry = now.Add(min(max(after.AsDuration(), firstWait), mostFreeze)), true
+		e.hold.Passes = true
 		return e, false
 	}
 	times, again := c.strikes.refused(item, m.name, now)
