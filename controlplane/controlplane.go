@@ -143,7 +143,9 @@ func Run(ctx context.Context, c Config) error {
 	p := &pipeline{
 		source: c.Source, board: board, quarantine: refusals, inspect: inspection, fleet: routers, keep: listed, now: time.Now, log: c.Log,
 		compile: func(name string) *compile.Compiler {
-			return compile.New(compile.Config{IngressController: name, AllowLoopbackEndpoints: c.Loopback, ExternalCertificateReader: c.Reader})
+			return compile.New(compile.Config{
+				IngressController: name, AllowLoopbackEndpoints: c.Loopback, ExternalCertificateReader: c.Reader, Most: mostRoutes,
+			})
 		},
 		synced: func() {
 			inspection.SetSynced()

@@ -23,6 +23,8 @@ type ingressController struct {
 	pace     release.Pace
 	due      time.Time // when something goes that waits for routers' answers, whoever has not answered; zero: nothing does
 
+	later int // Routes that the next compilation looks at
+
 	sent       time.Time // when something else was published last
 	unanswered int       // what that weighs, with all before it that some routers had not answered
 
@@ -98,6 +100,9 @@ func (c *ingressController) annotation(name string) string {
 func (c *ingressController) again(keep time.Duration, now time.Time) []time.Time {
 	_, permitted, _ := release.Allowed(c.annotation(allowAnnotation), now)
 	at := []time.Time{c.guard.Again(), permitted, c.until, c.due}
+	if c.later > 0 {
+		at = append(at, now)
+	}
 	if !c.left.IsZero() {
 		at = append(at, now.Add(keep/10)) // the last of its routers may leave at any time
 	}

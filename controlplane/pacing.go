@@ -51,8 +51,8 @@ func (p *pipeline) publish(c *ingressController, t release.Target) {
 		}
 		c.sent = now
 	}
-	t.Waiting, c.due = c.pace.Waiting(), time.Time{}
-	if t.Waiting > 0 {
+	t.Waiting, c.due = c.pace.Waiting()+c.later, time.Time{}
+	if c.pace.Waiting() > 0 {
 		c.due = c.sent.Add(patienceWithAll)
 	}
 	p.log.Debug("published", "ingress_controller", c.name, "version", t.Snapshot.Version().Short(),

@@ -24,6 +24,9 @@ import (
 // taken together.
 const pause = 25 * time.Millisecond
 
+// mostRoutes is how many new Routes are compiled before others' changes are looked at: some 50 ms on a quiet machine.
+const mostRoutes = 2000
+
 // pipeline takes changes from the source to the board. Its one goroutine owns the compilers and all that
 // is in it.
 type pipeline struct {
@@ -180,7 +183,7 @@ func (p *pipeline) apply(c *ingressController, changes []cluster.Change) compile
 	for _, name := range p.quarantine.Ended(c.name, asked, result.Ended) {
 		p.log.Info("a resource that routers refused is gone or another: it is held no longer", "ingress_controller", c.name, "resource", name)
 	}
-	c.quarantined, c.until = held, until
+	c.quarantined, c.until, c.later = held, until, result.Later
 	c.guard.LeftOut(leftOut(result.Verdicts))
 	c.guard.Forget(result.Ended)
 	return result

@@ -70,6 +70,40 @@ func TestTheGuardDoesNotBringBackWhatIsRefused(t *testing.T) {
 	}
 }
 
+// New Routes that are more than one compilation looks at are told of as waiting, and compiled by the next ones, which come by
+// themselves.
+func TestNewRoutesAreCompiledInTurns(t *testing.T) {
+	t.Parallel()
+	log := slog.New(slog.DiscardHandler)
+	board, now := release.NewBoard(1), time.Unix(1, 0)
+	p := &pipeline{
+		board: board, quarantine: quarantine.New(), fleet: fleet.New(fleet.Config{}), log: log,
+		inspect: inspect.New(inspect.Config{Board: board, Fleet: fleet.New(fleet.Config{}), Log: log, Now: time.Now}),
+		compile: func(string) *compile.Compiler { return compile.New(compile.Config{Most: 10}) },
+		now:     func() time.Time { return now },
+		objects: map[cluster.Key]cluster.Change{}, controllers: map[string]*ingressController{"default": {name: "default"}},
+	}
+	p.handle(cluster.Batch{Revision: 1})
+	var changes []cluster.Change
+	for n := range 35 {
+		changes = append(changes, routeChange(n, fmt.Sprintf("r%d.example.com", n), "", "web"))
+	}
+	var seen []string
+	for batch := (cluster.Batch{Changes: changes, Revision: 2}); len(seen) < 10; batch.Changes = nil {
+		p.handle(batch)
+		target, _, _ := board.Target(release.View{IngressController: "default"})
+		seen = append(seen, fmt.Sprintf("%d, %d wait", target.Snapshot.Config().Len()-1, target.Waiting))
+		if again := p.again(); again.IsZero() {
+			break
+		} else if !again.Equal(now) {
+			t.Errorf("again at %v, want %v", again, now)
+		}
+	}
+	if got, want := strings.Join(seen, "; "), "10, 25 wait; 20, 15 wait; 30, 5 wait; 35, 0 wait"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
 // What is said of a version, verdicts and faults, is there before the version is: who sees it served need not wait.
 func TestWhatIsToldComesFirst(t *testing.T) {
 	t.Parallel()

@@ -2,7 +2,8 @@
 //
 // It guarantees that its result is a function of the set of objects and of what is [Kept]: the order and the number
 // of changes that led there do not matter, nor does anything else that was there before; there is no clock in it, no goroutine, no
-// environment, no file and no log. What one change costs depends on what the change touches: an
+// environment, no file and no log. With [Config.Most] that holds once nothing is left for later ([Result.Later]); until
+// then new Routes are missing from it, with what only they refer to. What one change costs depends on what the change touches: an
 // EndpointSlice its Service's Endpoints, a Route itself and those that compete with it for a host. Equal
 // objects leave equal digests and no verdicts. Every string in a resource has passed an allow list. A
 // Route that cannot be served is left out, alone, and its verdict tells the owner why, with the reasons
@@ -44,6 +45,9 @@ type Config struct {
 	// Kept is what another compiler for the IngressController kept; zero: nothing. It ends for Routes that are not in the
 	// first Apply.
 	Kept Kept
+	// Most is how many Routes that are not served yet one Apply looks at, but for the first and for those that come in
+	// another's place; one with thousands of endpoints counts as many. Zero: all. See [Result.Later].
+	Most int
 }
 
 // Validate reports what is wrong with the configuration.
@@ -73,6 +77,9 @@ type Result struct {
 	// Removed are the Routes that had a verdict and have none any more, because they are gone or are
 	// not this IngressController's any more, by namespace and name.
 	Removed []cluster.Key
+	// Later is how many new Routes there are that the next Apply looks at, whatever changes come with it: nothing is said of
+	// them yet, and Config lacks them.
+	Later int
 	// SharedHosts tells whether Routes of different namespaces may share a host.
 	SharedHosts bool
 }
@@ -91,6 +98,8 @@ type Compiler struct {
 	access     access
 	holds      Holds
 	rehold     rehold
+	most       int                 // new routes in one Apply; zero: all
+	later      map[id]*route       // new routes whose content is looked at in another
 	heldRoutes map[id]*route       // those whose good content refers to other things than their object does
 	holding    map[string]struct{} // what of the holds by name is in force
 
@@ -125,6 +134,7 @@ func New(c Config) *Compiler {
 		compiled:          map[endpointsRef]compiledEndpoints{},
 		crypto:            newCrypto(),
 		rehold:            newRehold(),
+		most:              c.Most,
 		heldRoutes:        map[id]*route{},
 		holding:           map[string]struct{}{},
 		access:            newAccess(c.ExternalCertificateReader),
@@ -155,6 +165,7 @@ func (c *Compiler) Apply(changes []cluster.Change) Result {
 		services: map[id]struct{}{}, secrets: map[id]struct{}{}, configMaps: map[id]struct{}{}, ingresses: map[id]struct{}{},
 		endpoints: map[endpointsRef]struct{}{}, access: map[string]struct{}{}, settings: !c.started, serviceCA: !c.started,
 	}
+	first := !c.started
 	c.started = true
 	c.notices = nil
 	for _, ch := range changes {
@@ -169,12 +180,24 @@ func (c *Compiler) Apply(changes []cluster.Change) Result {
 	c.markAccess(d)
 	c.markHolds(d)
 	c.promoteHeld(d)
+	var g given
 	for k, r := range d.standing {
-		c.stand(r)
+		if had := r.claim; had != nil && r.lost == "" && c.published(r) {
+			if c.stand(r); r.claim == nil || *r.claim != *had {
+				g.add(had)
+			}
+		} else {
+			c.stand(r)
+		}
 		d.content[k] = r
 	}
 	for _, r := range c.claims.settle(c.policy.strict) {
-		d.content[r.id] = r
+		if d.content[r.id] = r; r.lost != "" && c.published(r) {
+			g.add(r.claim)
+		}
+	}
+	if !first {
+		c.putOff(d, &g)
 	}
 
 	var out output
@@ -193,7 +216,7 @@ func (c *Compiler) Apply(changes []cluster.Change) Result {
 	return Result{
 		Config: c.config, Facts: c.facts, Verdicts: out.verdicts, Removed: out.removed,
 		Faults: slices.Concat(c.faults, c.serviceCAFaults()), Notices: c.notices, Ended: c.ended(),
-		SharedHosts: !c.policy.strict,
+		Later: len(c.later), SharedHosts: !c.policy.strict,
 	}
 }
 

@@ -298,11 +298,17 @@ func (s *standIn) message() string {
 }
 
 // ended returns the names of what is held by name and need not be any more: the resource is gone, or compiles to other
-// content than was refused.
+// content than was refused. While Routes of a namespace wait nothing of it has ended.
 func (c *Compiler) ended() []string {
 	var names []string
+	waiting := map[string]bool{} // not known yet: what their Routes need
+	for k := range c.later {
+		waiting[k.Namespace] = true
+	}
 	for name := range c.holds.Resources {
-		if _, ok := c.holding[name]; !ok {
+		_, rest, _ := strings.Cut(name, "/")
+		namespace, _, _ := strings.Cut(rest, "/")
+		if _, ok := c.holding[name]; !ok && !waiting[namespace] {
 			names = append(names, name)
 		}
 	}

@@ -66,6 +66,13 @@ func (w *world) apply(changes ...cluster.Change) {
 	}
 }
 
+// drain applies until nothing is left for later.
+func (w *world) drain() {
+	for w.last.Later > 0 {
+		w.apply()
+	}
+}
+
 // hold has routers refuse some of what was compiled last, and forgets some of what they refused before.
 func (w *world) hold(t *rapid.T) {
 	next := compile.Holds{Resources: maps.Clone(w.holds.Resources), Namespaces: map[string]compile.Hold{}}
@@ -114,6 +121,9 @@ func TestIncrementalEqualsFromNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		reader := pick(t, "reader", cluster.Reader{}, router, router)
 		w := newWorld(reader)
+		w.compiler = compile.New(compile.Config{
+			ExternalCertificateReader: reader, Most: rapid.IntRange(0, 2).Draw(t, "most"),
+		})
 		w.apply()
 		for range rapid.IntRange(1, 25).Draw(t, "steps") {
 			var changes []cluster.Change
@@ -128,6 +138,7 @@ func TestIncrementalEqualsFromNothing(t *testing.T) {
 			checkClaims(t, w)
 			checkSafeResult(t, w.last)
 		}
+		w.drain()
 		fresh, all := fromNothing(t, w, reader)
 		equal(t, w, fresh)
 

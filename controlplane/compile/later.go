@@ -1,0 +1,131 @@
+package compile
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+)
+
+// given are hosts of which some were served and are not any more, so that others may have to answer for them.
+type given struct {
+	hosts map[string]struct{} // wildcards by "*." and parent
+	below map[string]struct{} // wildcards that answer for the single ones of these
+}
+
+func (g *given) add(c *claim) {
+	if g.hosts == nil {
+		g.hosts, g.below = map[string]struct{}{}, map[string]struct{}{}
+	}
+	g.hosts[c.key()] = struct{}{}
+	if !c.wildcard {
+		g.below["*."+parent(c.host)] = struct{}{}
+	}
+}
+
+// touches tells whether who has a claim may have to answer for one of the hosts.
+func (g *given) touches(c *claim) bool {
+	if _, ok := g.hosts[c.key()]; ok {
+		return true
+	}
+	if c.wildcard {
+		_, ok := g.below[c.key()]
+		return ok
+	}
+	_, ok := g.hosts["*."+parent(c.host)]
+	return ok
+}
+
+// key is the host, or what stands for all hosts of a wildcard.
+func (c *claim) key() string {
+	if c.wildcard {
+		return "*." + parent(c.host)
+	}
+	return c.host
+}
+
+// published tells whether a route was served after the last Apply.
+func (c *Compiler) published(r *route) bool {
+	_, ok := c.config.Get(tsujiv1.RouteName(r.id.Namespace, r.id.Name))
+	return ok
+}
+
+// putOff leaves routes that are new to a later Apply where there are more than one is to look at: those of the
+// namespaces that have most. What stands where is decided with all of them, so nobody has a host meanwhile whom they
+// come before; and one that comes to a host in place of another comes as that one goes.
+func (c *Compiler) putOff(d *dirty, g *given) {
+	for k, r := range c.later {
+		if _, ok := d.content[k]; !ok {
+			d.content[k] = r
+		}
+	}
+	c.later = map[id]*route{} // not cleared: see claims.settle
+	if c.most == 0 {
+		return
+	}
+	total := 0
+	byNamespace := map[string]*waiting{}
+	for k, r := range d.content {
+		if !c.mayWait(r) || g.touches(r.claim) {
+			continue
+		}
+		w := byNamespace[k.Namespace]
+		if w == nil {
+			w = &waiting{namespace: k.Namespace}
+			byNamespace[k.Namespace] = w
+		}
+		w.routes = append(w.routes, r)
+		w.cost += c.cost(r)
+		total += c.cost(r)
+	}
+	if total <= c.most {
+		return
+	}
+	left := c.most
+	all := slices.SortedFunc(maps.Values(byNamespace), func(a, b *waiting) int {
+		return cmp.Or(cmp.Compare(a.cost, b.cost), cmp.Compare(a.namespace, b.namespace))
+	})
+	for i, w := range all {
+		rest := len(all) - i
+		share := min(w.cost, (left+rest-1)/rest) // what those before did not need is shared
+		slices.SortFunc(w.routes, older)
+		taken := 0
+		for _, r := range w.routes {
+			if taken < share {
+				taken += c.cost(r)
+				continue
+			}
+			delete(d.content, r.id)
+			c.later[r.id] = r
+		}
+		left = max(left-taken, 0)
+	}
+}
+
+// waiting are the routes of a namespace that may wait.
+type waiting struct {
+	namespace string
+	routes    []*route
+	cost      int
+}
+
+// endpointsForOne is how many endpoints cost as much as a route.
+const endpointsForOne = 8
+
+// cost is what it costs to look at a route that is new, as many times as a usual one.
+func (c *Compiler) cost(r *route) int {
+	endpoints := 0
+	for _, name := range servicesOf(r.object) {
+		for _, s := range c.objects.slices[id{Namespace: r.id.Namespace, Name: name}] {
+			endpoints += len(s.Endpoints)
+		}
+	}
+	return 1 + endpoints/endpointsForOne
+}
+
+// mayWait tells whether a route can be looked at later: it is not served, and nothing is known yet that keeps it from
+// being served.
+func (c *Compiler) mayWait(r *route) bool {
+	return r.object != nil && r.selected && r.claim != nil && r.refusal == nil && r.lost == "" && !c.published(r)
+}
