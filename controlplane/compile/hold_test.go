@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tsuji-dev/tsuji/controlplane/cluster"
 	"github.com/tsuji-dev/tsuji/controlplane/compile"
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 	"github.com/tsuji-dev/tsuji/snapshot"
@@ -342,5 +343,38 @@ func TestLastGoodSettingsCannotLeadElsewhere(t *testing.T) {
 		if n := r.last.Config.Len() + r.last.Facts.Len(); n > 0 {
 			t.Errorf("%v leads to %d resources", good, n)
 		}
+	}
+}
+
+// Routers refuse what a Route has become, and it is served as it was good, when its Secret vanishes: it is served on, with
+// the certificate that was good last. When that is refused as well, and never was good, the Route is left out, as ever.
+func TestARefusedRouteKeepsItsCertificate(t *testing.T) {
+	t.Parallel()
+	r := newRefusing(t, secured("a", "1", "a.example.com", "", ofSecret)+"---\n"+pairSecret("t", "leaf.crt", "leaf.key"))
+	good := r.now()
+	r.change(strings.Replace(secured("a", "1", "a.example.com", "", ofSecret), "name: a,",
+		"name: a, annotations: {haproxy.router.openshift.io/timeout: 5s},", 1))
+	r.refuse(good, "route/ns1/a")
+	r.apply(changesFrom(t, "gone: Secret ns1/t")...)
+	for _, name := range []string{"route/ns1/a", "cert/ns1/secret:t"} {
+		want, _ := good.Get(name)
+		if got, ok := r.now().Get(name); !ok || got.Digest() != want.Digest() {
+			t.Errorf("%s is not as it was good", name)
+		}
+	}
+	v := r.verdicts[cluster.Key{Kind: cluster.Route, Namespace: "ns1", Name: "a"}]
+	if !v.GetAdmitted() || len(v.GetQuarantines()) != 1 || len(v.GetLastGood()) != 1 {
+		t.Errorf("verdict %v", v)
+	}
+	r.refuse(snapshot.Snapshot{}, "cert/ns1/secret:t")
+	if _, ok := r.now().Get("route/ns1/a"); ok {
+		t.Error("a certificate that was never good is served")
+	}
+	if len(r.last.Ended) > 0 {
+		t.Errorf("ended: %v", r.last.Ended)
+	}
+	r.apply(changesFrom(t, "gone: Route ns1/a")...)
+	if want := []string{"cert/ns1/secret:t"}; !slices.Equal(r.last.Ended, want) {
+		t.Errorf("ended: %v, want %v", r.last.Ended, want)
 	}
 }

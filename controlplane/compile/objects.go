@@ -44,7 +44,7 @@ type route struct {
 
 	// What was made of it, by judge.
 	verdict   *tsujiv1.RouteVerdict
-	kept      keptRoute
+	kept      *keptRoute // nil: nothing
 	endpoints []endpointsRef
 	secret    id       // the Secret whose Certificate it shares; zero: none
 	serviceCA id       // the ConfigMap of the cluster's own CA, if it is verified with it; else zero

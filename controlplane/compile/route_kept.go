@@ -51,7 +51,7 @@ func (p *pair) size() int { return len(p.chain) + len(p.key) }
 // shares tells whether the certificate is that of the Secret alone, which Routes share.
 func (k keptCertificateRef) shares() bool { return k.ca == [sha256.Size]byte{} }
 
-func (k keptRoute) any() bool { return k.certificate.pair != nil || k.destination.pem != nil }
+func (k *keptRoute) any() bool { return k.certificate.pair != nil || k.destination.pem != nil }
 
 // ownerOf returns whom something is kept for if that is for this Route as it is now.
 func ownerOf(r *route) keptOwner {
@@ -69,10 +69,10 @@ func (c *Compiler) keptOf(r *route) keptRoute {
 	if c.kept.routes != nil { // it has not judged any Route yet
 		k = c.kept.routes[r.id]
 	}
-	if k.of != ownerOf(r) {
+	if k == nil || k.of != ownerOf(r) {
 		return keptRoute{}
 	}
-	return k
+	return *k
 }
 
 // stays returns what was good last of the certificate that is referred to; nil: there is nothing that may be used.
@@ -126,7 +126,10 @@ type keptUsage struct {
 	secret id  // whose certificate it shares with other Routes; zero: none
 }
 
-func (k keptRoute) usage(of id) (u keptUsage) {
+func (k *keptRoute) usage(of id) (u keptUsage) {
+	if k == nil {
+		return u
+	}
 	switch {
 	case !k.certificate.stale:
 	case k.certificate.shares():
@@ -159,7 +162,10 @@ func newKeeps() keeps { return keeps{shared: map[id]*keptShared{}, bytes: map[st
 func (c *Compiler) moveKept(r *route, next keptRoute, d *dirty) {
 	k, namespace := &c.keeps, r.id.Namespace
 	old, now := r.kept.usage(r.id), next.usage(r.id)
-	r.kept = next
+	r.kept = nil
+	if next.any() {
+		r.kept = &next
+	}
 	if now.secret != (id{}) {
 		if k.shared[now.secret] == nil {
 			k.shared[now.secret] = &keptShared{pair: next.certificate.pair}
@@ -184,10 +190,10 @@ func (c *Compiler) moveKept(r *route, next keptRoute, d *dirty) {
 // objects at once, has the same result.
 func (c *Compiler) Kept() Kept {
 	k := c.kept
-	k.routes = map[id]keptRoute{}
+	k.routes = map[id]*keptRoute{}
 	for _, r := range c.objects.routes {
-		if r.kept.any() {
-			k.routes[r.id] = r.kept
+		if r.kept != nil {
+			k.routes[r.id] = r.kept // never changed: replaced by another
 		}
 	}
 	return k

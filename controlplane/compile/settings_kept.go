@@ -20,7 +20,7 @@ import (
 type Kept struct {
 	certificate, clientCA, serviceCA keptCertificate
 	pages                            keptPages
-	routes                           map[id]keptRoute // of the compiler that it comes from; nil: see Compiler.Kept
+	routes                           map[id]*keptRoute // of the compiler that it comes from; nil: see Compiler.Kept
 }
 
 // keptCertificate is a Certificate, and the object that it is of; zero: none.
