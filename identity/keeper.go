@@ -219,11 +219,6 @@ func (f Files) read() (material, error) {
 	if err := private(m.infos[1], os.Geteuid()); err != nil {
 		return material{}, fmt.Errorf("private key %s: %w", f.Key, err)
 	}
-	for i, file := range f.list() {
-		if err := CheckWriters(m.infos[i], os.Geteuid()); err != nil {
-			return material{}, fmt.Errorf("%s %s: %w", file.what, file.path, err)
-		}
-	}
 	cert, err := readFile(f.Cert)
 	if err != nil {
 		return material{}, fmt.Errorf("read certificate: %w", err)
@@ -300,18 +295,13 @@ func pool(bundle []byte) (*x509.CertPool, error) {
 func (f Files) stat() ([3]os.FileInfo, error) {
 	var infos [3]os.FileInfo
 	var errs []error
-	for i, file := range f.list() {
+	for i, file := range []struct{ what, path string }{{"certificate", f.Cert}, {"private key", f.Key}, {"CA certificates", f.CA}} {
 		var err error
 		if infos[i], err = os.Stat(file.path); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", file.what, err))
 		}
 	}
 	return infos, errors.Join(errs...)
-}
-
-// list returns the files in the order of their infos.
-func (f Files) list() [3]struct{ what, path string } {
-	return [...]struct{ what, path string }{{"certificate", f.Cert}, {"private key", f.Key}, {"CA certificates", f.CA}}
 }
 
 func same(a, b [3]os.FileInfo) bool {
@@ -323,12 +313,20 @@ func same(a, b [3]os.FileInfo) bool {
 	return true
 }
 
+// readFile reads a file that nobody else may write.
 func readFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	info, err := f.Stat()
+	if err == nil {
+		err = CheckWriters(info, os.Geteuid())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
 	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)

@@ -333,6 +333,30 @@ func TestWhoMayWriteAFile(t *testing.T) {
 	}
 }
 
+// Who may write the file of denied peers could let one in again: it is not read, and what was read before stays.
+func TestWhoMayWriteDeniedPeers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "denied")
+	if err := os.WriteFile(path, []byte("serial=2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d, err := LoadDenied(path, "td", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Chmod(path, 0o622)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.look(); err == nil || !strings.Contains(err.Error(), "may write it") {
+		t.Errorf("it was read: %v", err)
+	}
+	if d.Denies(&x509.Certificate{SerialNumber: big.NewInt(2)}) == nil {
+		t.Error("nobody is denied any more")
+	}
+	if _, err := LoadDenied(path, "td", slog.New(slog.DiscardHandler)); err == nil {
+		t.Error("it was read at the start")
+	}
+}
+
 // Files as a kubelet lays them out are read, and what is taken from them while they are in use is seen: permissions too.
 func TestAMountedSecret(t *testing.T) {
 	one := newCA(t)
