@@ -59,10 +59,10 @@ const (
 	// frame of the stream has 1 MiB, and each endpoint is a server of HAProxy's, with 5 kB or more, for each Route. Beyond them the
 	// Route is not refused: the others get no requests, and the verdict warns.
 	maxEndpoints, maxEndpointsBytes = 5000, 640 << 10
-	// manyRoutes is how many Routes may refer to a Service before fewer of its endpoints travel, since each is a server for
-	// each Route: half as many for twice as many Routes, so that a Service is no more than manyRoutes × maxEndpoints
-	// servers. leastEndpoints travel however many Routes there are.
-	manyRoutes, leastEndpoints = 20, 20
+	// maxServers is how many servers all Routes of a namespace are for a router: an endpoint is one for each Route that
+	// leads to its Service, and takes 5 kB of HAProxy's memory, 23 kB with TLS. Beyond it fewer endpoints travel of the
+	// Services that have most: half as many, or a quarter, and so on. leastEndpoints travel of each in any case.
+	maxServers, leastEndpoints = 50_000, 20
 	// maxCollected is how many addresses of a Service's EndpointSlices are looked at, in the order of their names: each
 	// of 1,000 endpoints in a slice may have 100 addresses and 100 ports.
 	maxCollected = 4 * maxEndpoints

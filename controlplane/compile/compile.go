@@ -93,6 +93,7 @@ type Compiler struct {
 	claims     claims
 	ingresses  ingresses
 	refs       refs                               // who refers to shared facts, by count
+	servers    servers                            // what namespaces cost a router
 	compiled   map[endpointsRef]compiledEndpoints // in this Apply
 	crypto     *crypto
 	access     access
@@ -131,6 +132,7 @@ func New(c Config) *Compiler {
 		claims:            newClaims(),
 		ingresses:         newIngresses(),
 		refs:              newRefs(),
+		servers:           newServers(),
 		compiled:          map[endpointsRef]compiledEndpoints{},
 		crypto:            newCrypto(),
 		rehold:            newRehold(),
@@ -153,7 +155,8 @@ type dirty struct {
 	secrets, configMaps map[id]struct{}
 	ingresses           map[id]struct{} // Ingresses to translate again
 	endpoints           map[endpointsRef]struct{}
-	access              map[string]struct{} // namespaces in which the right to read Secrets may differ; empty: all
+	counted             map[endpointsRef]struct{} // Endpoints that have more Routes than before, or fewer
+	access              map[string]struct{}       // namespaces in which the right to read Secrets may differ; empty: all
 	settings            bool
 	serviceCA           bool // the cluster's own CA may be another
 }
@@ -163,7 +166,8 @@ func (c *Compiler) Apply(changes []cluster.Change) Result {
 	d := &dirty{
 		standing: map[id]*route{}, content: map[id]*route{},
 		services: map[id]struct{}{}, secrets: map[id]struct{}{}, configMaps: map[id]struct{}{}, ingresses: map[id]struct{}{},
-		endpoints: map[endpointsRef]struct{}{}, access: map[string]struct{}{}, settings: !c.started, serviceCA: !c.started,
+		endpoints: map[endpointsRef]struct{}{}, counted: map[endpointsRef]struct{}{}, access: map[string]struct{}{},
+		settings: !c.started, serviceCA: !c.started,
 	}
 	first := !c.started
 	c.started = true
@@ -204,6 +208,7 @@ func (c *Compiler) Apply(changes []cluster.Change) Result {
 	for _, k := range slices.SortedFunc(maps.Keys(d.content), compareID) {
 		c.judge(d.content[k], d, &out)
 	}
+	c.allot(d, &out)
 	if d.settings {
 		c.compileSettings(d, &out)
 	}

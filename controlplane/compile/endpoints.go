@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 
-	routev1 "github.com/openshift/api/route/v1"
 	"google.golang.org/protobuf/proto"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -32,6 +31,7 @@ func (k endpointKey) compare(o endpointKey) int {
 type compiledEndpoints struct {
 	resource *tsujiv1.Resource
 	crowded  int // how many endpoints it may have, where there are more; zero: it has all
+	size     int // how many it would have if its namespace had few servers
 }
 
 // endpointsOf returns what a reference leads to, which is compiled once in each Apply.
@@ -59,49 +59,24 @@ func (c *Compiler) compileEndpoints(ref endpointsRef) compiledEndpoints {
 		c.idled(service, ref.port, found)
 	}
 	keys := slices.SortedFunc(maps.Keys(found), endpointKey.compare)
-	most := share(len(c.objects.routesByService[ref.service]))
+	most := maxEndpoints
 	kept := bounded(keys, found, most)
+	size := len(kept)
+	if room := c.servers.rooms[ref.service.Namespace]; room > 0 && room < size {
+		most = room
+		kept = bounded(keys, found, most)
+	}
 	e := &tsujiv1.Endpoints{Namespace: ref.service.Namespace, Service: ref.service.Name, Port: ref.port}
 	for _, k := range kept {
 		e.Endpoints = append(e.Endpoints, found[k])
 	}
-	compiled := compiledEndpoints{resource: &tsujiv1.Resource{Name: ref.name(), Kind: &tsujiv1.Resource_Endpoints{Endpoints: e}}}
+	compiled := compiledEndpoints{
+		resource: &tsujiv1.Resource{Name: ref.name(), Kind: &tsujiv1.Resource_Endpoints{Endpoints: e}}, size: size,
+	}
 	if len(kept) < len(keys) || col.left == 0 {
 		compiled.crowded = most
 	}
 	return compiled
-}
-
-// share returns how many endpoints of a Service travel if so many Routes refer to it. It goes down by halves, so that
-// one more Route rarely makes a difference.
-func share(routes int) int {
-	most := maxEndpoints
-	for n := manyRoutes; n < routes && most > leastEndpoints; n *= 2 {
-		most /= 2
-	}
-	return max(most, leastEndpoints)
-}
-
-// sharesOf returns the shares of the Services that a Route refers to, or will, as they are before it changes; but for
-// Services with so few Routes that the share cannot be another afterwards.
-func (c *Compiler) sharesOf(k id, next *routev1.Route) map[id]int {
-	var shares map[id]int
-	look := func(r *routev1.Route) {
-		for _, name := range servicesOf(r) {
-			service := id{Namespace: k.Namespace, Name: name}
-			if n := len(c.objects.routesByService[service]); n >= manyRoutes {
-				if shares == nil {
-					shares = map[id]int{}
-				}
-				shares[service] = share(n)
-			}
-		}
-	}
-	if r := c.objects.routes[k]; r != nil {
-		look(r.object)
-	}
-	look(next)
-	return shares
 }
 
 // bounded returns as many of the sorted keys as the bounds of one resource allow, and most, sorted.

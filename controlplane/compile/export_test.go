@@ -1,5 +1,8 @@
 package compile
 
+// LimitServers makes n the bound of a namespace's servers. Nothing was compiled yet.
+func (c *Compiler) LimitServers(n int) { c.servers.most = n }
+
 // InUse is how many Routes use something that is kept.
 func (k Kept) InUse() (n int) {
 	for _, r := range k.routes {

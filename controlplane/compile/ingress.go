@@ -171,15 +171,9 @@ func (c *Compiler) putRoute(k id, obj *routev1.Route, d *dirty) {
 }
 
 func (c *Compiler) place(k id, m made, d *dirty) {
-	shares := c.sharesOf(k, m.object)
 	if r := c.objects.putRoute(k, m.object); r != nil {
 		r.rule = m.rule
 		d.standing[k] = r
-	}
-	for service, was := range shares {
-		if share(len(c.objects.routesByService[service])) != was {
-			d.services[service] = struct{}{}
-		}
 	}
 }
 

@@ -43,6 +43,7 @@ func (c *Compiler) moveEndpoints(old, next []endpointsRef, d *dirty) {
 			ports = map[string]int{}
 			c.refs.endpoints[r.service] = ports
 		}
+		d.counted[r] = struct{}{}
 		if ports[r.port]++; ports[r.port] == 1 {
 			d.endpoints[r] = struct{}{}
 		}
@@ -51,6 +52,7 @@ func (c *Compiler) moveEndpoints(old, next []endpointsRef, d *dirty) {
 		if slices.Contains(next, r) {
 			continue
 		}
+		d.counted[r] = struct{}{}
 		ports := c.refs.endpoints[r.service]
 		if ports[r.port]--; ports[r.port] > 0 {
 			continue

@@ -228,11 +228,11 @@ func (b *builder) backend(field string, t routev1.RouteTargetReference, port str
 		return
 	}
 	b.warnOfService(field, t.Name, port)
-	if most := b.c.crowded(ref); most == maxEndpoints {
+	if most := b.c.crowded(ref); most > 0 && most == b.c.servers.rooms[b.id.Namespace] {
+		b.warn("%s.name: Service %q has more than %d endpoints, and those of this namespace are more than %d "+
+			"for all its Routes: the others get no requests", field, t.Name, most, b.c.servers.most)
+	} else if most == maxEndpoints {
 		b.warn("%s.name: Service %q has more than %d endpoints, or %d kB of them: the others get no requests", field, t.Name, most, maxEndpointsBytes>>10)
-	} else if most > 0 {
-		b.warn("%s.name: Service %q has more than %d endpoints, or %d kB of them, and more than %d Routes refer to it: the others get no requests",
-			field, t.Name, most, maxEndpointsBytes>>10, manyRoutes)
 	}
 	b.endpoints = append(b.endpoints, ref)
 	b.route.Backends = append(b.route.Backends, &tsujiv1.BackendRef{Endpoints: ref.name(), Weight: weight, Service: t.Name})

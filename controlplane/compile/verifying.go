@@ -30,11 +30,11 @@ func verify(chain, cas []*x509.Certificate) error {
 	return err //nolint:wrapcheck // the caller says what was tried
 }
 
-// verifying returns how long verify takes at most, in microseconds, as far as it is worth knowing: more than maxVerifying
-// is as good as any. It is estimated from the keys, so that it is the same everywhere.
+// verifying returns how long verify takes at most, in microseconds, as far as it is worth knowing: more than
+// maxVerifying is as good as any. It is estimated from the keys, so that it is the same everywhere.
 //
-// crypto/x509 follows every way from a certificate to those whose subject is its issuer, through each certificate at most
-// once, and checks a signature at each step.
+// crypto/x509 follows every way from a certificate to those whose subject is its issuer, through each certificate at
+// most once, and checks a signature at each step.
 func verifying(chain, cas []*x509.Certificate) (microseconds int) {
 	if len(chain) == 0 {
 		return 0
@@ -69,8 +69,8 @@ func verifying(chain, cas []*x509.Certificate) (microseconds int) {
 	return microseconds
 }
 
-// checking returns how long it takes to check a signature of a certificate's key, in microseconds: what Go took on a core of
-// a server of 2024, or somewhat more.
+// checking returns how long it takes to check a signature of a certificate's key, in microseconds: what Go took on a
+// core of a server of 2024, or somewhat more.
 func checking(c *x509.Certificate) int {
 	switch k := c.PublicKey.(type) {
 	case *rsa.PublicKey:

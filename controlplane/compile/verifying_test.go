@@ -24,8 +24,8 @@ import (
 	"github.com/tsuji-dev/tsuji/test/certtest"
 )
 
-// line is a leaf, further certificates each of which signed the one before, and the last of them, a CA. Their subjects are
-// what subject returns for their numbers.
+// line is a leaf, further certificates each of which signed the one before, and the last of them, a CA. Their subjects
+// are what subject returns for their numbers.
 func line(t *testing.T, n int, key crypto.Signer, subject func(i int) string) (chain [][]byte, ca []byte) {
 	t.Helper()
 	template := func(i int) *x509.Certificate {
@@ -71,13 +71,14 @@ func unsigned(t *testing.T, n int) [][]byte {
 	return list
 }
 
-// A certificate is verified against its caCertificate where that takes a few milliseconds at most, whatever the keys are and
-// however many ways there are. Else it is admitted as it is, and its owner told.
+// A certificate is verified against its caCertificate where that takes a few milliseconds at most, whatever the keys
+// are and however many ways there are. Else it is admitted as it is, and its owner told.
 func TestVerifyingIsBounded(t *testing.T) {
 	t.Parallel()
 	another := func(i int) string { return fmt.Sprint("ca ", i) }
 	same := func(int) string { return "same" }
-	const verified, refused, warned = "", "error verifying certificate", "it is not checked whether the certificate is signed by it"
+	const verified, refused = "", "error verifying certificate"
+	const warned = "it is not checked whether the certificate is signed by it"
 	for _, c := range []struct {
 		what    string
 		n       int
