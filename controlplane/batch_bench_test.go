@@ -23,11 +23,14 @@ func serviceChanges(name string, endpoints int) []cluster.Change {
 	meta := metav1.ObjectMeta{Namespace: "ns", Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: name}}
 	changes := []cluster.Change{{
 		Key:    cluster.Key{Kind: cluster.Service, Namespace: "ns", Name: name},
-		Object: &corev1.Service{ObjectMeta: meta, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: portName, Port: 80}}}},
+		Object: &corev1.Service{
+			ObjectMeta: meta, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: portName, Port: 80}}},
+		},
 	}}
 	for from := 0; from < endpoints; from += 1000 {
 		slice := &discoveryv1.EndpointSlice{
-			ObjectMeta: meta, AddressType: discoveryv1.AddressTypeIPv4, Ports: []discoveryv1.EndpointPort{{Name: &portName, Port: &port}},
+			ObjectMeta: meta, AddressType: discoveryv1.AddressTypeIPv4,
+			Ports: []discoveryv1.EndpointPort{{Name: &portName, Port: &port}},
 		}
 		slice.Name = fmt.Sprintf("%s-%d", name, from)
 		for i := from; i < min(from+1000, endpoints); i++ {
@@ -36,7 +39,8 @@ func serviceChanges(name string, endpoints int) []cluster.Change {
 				TargetRef: &corev1.ObjectReference{Kind: "Pod", Name: fmt.Sprintf("%s-%d", name, i)},
 			})
 		}
-		changes = append(changes, cluster.Change{Key: cluster.Key{Kind: cluster.EndpointSlice, Namespace: "ns", Name: slice.Name}, Object: slice})
+		key := cluster.Key{Kind: cluster.EndpointSlice, Namespace: "ns", Name: slice.Name}
+		changes = append(changes, cluster.Change{Key: key, Object: slice})
 	}
 	return changes
 }

@@ -55,6 +55,9 @@ const (
 func newTenants(t *testing.T, f *fleet, change func(cmd *exec.Cmd)) *tenants {
 	t.Helper()
 	w, quiet := &tenants{t: t, f: f, hosts: 2}, 10
+	if long() { // for a p99 that is one
+		w.hosts, quiet = 20, 100
+	}
 	if !haproxytest.AtLeast(t, f.haproxy, 3, 4) {
 		w.patient, w.hosts, quiet = 15*time.Second, 1, 2
 	}

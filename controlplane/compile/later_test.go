@@ -107,7 +107,8 @@ func TestHoldsDoNotEndMeanwhile(t *testing.T) {
 	}
 	changes[9] = newRoute("tenant", 9, func(s *routev1.RouteSpec) { s.To.Name = "held" })
 	last := tsujiv1.EndpointsName("tenant", "held", tsujiv1.AnyPort)
-	w.compiler.Hold(compile.Holds{Resources: map[string]compile.Hold{last: {Any: true, Told: &tsujiv1.Quarantine{Message: "no"}}}})
+	refused := compile.Hold{Any: true, Told: &tsujiv1.Quarantine{Message: "no"}}
+	w.compiler.Hold(compile.Holds{Resources: map[string]compile.Hold{last: refused}})
 	w.apply(changes...)
 	if w.last.Later == 0 || slices.Contains(w.last.Ended, last) {
 		t.Errorf("%d Routes wait, and what ended is %q", w.last.Later, w.last.Ended)
@@ -132,10 +133,13 @@ func TestHostsAreNotLeftForLater(t *testing.T) {
 	wildcard := newRoute("tenant", 2, at("b.x.test"), func(s *routev1.RouteSpec) {
 		s.WildcardPolicy = routev1.WildcardPolicySubdomain
 	})
-	for _, c := range []struct{ from, to cluster.Change }{{single, wildcard}, {wildcard, single}, {single, other}, {wildcard, other}} {
+	for _, c := range []struct{ from, to cluster.Change }{
+		{single, wildcard}, {wildcard, single}, {single, other}, {wildcard, other},
+	} {
 		w := newWorld()
 		w.compiler = compile.New(compile.Config{Most: 1})
-		ic := &operatorv1.IngressController{ObjectMeta: metav1.ObjectMeta{Namespace: "openshift-ingress-operator", Name: "default"}}
+		ic := &operatorv1.IngressController{}
+		ic.Namespace, ic.Name = "openshift-ingress-operator", "default"
 		ic.Spec.RouteAdmission = &operatorv1.RouteAdmissionPolicy{WildcardPolicy: operatorv1.WildcardPolicyAllowed}
 		w.apply(put(ic), c.from)
 		changes := []cluster.Change{{Key: c.from.Key}, c.to}
