@@ -67,50 +67,63 @@ func keptVerdict(v *tsujiv1.RouteVerdict) string {
 
 // pairSecret is a Secret of ns1.
 func pairSecret(name, crt, key string) string {
-	return fmt.Sprintf("kind: Secret\nmetadata: {namespace: ns1, name: %s}\ntype: kubernetes.io/tls\nstringData: {tls.crt: \"@%s\", tls.key: \"@%s\"}\n",
-		name, crt, key)
+	return fmt.Sprintf("kind: Secret\nmetadata: {namespace: ns1, name: %s}\ntype: kubernetes.io/tls\n"+
+		"stringData: {tls.crt: \"@%s\", tls.key: \"@%s\"}\n", name, crt, key)
 }
 
 // secured is a Route of ns1 with the certificate of a Secret.
 func secured(name, uid, host, more, tls string) string {
-	return fmt.Sprintf("kind: Route\nmetadata: {namespace: ns1, name: %s, uid: %q, creationTimestamp: \"2024-01-02T00:00:00Z\"}\n"+
+	return fmt.Sprintf("kind: Route\n"+
+		"metadata: {namespace: ns1, name: %s, uid: %q, creationTimestamp: \"2024-01-02T00:00:00Z\"}\n"+
 		"spec: {host: %s, to: {name: web}%s, tls: {termination: edge%s}}\n", name, uid, host, more, tls)
 }
 
 const (
-	missingSecret = `ExternalCertificateValidationFailed: spec.tls.externalCertificate: Not found: "secrets \"t\" not found"`
-	staysSecret   = `the last good certificate stays in use for this Route and its host: put a good Secret back, or name another`
-	ofSecret      = ", externalCertificate: {name: t}"
+	noSecret      = `spec.tls.externalCertificate: Not found: "secrets \"t\" not found"`
+	missingSecret = "ExternalCertificateValidationFailed: " + noSecret
+	staysSecret   = "the last good certificate stays in use for this Route and its host: " +
+		"put a good Secret back, or name another"
+	ofSecret = ", externalCertificate: {name: t}"
 )
 
-// The certificate in a Secret that vanishes, or cannot be used, stays in use for the Routes that it was good for, and they
-// are told, until there is a good one.
+// The certificate in a Secret that vanishes, or cannot be used, stays in use for the Routes that it was good for, and
+// they are told, until there is a good one.
 func TestCertificateStays(t *testing.T) {
 	t.Parallel()
 	const cert = "cert/ns1/secret:t"
 	k := newKeeper(t, compile.Config{})
-	k.step("named before it is there", secured("a", "1", "a.example.com", "", ofSecret)+"---\n"+secured("b", "2", "b.example.com", "", ofSecret),
+	k.step("named before it is there",
+		secured("a", "1", "a.example.com", "", ofSecret)+"---\n"+secured("b", "2", "b.example.com", "", ofSecret),
 		"settings", "ns1/a: "+missingSecret, "ns1/b: "+missingSecret)
-	k.step("it comes", pairSecret("t", "leaf.crt", "leaf.key"), cert+" endpoints/ns1/web/* route/ns1/a route/ns1/b", "ns1/a: admitted", "ns1/b: admitted")
-	gone := `spec.tls.externalCertificate: Not found: "secrets \"t\" not found"; ` + staysSecret
-	k.step("it is deleted: nothing changes", "gone: Secret ns1/t", "", "ns1/a: admitted; "+cert+": "+gone, "ns1/b: admitted; "+cert+": "+gone)
+	k.step("it comes", pairSecret("t", "leaf.crt", "leaf.key"), cert+" endpoints/ns1/web/* route/ns1/a route/ns1/b",
+		"ns1/a: admitted", "ns1/b: admitted")
+	gone := ": admitted; " + cert + ": " + noSecret + "; " + staysSecret
+	k.step("it is deleted: nothing changes", "gone: Secret ns1/t", "", "ns1/a"+gone, "ns1/b"+gone)
 	k.step("who comes now never had it", secured("c", "3", "c.example.com", "", ofSecret), "", "ns1/c: "+missingSecret)
 	k.step("a key that is not its own", pairSecret("t", "leaf.crt", "rsa.key"), "",
 		"ns1/a: tls.key: tls: private key type does not match public key type; "+staysSecret,
 		"ns1/b: "+staysSecret, "ns1/c: ExtendedValidationFailed")
-	k.step("another type", strings.Replace(pairSecret("t", "renewed.crt", "renewed.key"), "kubernetes.io/tls", "Opaque", 1), "",
-		`ns1/a: secret of type "kubernetes.io/tls" required; `+staysSecret, "ns1/b: "+staysSecret, "ns1/c: ExternalCertificateValidationFailed")
+	k.step("another type",
+		strings.Replace(pairSecret("t", "renewed.crt", "renewed.key"), "kubernetes.io/tls", "Opaque", 1), "",
+		`ns1/a: secret of type "kubernetes.io/tls" required; `+staysSecret, "ns1/b: "+staysSecret,
+		"ns1/c: ExternalCertificateValidationFailed")
+	const silent = "the API server does not answer"
 	k.apply("it cannot be read", []cluster.Change{{
 		Key:    cluster.Key{Kind: cluster.Secret, Namespace: "ns1", Name: "t"},
-		Object: &cluster.Unread{ObjectMeta: metav1.ObjectMeta{Namespace: "ns1", Name: "t"}, Why: "the API server does not answer"},
-	}}, "", `ns1/a: secrets "t" cannot be read: the API server does not answer; `+staysSecret, "ns1/b: "+staysSecret, "ns1/c: ExternalCertificateGetFailed")
-	k.step("a Route goes on with other paths, Services and options", secured("a", "1", "a.example.com", ", path: /x, port: {targetPort: http}", ofSecret+", insecureEdgeTerminationPolicy: Allow"),
+		Object: &cluster.Unread{ObjectMeta: metav1.ObjectMeta{Namespace: "ns1", Name: "t"}, Why: silent},
+	}}, "", `ns1/a: secrets "t" cannot be read: `+silent+"; "+staysSecret, "ns1/b: "+staysSecret,
+		"ns1/c: ExternalCertificateGetFailed")
+	a := func(more, tls string) string { return secured("a", "1", "a.example.com", more, ofSecret+tls) }
+	k.step("a Route goes on with other paths, Services and options",
+		a(", path: /x, port: {targetPort: http}", ", insecureEdgeTerminationPolicy: Allow"),
 		"endpoints/ns1/web/http route/ns1/a", "ns1/a: "+staysSecret)
-	k.step("also after a mistake that is none of the certificate's", secured("a", "1", "a.example.com", ", path: x", ofSecret),
+	k.step("also after a mistake that is none of the certificate's", a(", path: x", ""),
 		"-endpoints/ns1/web/http -route/ns1/a", "ns1/a: ExtendedValidationFailed")
-	k.step("when that is mended", secured("a", "1", "a.example.com", "", ofSecret), "route/ns1/a", "ns1/a: "+staysSecret)
-	k.step("a renewed one flows, to all", pairSecret("t", "renewed.crt", "renewed.key"), cert+" route/ns1/c", "ns1/a: admitted", "ns1/b: admitted", "ns1/c: admitted")
-	k.step("and is what stays then", "gone: Secret ns1/t", "", "ns1/a: "+staysSecret, "ns1/b: "+staysSecret, "ns1/c: "+staysSecret)
+	k.step("when that is mended", a("", ""), "route/ns1/a", "ns1/a: "+staysSecret)
+	k.step("a renewed one flows, to all", pairSecret("t", "renewed.crt", "renewed.key"), cert+" route/ns1/c",
+		"ns1/a: admitted", "ns1/b: admitted", "ns1/c: admitted")
+	k.step("and is what stays then", "gone: Secret ns1/t", "",
+		"ns1/a: "+staysSecret, "ns1/b: "+staysSecret, "ns1/c: "+staysSecret)
 	k.step("a Route goes", "gone: Route ns1/a", "-route/ns1/a")
 	k.step("and another", "gone: Route ns1/b", "-route/ns1/b")
 	k.step("and the last: nothing is kept", "gone: Route ns1/c", "-"+cert+" -endpoints/ns1/web/* -route/ns1/c")
@@ -124,18 +137,28 @@ func TestCertificateStaysForNobodyElse(t *testing.T) {
 	t.Parallel()
 	route := func(uid, host, more, tls string) string { return secured("a", uid, host, more, tls) }
 	same := route("1", "a.example.com", "", ofSecret)
-	older := "kind: Route\nmetadata: {namespace: ns0, name: rival, creationTimestamp: \"2024-01-01T00:00:00Z\"}\nspec: {host: a.example.com, to: {name: web}}\n"
+	older := "kind: Route\nmetadata: {namespace: ns0, name: rival, creationTimestamp: \"2024-01-01T00:00:00Z\"}\n" +
+		"spec: {host: a.example.com, to: {name: web}}\n"
 	for _, c := range []struct{ what, change, refused, back string }{
 		{"another host", route("1", "b.example.com", "", ofSecret), missingSecret, same},
 		{"another object of that name", route("2", "a.example.com", "", ofSecret), missingSecret, same},
 		{"every host beside it", route("1", "a.example.com", ", wildcardPolicy: Subdomain", ofSecret), missingSecret, same},
 		{"another Secret", route("1", "a.example.com", "", ", externalCertificate: {name: u}"), "not found", same},
-		{"CA certificates that it adds", route("1", "a.example.com", "", ofSecret+`, caCertificate: "@ca.crt"`), missingSecret, same},
-		{"a certificate of its own", route("1", "a.example.com", "", `, certificate: "@leaf.crt", key: "@leaf.key"`), "", same},
+		{
+			"CA certificates that it adds",
+			route("1", "a.example.com", "", ofSecret+`, caCertificate: "@ca.crt"`), missingSecret, same,
+		},
+		{
+			"a certificate of its own",
+			route("1", "a.example.com", "", `, certificate: "@leaf.crt", key: "@leaf.key"`), "", same,
+		},
 		{"none", route("1", "a.example.com", "", ""), "", same},
 		{"no Route", "gone: Route ns1/a", "", same},
 		{"its host is another's", older, "HostAlreadyClaimed", "gone: Route ns0/rival"},
-		{"it is another IngressController's", controllerWith("routeSelector: {matchLabels: {a: b}}"), "", controllerWith("routeSelector: {}")},
+		{
+			"it is another IngressController's",
+			controllerWith("routeSelector: {matchLabels: {a: b}}"), "", controllerWith("routeSelector: {}"),
+		},
 	} {
 		k := newKeeper(t, compile.Config{})
 		k.compiler.Apply(changesOf(t, controllerWith("routeAdmission: {wildcardPolicy: WildcardsAllowed}")))
@@ -155,7 +178,8 @@ func TestCertificateStaysForNobodyElse(t *testing.T) {
 			t.Fatalf("%s: before: %s", c.what, got)
 		}
 		apply(c.change)
-		if v := verdict["ns1/a"]; c.refused != "" && !strings.Contains(keptVerdict(v), c.refused) || v != nil && len(v.GetLastGood()) > 0 {
+		v := verdict["ns1/a"]
+		if c.refused != "" && !strings.Contains(keptVerdict(v), c.refused) || v != nil && len(v.GetLastGood()) > 0 {
 			t.Errorf("%s: %s, want %q", c.what, keptVerdict(v), c.refused)
 		}
 		if _, ok := k.last.Facts.Get("cert/ns1/secret:t"); ok {
@@ -177,9 +201,9 @@ func TestOwnChainStays(t *testing.T) {
 	k.step("all is there", secured("a", "1", "a.example.com", "", ofSecret+`, caCertificate: "@ca.crt"`)+"---\n"+
 		secured("b", "2", "b.example.com", "", ofSecret)+"---\n"+pairSecret("t", "leaf.crt", "leaf.key"),
 		own+" "+shared+" endpoints/ns1/web/* route/ns1/a route/ns1/b settings", "ns1/a: admitted", "ns1/b: admitted")
-	chain, key := certtest.Chain(certtest.Certificate{}.Sign(certtest.FixedKey())), certtest.PrivateKey(certtest.FixedKey())
-	k.step("it is renewed by another CA", fmt.Sprintf("kind: Secret\nmetadata: {namespace: ns1, name: t}\ntype: kubernetes.io/tls\n"+
-		"stringData: {tls.crt: %q, tls.key: %q}\n", chain, key), shared,
+	chain := certtest.Chain(certtest.Certificate{}.Sign(certtest.FixedKey()))
+	k.step("it is renewed by another CA", fmt.Sprintf("kind: Secret\nmetadata: {namespace: ns1, name: t}\n"+
+		"type: kubernetes.io/tls\nstringData: {tls.crt: %q, tls.key: %q}\n", chain, certtest.PrivateKey(certtest.FixedKey())), shared,
 		"ns1/a: error verifying certificate: x509: certificate signed by unknown authority; "+staysSecret, "ns1/b: admitted")
 	k.step("and goes", "gone: Secret ns1/t", "", `ns1/a: "secrets \"t\" not found"; `+staysSecret, "ns1/b: "+staysSecret)
 	k.step("the first one is back", pairSecret("t", "leaf.crt", "leaf.key"), shared, "ns1/a: admitted", "ns1/b: admitted")
@@ -190,23 +214,29 @@ func TestOwnChainStays(t *testing.T) {
 func TestCertificateGoesWithTheRight(t *testing.T) {
 	t.Parallel()
 	role := func(verbs string) string {
-		return "kind: ClusterRole\nmetadata: {name: reader}\nrules: [{apiGroups: [\"\"], resources: [secrets], verbs: " + verbs + "}]\n"
+		return "kind: ClusterRole\nmetadata: {name: reader}\n" +
+			"rules: [{apiGroups: [\"\"], resources: [secrets], verbs: " + verbs + "}]\n"
 	}
 	const binding = "kind: ClusterRoleBinding\nmetadata: {name: reader}\nroleRef: {kind: ClusterRole, name: reader}\n" +
 		"subjects: [{kind: ServiceAccount, namespace: openshift-ingress, name: router}]\n"
 	const class = "kind: IngressClass\nmetadata: {name: tsuji}\nspec: {controller: tsuji.dev/ingress}\n"
 	k := newKeeper(t, compile.Config{ExternalCertificateReader: router})
 	k.compiler.Apply(changesOf(t, strings.Join([]string{
-		role("[get, list, watch]"), binding, class, secured("a", "1", "a.example.com", "", ofSecret), pairSecret("t", "leaf.crt", "leaf.key"),
+		role("[get, list, watch]"), binding, class,
+		secured("a", "1", "a.example.com", "", ofSecret), pairSecret("t", "leaf.crt", "leaf.key"),
 		ingressOf("", `ingressClassName: tsuji, tls: [{hosts: [i.example.com], secretName: t}], rules: [
-  {host: i.example.com, http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}}]`),
+  {host: i.example.com, http: {paths: [
+    {path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}}]`),
 	}, "---\n")))
 	k.last = k.compiler.Apply(nil)
 	const made = "ns1/i-6ir4fruyhk"
-	k.step("it is deleted", "gone: Secret ns1/t", "", "ns1/a: "+staysSecret, made+": spec.tls[0].secretName: Not found: "+`"secrets \"t\" not found"; `+staysSecret)
-	k.step("the right is withdrawn", role("[get, list]"), "-endpoints/ns1/web/* -route/ns1/a", "ns1/a: does not have permission to watch this secret")
+	k.step("it is deleted", "gone: Secret ns1/t", "", "ns1/a: "+staysSecret,
+		made+": spec.tls[0].secretName: Not found: "+`"secrets \"t\" not found"; `+staysSecret)
+	k.step("the right is withdrawn", role("[get, list]"), "-endpoints/ns1/web/* -route/ns1/a",
+		"ns1/a: does not have permission to watch this secret")
 	k.step("and given back", role("[get, list, watch]"), "", "ns1/a: "+missingSecret)
-	k.step("the Secret is back", pairSecret("t", "renewed.crt", "renewed.key"), "cert/ns1/secret:t endpoints/ns1/web/* route/ns1/a", "ns1/a: admitted", made+": admitted")
+	k.step("the Secret is back", pairSecret("t", "renewed.crt", "renewed.key"),
+		"cert/ns1/secret:t endpoints/ns1/web/* route/ns1/a", "ns1/a: admitted", made+": admitted")
 }
 
 // What an Ingress refers to stays as it was last good: its certificate, and the CA of its endpoints; wherever the rule
