@@ -22,7 +22,7 @@ func serviceChanges(name string, endpoints int) []cluster.Change {
 	port, portName := int32(8080), "web"
 	meta := metav1.ObjectMeta{Namespace: "ns", Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: name}}
 	changes := []cluster.Change{{
-		Key:    cluster.Key{Kind: cluster.Service, Namespace: "ns", Name: name},
+		Key: cluster.Key{Kind: cluster.Service, Namespace: "ns", Name: name},
 		Object: &corev1.Service{
 			ObjectMeta: meta, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: portName, Port: 80}}},
 		},
