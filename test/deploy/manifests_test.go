@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
@@ -18,6 +19,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/yaml"
+
+	"github.com/tsuji-dev/tsuji/identity"
 )
 
 // built is what a kustomization comes to.
@@ -350,6 +353,10 @@ func TestEveryPodHasACertificate(t *testing.T) {
 				continue
 			}
 			uris[c.Spec.SecretName] = c.Spec.URIs[0]
+			if ends, slack := c.Spec.Duration.Duration, c.Spec.RenewBefore.Duration; ends > 10*day || slack < 7*day || slack >= ends {
+				t.Errorf("%s: %s ends after %v, and is renewed %v before: who steals one has it for days, and "+
+					"cert-manager may be away for a week", name, id, ends, slack)
+			}
 			if _, ok := b.text["Issuer tsuji/"+c.Spec.IssuerRef.Name]; !ok || c.Namespace != "tsuji" {
 				t.Errorf("%s: nobody issues %s", name, id)
 			}
@@ -375,6 +382,57 @@ func TestEveryPodHasACertificate(t *testing.T) {
 		}
 	}
 }
+
+// With components/pod-certificates a router's certificate has its name, is in no Secret, and ends within days.
+func TestEveryRouterHasACertificateOfItsOwn(t *testing.T) {
+	const component = "components/zone, ../../components/pod-certificates]"
+	for ingress, all := range map[string]string{"default": "kubernetes", "tsuji": "openshift"} {
+		folder := map[string]string{}
+		for _, zone := range []string{"tok04", "tok05"} {
+			for name, edit := range map[string][2]string{
+				"kustomization.yaml": {"components/zone]", component},
+				"zone.yaml":          {"ingressController: default", "ingressController: " + ingress},
+			} {
+				path := filepath.Join("zones", zone, name)
+				text, err := os.ReadFile(filepath.Join(manifests, path))
+				if err != nil || !strings.Contains(string(text), edit[0]) {
+					t.Fatalf("%s: %v, want %q in it", path, err, edit[0])
+				}
+				folder[path] = strings.Replace(string(text), edit[0], edit[1], 1)
+			}
+		}
+		b := build(t, filepath.Join(edited(t, folder), all))
+		for _, zone := range []string{"tok04", "tok05"} {
+			deployment := "router-" + zone
+			if text, ok := b.text["Certificate tsuji/"+deployment]; ok {
+				t.Errorf("%s: the zone has a certificate that its routers share: %s", all, text)
+			}
+			pod := b.deployments[deployment].Spec.Template.Spec
+			at := slices.IndexFunc(pod.Volumes, func(v corev1.Volume) bool { return v.Name == "tls" })
+			if at < 0 || pod.Volumes[at].CSI == nil || pod.Volumes[at].Secret != nil {
+				t.Fatalf("%s: %s has the volumes %v", all, deployment, pod.Volumes)
+			}
+			of := pod.Volumes[at].CSI.VolumeAttributes
+			uri := strings.ReplaceAll(of["csi.cert-manager.io/uri-sans"], "${POD_NAME}", deployment+"-5d4f-x")
+			got, err := identity.Parse(uri, "tsuji.local")
+			want := identity.ID{
+				TrustDomain: "tsuji.local", Role: identity.RoleRouter, IngressController: ingress, Zone: zone, Name: deployment + "-5d4f-x",
+			}
+			if err != nil || got != want {
+				t.Errorf("%s: a router of %s is %v (%v), want %v", all, zone, got, err, want)
+			}
+			ends, err := time.ParseDuration(of["csi.cert-manager.io/duration"])
+			if err != nil || ends > 3*day {
+				t.Errorf("%s: a certificate ends after %v (%v)", all, ends, err)
+			}
+			if _, ok := b.text["Issuer tsuji/"+of["csi.cert-manager.io/issuer-name"]]; !ok {
+				t.Errorf("%s: nobody issues certificates for %s: %v", all, zone, of)
+			}
+		}
+	}
+}
+
+const day = 24 * time.Hour
 
 // certificate is what cert-manager understands of one, as far as it is used.
 type certificate struct {
