@@ -36,6 +36,12 @@ type Config struct {
 
 	HAProxy     string // the HAProxy to run
 	HAProxyTied bool   // HAProxy ends when this process does, however that is
+	HAProxyUser string // UID:GID, what HAProxy becomes when this process is root; empty: 65534:65534
+
+	// HAProxyMaster is the socket of the master of a HAProxy that somebody else runs, unix:PATH; empty: HAProxy is run here.
+	// HAProxy's user must be able to read what is in HAProxyDir, by its group.
+	HAProxyMaster string
+	HAProxyDir    string // HAProxy's directory; empty: in StateDir
 
 	NoRuntimeBackends bool // a backend comes or goes by a reload, whatever HAProxy can do
 
@@ -66,7 +72,17 @@ func (c *Config) Validate() error {
 	need("--name", c.Name, "a name for this router")
 	need("--ingress-controller", c.IngressController, "the IngressController to serve")
 	need("--state-dir", c.StateDir, "a directory for what is in force")
-	need("--haproxy", c.HAProxy, "the HAProxy to run")
+	if c.HAProxyUser == "" {
+		c.HAProxyUser = "65534:65534"
+	}
+	if _, _, err := c.jailed(); err != nil {
+		errs = append(errs, err)
+	}
+	if c.elsewhere() {
+		errs = append(errs, c.checkMaster()...)
+	} else {
+		need("--haproxy", c.HAProxy, "the HAProxy to run")
+	}
 	need("--trust-domain", c.TrustDomain, "the trust domain of all identities")
 	if len(c.ControlPlane) == 0 {
 		errs = append(errs, errors.New("--control-plane: want the address of at least one control plane, HOST:PORT"))

@@ -62,6 +62,40 @@ func TestValidate(t *testing.T) {
 	}
 }
 
+// So is what is wrong with a HAProxy that somebody else runs, and with who it is.
+func TestValidateHAProxy(t *testing.T) {
+	t.Parallel()
+	elsewhere := func(c *Config) {
+		c.HAProxy, c.StateDir, c.HAProxyMaster, c.HAProxyDir = "", "/state", "unix:/run/tsuji/master.sock", "/files/haproxy"
+	}
+	c := good()
+	elsewhere(&c)
+	if err := c.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	for want, damage := range map[string]func(*Config){
+		"--haproxy-master=/run/master.sock: want unix:/PATH/TO/master.sock": func(c *Config) { c.HAProxyMaster = "/run/master.sock" },
+		"--haproxy-master=unix:master.sock: want unix:/PATH":                func(c *Config) { c.HAProxyMaster = "unix:master.sock" },
+		"--haproxy-master=unix:/run/m.sock: want unix:/PATH":                func(c *Config) { c.HAProxyMaster = "unix:/run/m.sock" },
+		"--haproxy-dir=: with --haproxy-master, want the path":              func(c *Config) { c.HAProxyDir = "" },
+		"--haproxy-dir=/state/haproxy: is in --state-dir=/state":            func(c *Config) { c.HAProxyDir = "/state/haproxy" },
+		"--haproxy-tied: who runs HAProxy":                                  func(c *Config) { c.HAProxyTied = true },
+		"--haproxy-user=nobody: want UID:GID":                               func(c *Config) { c.HAProxyUser = "nobody" },
+		"--haproxy-user=99: want UID:GID":                                   func(c *Config) { c.HAProxyUser = "99" },
+		"--haproxy-user=0:99: want UID:GID":                                 func(c *Config) { c.HAProxyUser = "0:99" },
+	} {
+		c := good()
+		elsewhere(&c)
+		damage(&c)
+		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+	if err := Prepare(good()); err == nil || !strings.Contains(err.Error(), "--haproxy-master: want the socket") {
+		t.Errorf("prepare without a master: %v", err)
+	}
+}
+
 // A certificate with which control planes will turn the router away is known from the start.
 func TestCheckCertificate(t *testing.T) {
 	t.Parallel()

@@ -10,15 +10,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
 	"sync"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
@@ -28,8 +25,6 @@ import (
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 	"github.com/tsuji-dev/tsuji/routerd/apply"
 	"github.com/tsuji-dev/tsuji/routerd/haproxy"
-	"github.com/tsuji-dev/tsuji/routerd/health"
-	"github.com/tsuji-dev/tsuji/routerd/render"
 	"github.com/tsuji-dev/tsuji/routerd/stats"
 	"github.com/tsuji-dev/tsuji/routerd/store"
 	"github.com/tsuji-dev/tsuji/routerd/subscribe"
@@ -47,7 +42,7 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	exporter, err := stats.New(stats.Config{
-		Socket: filepath.Join(c.StateDir, haproxyDir, haproxy.AdminSocket), File: filepath.Join(c.StateDir, "counters"), Metrics: metrics, ServerThreshold: c.MetricsServerThreshold, Log: c.Log,
+		Socket: filepath.Join(c.haproxyDir(), haproxy.AdminSocket), File: filepath.Join(c.StateDir, "counters"), Metrics: metrics, ServerThreshold: c.MetricsServerThreshold, Log: c.Log,
 	})
 	if err != nil {
 		return errors.Join(err, record.Close())
@@ -183,78 +178,6 @@ func ingressControllerOf(s snapshot.Snapshot) string {
 	}
 	return r.GetSettings().GetIngressController()
 }
-
-// newApplier makes the applier and what it stands on: the HAProxy of this directory, and a renderer for its release;
-// and the watcher of its endpoints. The exporter keeps what HAProxy counts, the router's metrics tell of its reloads.
-func newApplier(ctx context.Context, c Config, metrics prometheus.Registerer, exporter *stats.Exporter, router *stats.Router) (*apply.Applier, *health.Watcher, string, error) {
-	dir := filepath.Join(c.StateDir, haproxyDir)
-	process, err := haproxy.New(haproxy.Config{Binary: c.HAProxy, Dir: dir, Log: c.Log, TieToParent: c.HAProxyTied, Listen: c.listen()})
-	if errors.Is(err, haproxy.ErrNoProgram) {
-		return nil, nil, "", fmt.Errorf("--haproxy=%s: want the path of HAProxy's program, or its name if it is in PATH: %w", c.HAProxy, err)
-	}
-	if err != nil {
-		return nil, nil, "", err
-	}
-	version, err := process.Version(ctx)
-	if err == nil {
-		err = render.Version{Major: version.Major, Minor: version.Minor}.Supported()
-	}
-	if err != nil {
-		return nil, nil, "", fmt.Errorf("--haproxy=%s: %w", c.HAProxy, err)
-	}
-	certificate, err := defaultCertificate(c.StateDir, time.Now())
-	if err != nil {
-		return nil, nil, "", err
-	}
-	var files unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
-		return nil, nil, "", fmt.Errorf("read the limit of open files: %w", err)
-	}
-	options := render.Options{
-		HTTP: c.HTTP, HTTPS: c.HTTPS, Stats: c.Stats,
-		Version:            render.Version{Major: version.Major, Minor: version.Minor},
-		OldTLS:             version.OldTLS(),
-		DefaultCertificate: certificate,
-		FileDescriptors:    int(min(files.Max, maxFileDescriptors)),
-	}
-	if os.Geteuid() == 0 {
-		options.Jail, options.User, options.Group = true, nobody, nobody
-	}
-	renderer, err := render.New(options)
-	if err != nil {
-		return nil, nil, "", err
-	}
-	a := apply.New(apply.Config{
-		Renderer: renderer, HAProxy: process, Log: c.Log, Metrics: apply.NewMetrics(metrics), ShutdownDelay: c.ShutdownDelay, DrainTimeout: c.DrainTimeout,
-		NoRuntimeBackends: c.NoRuntimeBackends,
-		BeforeReload:      exporter.Record, OnReload: router.Reloaded, OnWrite: router.Wrote,
-	})
-	w := health.New(health.Config{Applier: a, HAProxy: process, Log: c.Log, Metrics: health.NewMetrics(metrics)})
-	return a, w, version.String(), nil
-}
-
-// listenForMetrics makes the listener through which HAProxy hands on what the stats addresses are asked for: in the
-// jail, where there is one, and for its user.
-func listenForMetrics(ctx context.Context, c Config) (net.Listener, error) {
-	dir := filepath.Join(c.StateDir, haproxyDir)
-	path, user, group := filepath.Join(dir, haproxy.RunDir, metricsSocket), os.Geteuid(), os.Getegid()
-	if user == 0 {
-		path, user, group = filepath.Join(dir, haproxy.JailDir, metricsSocket), nobody, nobody
-	}
-	return stats.Listen(ctx, path, user, group) //nolint:wrapcheck // says what it tried
-}
-
-// haproxyDir is HAProxy's directory below the state directory.
-const haproxyDir = "haproxy"
-
-// metricsSocket is the name of the socket in HAProxy's run directory or jail; haproxy.cfg has it too.
-const metricsSocket = "metrics.sock"
-
-// maxFileDescriptors is as many as HAProxy is told that it may open at the most: "unlimited" is a number too.
-const maxFileDescriptors = 4 << 20
-
-// nobody is the user and group that HAProxy becomes when routerd is root.
-const nobody = 65534
 
 // dialOptions returns how control planes are dialled: only a control plane's certificate is accepted, or one for the
 // name that they have been given.

@@ -41,6 +41,7 @@ type fleet struct {
 	ca       *authority.Authority
 	replicas []*replica // of the control plane; one, if a story adds none
 	haproxy  string     // that routers run
+	sidecar  bool       // somebody else runs it for them
 	source
 }
 
@@ -128,6 +129,7 @@ type router struct {
 	f                                   *fleet
 	zone, name                          string
 	http, https, stats, admin, stateDir string
+	haproxyDir                          string
 	args                                []string
 	*process
 }
@@ -142,7 +144,7 @@ func (f *fleet) newRouter(zone, name string) *router {
 	}
 	r := &router{
 		f: f, zone: zone, name: name, http: haproxytest.FreeAddress(f.t), https: haproxytest.FreeAddress(f.t), stats: haproxytest.FreeAddress(f.t), admin: haproxytest.FreeAddress(f.t),
-		stateDir: filepath.Join(f.dir, name),
+		stateDir: filepath.Join(f.dir, name), haproxyDir: filepath.Join(f.dir, name, "haproxy"),
 	}
 	r.args = []string{
 		"--zone=" + zone, "--name=" + name, "--control-plane=" + strings.Join(addresses, ","),
@@ -189,7 +191,7 @@ func (r *router) haproxyPIDs() (master int, workers []int) {
 		}
 		env, _ := os.Readlink("/proc/" + e.Name() + "/cwd")
 		root, _ := os.Readlink("/proc/" + e.Name() + "/root")
-		if strings.HasPrefix(env, r.stateDir) || strings.HasPrefix(root, r.stateDir) {
+		if strings.HasPrefix(env, r.haproxyDir) || strings.HasPrefix(root, r.haproxyDir) {
 			all = append(all, pid)
 		}
 	}

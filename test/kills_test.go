@@ -35,22 +35,28 @@ func TestKills(t *testing.T) {
 const longestOutage = 3 * time.Second
 
 func kills(t *testing.T, f *fleet) {
+	newKillWorld(t, f).rounds(pairs("control plane", "routerd", "worker", "master"))
+}
+
+// rounds kills each combination of victims, fifty times at full size, and looks at what it costs.
+func (w *killWorld) rounds(combinations [][]string) {
+	t := w.t
+	t.Helper()
 	rounds := 1
 	if os.Getenv("TSUJI_LONG") == "1" {
 		rounds = 50
 	}
-	w := newKillWorld(t, f)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	outages := map[string][]time.Duration{}
 	for round := range rounds {
-		all := combinations()
+		all := slices.Clone(combinations)
 		random.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 		for _, victims := range all {
 			what := strings.Join(victims, " and ")
 			outage := w.kill(victims)
-			if dies := slices.ContainsFunc(victims, func(v string) bool { return v == "worker" || v == "master" }); !dies && outage > 0 {
+			if dies := slices.ContainsFunc(victims, isHAProxy); !dies && outage > 0 {
 				t.Errorf("round %d: %s: requests failed for %s, though HAProxy was not killed: %v", round, what, outage, w.lastFailure())
 			}
 			if rounds > 1 && outage > longestOutage {
@@ -63,7 +69,7 @@ func kills(t *testing.T, f *fleet) {
 		}
 	}
 	w.end()
-	for _, victims := range combinations() {
+	for _, victims := range combinations {
 		what := strings.Join(victims, " and ")
 		list := outages[what]
 		slices.Sort(list)
@@ -71,9 +77,13 @@ func kills(t *testing.T, f *fleet) {
 	}
 }
 
-// combinations are the victims, alone and in pairs.
-func combinations() [][]string {
-	who := []string{"control plane", "routerd", "worker", "master"}
+// isHAProxy tells whether HAProxy ends with the victim.
+func isHAProxy(victim string) bool {
+	return victim == "worker" || victim == "master" || victim == stopsHAProxy
+}
+
+// pairs are the victims, alone and in pairs.
+func pairs(who ...string) [][]string {
 	var all [][]string
 	for i, one := range who {
 		all = append(all, []string{one})
@@ -93,7 +103,7 @@ type killWorld struct {
 	stop context.CancelFunc
 	work sync.WaitGroup
 
-	keep [2]keeper // control plane, routerd
+	keep [3]keeper // control plane, routerd; HAProxy, where it has a container of its own
 
 	// Generation n of what changes has its endpoint at address(n), and its Route if n is odd. Those from acked on may
 	// be seen, up to those that are written.
@@ -124,6 +134,10 @@ func newKillWorld(t *testing.T, f *fleet) *killWorld {
 	w.write(1)
 	f.startControlPlane()
 	w.r = f.newRouter("tok04", "router-a")
+	if f.sidecar {
+		w.r.separate()
+		w.keep[2].p = w.r.startHAProxy()
+	}
 	w.r.start()
 	w.r.ready()
 	w.keep[0].p, w.keep[1].p = f.controlPlane().process, w.r.process
@@ -133,7 +147,9 @@ func newKillWorld(t *testing.T, f *fleet) *killWorld {
 	w.stop = stop
 	t.Cleanup(func() { stop(); w.work.Wait() })
 	for i := range w.keep {
-		w.work.Go(func() { w.keep[i].run(ctx) })
+		if w.keep[i].p != nil {
+			w.work.Go(func() { w.keep[i].run(ctx) })
+		}
 	}
 	w.work.Go(func() { w.change(ctx, op) })
 	for n := range 4 {
@@ -176,10 +192,12 @@ func (k *keeper) run(ctx context.Context) {
 	}
 }
 
-func (k *keeper) kill() {
+func (k *keeper) kill() { k.signal(syscall.SIGKILL) }
+
+func (k *keeper) signal(s os.Signal) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	_ = k.p.cmd.Process.Kill()
+	_ = k.p.cmd.Process.Signal(s)
 }
 
 // again starts a process that has ended as it was started.
@@ -391,9 +409,13 @@ func (w *killWorld) kill(victims []string) time.Duration {
 	if master == 0 || len(workers) == 0 {
 		w.t.Fatalf("before a kill: master %d, workers %v", master, workers)
 	}
-	killsHAProxy := false
+	killsHAProxy := slices.ContainsFunc(victims, isHAProxy)
 	for _, v := range victims {
 		switch v {
+		case stopsRouterd:
+			w.keep[1].signal(syscall.SIGTERM)
+		case stopsHAProxy:
+			w.keep[2].signal(syscall.SIGTERM)
 		case "control plane":
 			w.keep[0].kill()
 		case "routerd":
@@ -402,10 +424,8 @@ func (w *killWorld) kill(victims []string) time.Duration {
 			for _, pid := range workers {
 				_ = syscall.Kill(pid, syscall.SIGKILL)
 			}
-			killsHAProxy = true
 		case "master":
 			_ = syscall.Kill(master, syscall.SIGKILL)
-			killsHAProxy = true
 		}
 	}
 	eventually(w.t, "one HAProxy runs", func() error {
@@ -468,7 +488,7 @@ func (w *killWorld) masters() []string {
 		stat, _ := os.ReadFile(filepath.Join(filepath.Dir(p), "stat"))
 		pid, rest, _ := strings.Cut(string(stat), " ")
 		_, rest, _ = strings.Cut(rest, ") ")
-		if fields := strings.Fields(rest); at == filepath.Join(w.r.stateDir, "haproxy") && len(fields) > 3 && fields[3] == pid {
+		if fields := strings.Fields(rest); at == w.r.haproxyDir && len(fields) > 3 && fields[3] == pid {
 			masters = append(masters, pid)
 		}
 	}

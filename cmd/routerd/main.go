@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
 	"github.com/tsuji-dev/tsuji/cmd/internal/flagenv"
@@ -65,7 +66,11 @@ TSUJI_STATE_DIR.
 
 SIGTERM stops gracefully: readiness fails, --shutdown-delay passes, connections drain, HAProxy ends. A second SIGTERM
 skips what is left of that. Any other end of routerd leaves HAProxy serving; the next routerd with the same --state-dir
-takes it over.`,
+takes it over.
+
+With --haproxy-master somebody else runs HAProxy, as "haproxy -W -S unix@run/master.sock,mode,660 -f haproxy.cfg" in
+--haproxy-dir, which "routerd prepare" makes. routerd reloads it, and leaves it serving after --shutdown-delay: who runs
+it ends it.`,
 		Args:          cobra.NoArgs,
 		Version:       version,
 		SilenceUsage:  true,
@@ -85,6 +90,7 @@ takes it over.`,
 			return routerd.Run(cmd.Context(), c)
 		},
 	}
+	cmd.AddCommand(prepare())
 	f := cmd.Flags()
 	f.StringVar(&c.Zone, "zone", "", "the zone that this router is in (tok04)")
 	f.StringVar(&c.Name, "name", "", "the router's name; empty: the host's name")
@@ -102,6 +108,8 @@ takes it over.`,
 	f.StringVar(&c.StateDir, "state-dir", "", "directory of what is in force; made if absent, else it must be ours and 0700")
 	f.StringVar(&c.HAProxy, "haproxy", "haproxy", "the HAProxy to run")
 	f.BoolVar(&c.HAProxyTied, "haproxy-tied", false, "end HAProxy when this process ends, however it does; for demonstrations and tests")
+	f.StringVar(&c.HAProxyUser, "haproxy-user", "65534:65534", "user and group, UID:GID, that HAProxy becomes when routerd is root; better one that nobody else has")
+	elsewhere(f, &c)
 	f.BoolVar(&c.NoRuntimeBackends, "no-runtime-backends", false, "add and delete backends by reloads, as before HAProxy 3.4; endpoints, certificates and map entries still change without")
 	f.DurationVar(&c.ShutdownDelay, "shutdown-delay", 45*time.Second, "how long readiness fails before connections are drained")
 	f.DurationVar(&c.DrainTimeout, "drain-timeout", time.Hour, "how long connections may drain")
@@ -110,6 +118,30 @@ takes it over.`,
 	f.StringVar(&c.Profiles, "profiles", "", "path of a unix socket, for this user only, that answers with Go's profiles (/debug/pprof/); empty: none")
 	f.IntVar(&c.MetricsServerThreshold, "metrics-server-threshold", 500, "number of servers above which /metrics has none of servers; negative: never any")
 	f.BoolVarP(&verbose, "verbose", "v", false, "log debug messages too")
+	return cmd
+}
+
+// elsewhere adds the flags for a HAProxy that somebody else runs.
+func elsewhere(f *pflag.FlagSet, c *routerd.Config) {
+	f.StringVar(&c.HAProxyMaster, "haproxy-master", "", "unix:PATH of the master's socket of a HAProxy that somebody else runs, with a user of its own; empty: routerd runs --haproxy")
+	f.StringVar(&c.HAProxyDir, "haproxy-dir", "", "HAProxy's directory; with --haproxy-master, one that its user may read; empty: haproxy in --state-dir")
+}
+
+// prepare is the command that makes what a HAProxy that somebody else runs begins with.
+func prepare() *cobra.Command {
+	c := routerd.Config{Version: version}
+	cmd := &cobra.Command{
+		Use:   "prepare",
+		Short: "Make what a HAProxy that somebody else runs begins with",
+		Long: `prepare makes --haproxy-dir, with a configuration that serves nothing if there is none yet, and the directory of
+--haproxy-master. Their group is that of the directories that they are made in, if those have the setgid bit.`,
+		Args: cobra.NoArgs,
+		PreRunE: func(cmd *cobra.Command, _ []string) error {
+			return flagenv.Apply(cmd.Flags(), os.LookupEnv)
+		},
+		RunE: func(*cobra.Command, []string) error { return routerd.Prepare(c) },
+	}
+	elsewhere(cmd.Flags(), &c)
 	return cmd
 }
 

@@ -111,6 +111,8 @@ type Applier struct {
 	stopping  bool               // Stop was called: HAProxy is not started any more
 	drained   bool               // and listens no more, but goes on: there is no reload any more
 	stopped   bool               // and takes no more commands
+	diverted  bool               // a HAProxy elsewhere would begin with nothing
+	replaced  error              // by a HAProxy that is not rendered for
 
 	changed chan struct{} // wakes Run up; holds one
 	hasten  chan struct{} // closed by the second Stop
@@ -347,7 +349,7 @@ func (a *Applier) undo(ctx context.Context, base snapshot.Snapshot, back snapsho
 		return err
 	}
 	if !serving {
-		return nil // a later start writes the files
+		return a.divert() // a later start writes the files
 	}
 	if !a.suspect {
 		if err := a.writeFiles(); err != nil {

@@ -92,6 +92,9 @@ func (a *Applier) capabilities() haproxy.Capabilities {
 // carryOut makes HAProxy what the plan says, and reads it back. After an error it is not known what it runs.
 func (a *Applier) carryOut(ctx context.Context, p *plan, v snapshot.Version) error {
 	begun := time.Now()
+	if err := a.divert(); err != nil {
+		return err
+	}
 	w := a.worker
 	a.suspect = true
 	applying := haproxy.SetMap(stampMap, versionKey, "applying "+v.String())

@@ -108,6 +108,9 @@ func (f *finder) certificates(ctx context.Context, d snapshot.Delta) []string {
 			names = append(names, i.Name())
 		}
 	}
+	if f.a.cfg.HAProxy.Elsewhere() {
+		names = nil
+	}
 	for names := range slices.Chunk(names, checkedAtOnce) {
 		var refused *haproxy.CheckError
 		if err := f.a.checkCertificates(ctx, names); errors.As(err, &refused) {
@@ -137,7 +140,11 @@ func (a *Applier) checkCertificates(ctx context.Context, names []string) error {
 	return a.cfg.HAProxy.CheckFile(ctx, checkFile) //nolint:wrapcheck // says what it tried
 }
 
+// A HAProxy elsewhere cannot be asked without using what it accepts: there whom it accuses is at fault.
 func (f *finder) find(ctx context.Context) []string {
+	if f.a.cfg.HAProxy.Elsewhere() {
+		return slices.Sorted(slices.Values(f.accused))
+	}
 	// HAProxy stops at some faults before it sees others: what it accuses grows.
 	for tried := 0; len(f.accused) > tried; {
 		tried = len(f.accused)

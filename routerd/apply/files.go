@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tsuji-dev/tsuji/routerd/haproxy"
 	"github.com/tsuji-dev/tsuji/routerd/render"
 )
 
@@ -53,20 +54,25 @@ func programDigest(r *render.Renderer) string {
 // writeFiles brings the files on disk up to date with the renderer, those too that somebody has removed.
 func (a *Applier) writeFiles() error {
 	begun := time.Now()
-	a.cfg.Renderer.Recheck(a.there)
-	files := a.cfg.Renderer.Dirty()
+	files, err := a.dirtyFiles()
 	for i, f := range files {
 		if f.Path == stampMap && !f.Remove {
 			f.Content = append([]byte(programKey+" "+a.program+"\n"), f.Content...)
 		}
-		if err := a.writeFile(f); err != nil {
-			a.cfg.Renderer.Written(files[:i])
-			a.unwritten++
-			a.stale = time.Now()
-			return fmt.Errorf("write HAProxy's files: %w", err)
+		if err = a.writeFile(f); err != nil {
+			files = files[:i]
+			break
+		}
+		if f.Path == haproxy.ConfigFile { // after all that it refers to
+			a.diverted = false
 		}
 	}
 	a.cfg.Renderer.Written(files)
+	if err != nil {
+		a.unwritten++
+		a.stale = time.Now()
+		return fmt.Errorf("write HAProxy's files: %w", err)
+	}
 	a.stale, a.unwritten = time.Time{}, 0
 	if len(files) > 0 {
 		a.cfg.OnWrite(time.Since(begun))
@@ -76,6 +82,9 @@ func (a *Applier) writeFiles() error {
 
 // there tells whether a rendered file is on disk.
 func (a *Applier) there(path string) bool {
+	if path == haproxy.ConfigFile && a.diverted {
+		return false
+	}
 	_, err := os.Lstat(filepath.Join(a.cfg.HAProxy.Dir(), filepath.FromSlash(path)))
 	return !errors.Is(err, fs.ErrNotExist)
 }
@@ -99,15 +108,28 @@ func (a *Applier) writeFile(f render.File) error {
 		}
 		return nil
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	if a.cfg.HAProxy.Elsewhere() {
+		if err := haproxy.ShareDir(filepath.Dir(path), 0o750); err != nil {
+			return err
+		}
+	} else if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
+	return putFile(path, f.Content, f.Mode)
+}
+
+// putFile writes a file beside its place, and moves it there.
+func putFile(path string, content []byte, mode fs.FileMode) error {
 	tmp := path + ".tmp"
 	// A file of that name is left from a death in the middle; it may have another mode.
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := os.WriteFile(tmp, f.Content, f.Mode); err != nil {
+	err := os.WriteFile(tmp, content, mode)
+	if err == nil && mode&0o077 != 0 {
+		err = os.Chmod(tmp, mode) // whatever the umask is
+	}
+	if err != nil {
 		os.Remove(tmp)
 		return err
 	}

@@ -21,7 +21,7 @@ func (a *Applier) tellLimits() {
 	if now := wanted - allowed; now != a.told.connections {
 		a.told.connections = now
 		if now > 0 {
-			a.cfg.Log.Warn("file descriptors allow fewer connections than are wanted: raise the limit of routerd (ulimit -n), or lower maxConnections",
+			a.cfg.Log.Warn("file descriptors allow fewer connections than are wanted: raise the limit of HAProxy (ulimit -n), or lower maxConnections",
 				"wanted", wanted, "in_force", allowed)
 		} else {
 			a.cfg.Log.Info("file descriptors allow all connections that are wanted", "wanted", wanted)

@@ -23,7 +23,7 @@ const (
 )
 
 // Run starts HAProxy again when it ends, deletes what has drained, sees that HAProxy still has what it should, and keeps
-// the files up to date. It returns when ctx ends; HAProxy goes on.
+// the files up to date. It returns when ctx ends; HAProxy goes on. The error is ErrOtherRelease, if any.
 func (a *Applier) Run(ctx context.Context) error {
 	defer func() {
 		a.turn <- struct{}{}
@@ -57,6 +57,10 @@ func (a *Applier) Run(ctx context.Context) error {
 			a.tidy(work, now)
 		}
 		done()
+		if err := a.replaced; err != nil {
+			<-a.turn
+			return err
+		}
 		due, exited := a.nextWork(look)
 		list := a.drift.list && !a.stopping && !a.broken()
 		<-a.turn
@@ -77,10 +81,10 @@ func (a *Applier) Run(ctx context.Context) error {
 
 // broken tells whether HAProxy does not run what it should. turn is held, here and below.
 func (a *Applier) broken() bool {
-	if a.stopping {
+	if a.stopping || a.wanted == nil && a.inForce.Load() == nil {
 		return false
 	}
-	return a.up && !a.alive() || a.suspect || a.wanted != nil && a.inForce.Load() == nil
+	return a.up && !a.alive() || a.suspect || a.inForce.Load() == nil
 }
 
 // nextWork tells when there is something to do, and what would tell earlier that HAProxy has ended.
@@ -94,7 +98,7 @@ func (a *Applier) nextWork(look time.Time) (time.Time, <-chan struct{}) {
 			due = t
 		}
 	}
-	if !a.up || a.stopping {
+	if !a.alive() || a.stopping {
 		return due, nil
 	}
 	earlier(look)
@@ -120,7 +124,7 @@ func (a *Applier) mend(ctx context.Context) error {
 	}
 	begun := time.Now()
 	a.cfg.Metrics.Restarts.Inc()
-	m, err := a.serve(ctx, s.Version(), becauseMend)
+	m, err := a.again(ctx, s.Version())
 	a.cfg.Metrics.applied(m, err, time.Since(begun))
 	if err != nil {
 		return err

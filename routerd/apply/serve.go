@@ -39,7 +39,7 @@ func (a *Applier) begin(ctx context.Context, s snapshot.Snapshot) error {
 	}
 	a.cfg.Renderer.SetStamp(s.Version())
 	m := byNothing
-	err := a.adopt(ctx)
+	err := a.await(ctx)
 	if err == nil && (!a.up || !a.agrees(ctx, s.Version()) || a.inherit(ctx) != nil) {
 		m, err = a.serve(ctx, s.Version(), becauseMend)
 	}
@@ -50,6 +50,9 @@ func (a *Applier) begin(ctx context.Context, s snapshot.Snapshot) error {
 	if m == byNothing {
 		a.cfg.Metrics.Adoptions.Inc()
 		a.stale = begun
+		if err := a.setReady(ctx, true); err != nil { // one that was about to stop may have said otherwise
+			a.cfg.Log.Warn("HAProxy goes on, and may not be ready", "error", err)
+		}
 	}
 	a.commit(s)
 	a.sweepUnknown(ctx, begun) // before a change wants a name that is taken
@@ -92,7 +95,7 @@ func (a *Applier) serve(ctx context.Context, v snapshot.Version, why reason) (me
 	if a.drained {
 		return m, errDoorsClosed
 	}
-	if err := a.adopt(ctx); err != nil {
+	if err := a.await(ctx); err != nil {
 		return m, err
 	}
 	if !a.alive() {
@@ -120,15 +123,22 @@ func (a *Applier) serve(ctx context.Context, v snapshot.Version, why reason) (me
 
 // load has HAProxy check the files and run them, and waits until the worker's stamp says so.
 func (a *Applier) load(ctx context.Context, v snapshot.Version, m *method, why reason) error {
-	if err := a.cfg.HAProxy.Check(ctx); err != nil {
-		return &checkFailed{err}
+	elsewhere := a.cfg.HAProxy.Elsewhere()
+	if !elsewhere {
+		if err := a.cfg.HAProxy.Check(ctx); err != nil {
+			return &checkFailed{err}
+		}
 	}
 	first := !a.up
 	err := a.run(ctx, m, why)
 	if err == nil {
 		err = a.verifyStamp(ctx, v)
 	}
-	if err != nil && first { // nothing is bound before a snapshot is in force
+	var refused *haproxy.CheckError
+	if elsewhere && errors.As(err, &refused) && !refused.Address() {
+		return &checkFailed{err}
+	}
+	if err != nil && first && !elsewhere { // nothing is bound before a snapshot is in force
 		a.disconnect()
 		a.cfg.HAProxy.Kill()
 		a.up = false
@@ -159,6 +169,10 @@ func (a *Applier) run(ctx context.Context, m *method, why reason) error {
 		a.suspect = true
 		if a.alive() && !errors.Is(err, haproxy.ErrGone) {
 			return err //nolint:wrapcheck // says what it tried
+		}
+		if a.cfg.HAProxy.Elsewhere() { // who runs it starts another, which is not to begin with this
+			a.cfg.HAProxy.Leave()
+			return errors.Join(err, a.divert())
 		}
 		a.cfg.Log.Warn("HAProxy cannot be reloaded any more; starting another", "error", err)
 		a.cfg.HAProxy.Leave()
@@ -207,6 +221,10 @@ func (a *Applier) connect(ctx context.Context) error {
 		w, err := a.cfg.HAProxy.Connect(ctx)
 		if err != nil {
 			return err //nolint:wrapcheck // says what it tried
+		}
+		if err := a.sameRelease(w); err != nil {
+			w.Close()
+			return err
 		}
 		if !w.Stopping() {
 			a.worker = w

@@ -87,7 +87,11 @@ func (a *Applier) stop(ctx context.Context) error {
 	} else {
 		a.cfg.Log.Info("stopping: draining", "delay", a.cfg.ShutdownDelay, "timeout", a.cfg.DrainTimeout)
 	}
-	if up && !a.pause(ctx, exited, a.cfg.ShutdownDelay) {
+	passed := up && !a.pause(ctx, exited, a.cfg.ShutdownDelay)
+	if a.cfg.HAProxy.Elsewhere() {
+		return errors.Join(err, a.leave(ctx))
+	}
+	if passed {
 		a.cfg.Log.Info("HAProxy stops listening; connections may finish", "within", a.cfg.DrainTimeout)
 	}
 	last := time.Now().Add(a.cfg.DrainTimeout)

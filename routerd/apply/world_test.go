@@ -76,6 +76,7 @@ type options struct {
 	render       func(*render.Options)
 	delay, drain time.Duration
 	idle         bool // do not Run
+	elsewhere    bool // the test runs HAProxy
 	noBackends   bool // NoRuntimeBackends
 	paced        bool // reloads of one change after the other are as far apart as they are for users
 	apply        func(*apply.Config)
@@ -88,14 +89,18 @@ func (w *world) router(o options) *router {
 	if testing.Verbose() {
 		logger = slog.New(slog.NewTextHandler(logWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
-	process, err := haproxy.New(haproxy.Config{Binary: w.binary, Dir: w.dir, Log: logger, StartTimeout: 30 * time.Second, TieToParent: true})
+	pc := haproxy.Config{Binary: w.binary, Dir: w.dir, Log: logger, StartTimeout: 30 * time.Second, TieToParent: true}
+	if o.elsewhere {
+		pc.Binary, pc.TieToParent, pc.Elsewhere = "", false, true
+	}
+	process, err := haproxy.New(pc)
 	must(t, err)
 	ro := render.Options{
 		HTTP: []string{w.http}, HTTPS: []string{w.https}, Stats: []string{w.stats},
 		DefaultCertificate: ownCertificate(), FileDescriptors: 2000,
 	}
 	ro.Version.Major, ro.Version.Minor = haproxytest.Version(t, w.binary)
-	if os.Geteuid() == 0 {
+	if ro.Elsewhere = o.elsewhere; os.Geteuid() == 0 && !o.elsewhere {
 		ro.Jail, ro.User, ro.Group = true, 65534, 65534
 	}
 	if o.render != nil {
@@ -103,9 +108,8 @@ func (w *world) router(o options) *router {
 	}
 	renderer, err := render.New(ro)
 	must(t, err)
-	version, err := process.Version(t.Context())
-	must(t, err)
-	r := &router{w: w, process: process, metrics: apply.NewMetrics(nil), can: version.Capabilities(), paced: o.paced}
+	release := haproxy.Version{Major: ro.Version.Major, Minor: ro.Version.Minor}
+	r := &router{w: w, process: process, metrics: apply.NewMetrics(nil), can: release.Capabilities(), paced: o.paced}
 	config := apply.Config{
 		Renderer: renderer, HAProxy: process, Log: logger, Metrics: r.metrics, ShutdownDelay: o.delay, DrainTimeout: o.drain, NoRuntimeBackends: o.noBackends,
 	}

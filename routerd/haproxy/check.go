@@ -46,11 +46,15 @@ func (e *CheckError) Error() string {
 	return fmt.Sprintf("HAProxy refuses its configuration: %.500s", e.Alerts[0].Message)
 }
 
-// Check lets HAProxy read its configuration without using it. When it refuses the error is a *CheckError.
+// Check lets HAProxy read its configuration without using it. When it refuses the error is a *CheckError. One elsewhere
+// cannot be asked.
 func (p *Process) Check(ctx context.Context) error { return p.CheckFile(ctx, ConfigFile) }
 
 // CheckFile is Check for another configuration in HAProxy's directory.
 func (p *Process) CheckFile(ctx context.Context, name string) error {
+	if p.cfg.Elsewhere {
+		return errElsewhere
+	}
 	cmd := exec.CommandContext(ctx, p.binary, "-c", "-f", name)
 	cmd.Dir = p.cfg.Dir
 	cmd.Env = []string{}
@@ -67,6 +71,20 @@ func (p *Process) CheckFile(ctx context.Context, name string) error {
 	default:
 		return fmt.Errorf("check HAProxy's configuration: %w", err)
 	}
+}
+
+// Address tells whether HAProxy could not listen where it was told to, and found no other fault.
+func (e *CheckError) Address() bool {
+	address := false
+	for _, a := range e.Alerts {
+		switch {
+		case strings.HasPrefix(a.Message, "Binding ["):
+			address = true
+		case !strings.Contains(a.Message, "protocols failed to start their listeners"):
+			return false
+		}
+	}
+	return address
 }
 
 var (

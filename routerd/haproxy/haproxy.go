@@ -25,7 +25,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -43,10 +45,15 @@ const (
 
 // Config is what a Process needs.
 type Config struct {
-	// Binary is HAProxy's program: a path, or a name to look up in PATH. Required.
+	// Binary is HAProxy's program: a path, or a name to look up in PATH. Required, unless HAProxy is elsewhere.
 	Binary string
 	// Dir is HAProxy's directory. It is made, 0700, if it does not exist. Required.
 	Dir string
+	// Elsewhere says that somebody else runs HAProxy in Dir, with another user, as a rule: it is neither started nor
+	// ended from here, only reloaded. Dir is made 0750 then.
+	Elsewhere bool
+	// Sockets is where a HAProxy elsewhere makes its sockets: run/ is a link to it. Empty: run/ is a directory.
+	Sockets string
 	// Log takes what HAProxy writes, and what is done with it. Nil: nothing is logged.
 	Log *slog.Logger
 	// TieToParent ends HAProxy when this program ends, however it ends. It is for demonstrations and
@@ -63,7 +70,7 @@ type Config struct {
 // Validate reports every fault of the configuration.
 func (c Config) Validate() error {
 	var errs []error
-	if c.Binary == "" {
+	if c.Binary == "" && !c.Elsewhere {
 		errs = append(errs, errors.New("the path of HAProxy's program is missing"))
 	}
 	if c.Dir == "" {
@@ -81,6 +88,8 @@ type Process struct {
 	cfg    Config
 	binary string   // absolute: the master runs it again at each reload, from its own directory
 	dir    *os.File // the directory; the way to the sockets, however long its path is
+
+	reloading atomic.Bool // a reload of ours is under way: the master lets go of its socket meanwhile
 
 	mu     sync.Mutex
 	master *master   // guarded by mu; nil: none was started or adopted yet
@@ -102,12 +111,15 @@ func New(cfg Config) (*Process, error) {
 	if cfg.StartTimeout == 0 {
 		cfg.StartTimeout = 2 * time.Minute
 	}
-	path, err := exec.LookPath(cfg.Binary)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNoProgram, err)
-	}
-	if path, err = filepath.Abs(path); err != nil {
-		return nil, fmt.Errorf("find HAProxy: %w", err)
+	path := ""
+	if !cfg.Elsewhere {
+		var err error
+		if path, err = exec.LookPath(cfg.Binary); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrNoProgram, err)
+		}
+		if path, err = filepath.Abs(path); err != nil {
+			return nil, fmt.Errorf("find HAProxy: %w", err)
+		}
 	}
 	if err := cfg.makeDirs(); err != nil {
 		return nil, err
@@ -142,7 +154,12 @@ func (p *Process) Close() error {
 // that worker. When HAProxy refuses its configuration the error is a *CheckError, unless an address is at fault, which
 // is named. An address that another process has bound as well is logged, after a second at the most. One that was left, or that
 // lost its socket, finishes what it has once the new one answers.
+//
+// One elsewhere is waited for. It may have begun with other files than those that are there now.
 func (p *Process) Start(ctx context.Context) (*Runtime, error) {
+	if p.cfg.Elsewhere {
+		return p.startElsewhere(ctx)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.master != nil && p.master.alive() {
@@ -185,6 +202,9 @@ func (p *Process) Start(ctx context.Context) (*Runtime, error) {
 func (p *Process) Adopt(ctx context.Context) (bool, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.cfg.Elsewhere {
+		return p.adoptElsewhere(ctx)
+	}
 	conn, err := p.dial(ctx, MasterSocket)
 	switch {
 	case errors.Is(err, ErrGone):
@@ -263,7 +283,9 @@ func (p *Process) owner(conn net.Conn) (int, error) {
 func (p *Process) Reload(ctx context.Context) (*Runtime, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.StartTimeout)
 	defer cancel()
+	p.reloading.Store(true)
 	rt, err := p.reload(ctx)
+	p.reloading.Store(false)
 	var refused *CheckError
 	switch {
 	case err == nil:
@@ -288,15 +310,9 @@ func (p *Process) reload(ctx context.Context) (*Runtime, error) {
 		return nil, err
 	}
 	said := p.listen()
-	out, err := p.ask(ctx, "reload")
+	silent, err := p.askReload(ctx)
 	if err != nil {
 		return nil, err
-	}
-	silent := out == ""
-	if !silent {
-		if err := parseReload(out); err != nil {
-			return nil, err
-		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -312,6 +328,27 @@ func (p *Process) reload(ctx context.Context) (*Runtime, error) {
 		}
 		return procs.Worker, err
 	})
+}
+
+// askReload asks for a reload, and tells whether HAProxy is one that does not say how it went. Somebody else may have asked
+// for one that is not done yet, as when HAProxy has only begun: HAProxy refuses until it is.
+func (p *Process) askReload(ctx context.Context) (silent bool, err error) {
+	for {
+		out, err := p.ask(ctx, "reload")
+		if err != nil || out == "" {
+			return true, err
+		}
+		err = parseReload(out)
+		var refused *CheckError
+		if !errors.As(err, &refused) || !strings.Contains(refused.Output, "Another reload is still in progress") {
+			return false, err
+		}
+		select {
+		case <-ctx.Done():
+			return false, err
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 // listen returns a function that returns what HAProxy has said since, up to a text that is to come.
@@ -409,10 +446,14 @@ func (p *Process) ExitReason() error {
 	return p.master.reason()
 }
 
-// SoftStop makes HAProxy stop listening and end when its last connection has. It returns at once.
+// SoftStop makes HAProxy stop listening and end when its last connection has. It returns at once. One elsewhere is for
+// others to stop, here and below.
 func (p *Process) SoftStop() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.cfg.Elsewhere {
+		return nil
+	}
 	err := p.relieve()
 	if p.master != nil && p.master.alive() {
 		err = errors.Join(err, p.master.signal(unix.SIGUSR1))
@@ -431,6 +472,11 @@ func (p *Process) Leave() {
 	if p.master == nil || !p.master.alive() {
 		return
 	}
+	if p.cfg.Elsewhere { // who runs it starts another
+		p.master.detach()
+		p.master = nil
+		return
+	}
 	p.left = append(slices.DeleteFunc(p.left, func(m *master) bool { return !m.alive() }), p.master)
 	p.master = nil
 }
@@ -443,7 +489,7 @@ func (p *Process) Kill() {
 	p.mu.Lock()
 	m := p.master
 	p.mu.Unlock()
-	if m != nil {
+	if m != nil && !p.cfg.Elsewhere {
 		m.kill(killGrace)
 	}
 }

@@ -26,6 +26,8 @@ type master struct {
 	done  chan struct{} // closed when the process has ended
 	left  chan struct{} // closed by detach
 
+	end context.CancelFunc // ends the following of one elsewhere, of which there is no process here; nil: it is here
+
 	once sync.Once // detach
 	err  error     // how it ended; written before done is closed
 }
@@ -35,6 +37,9 @@ const masterListener = "unix@" + MasterSocket + ",mode,600"
 
 // makeDirs makes HAProxy's directories. Somebody may have removed them since.
 func (c Config) makeDirs() error {
+	if c.Elsewhere {
+		return c.makeShared()
+	}
 	if err := os.MkdirAll(filepath.Join(c.Dir, RunDir), 0o700); err != nil {
 		return fmt.Errorf("make HAProxy's directory: %w", err)
 	}
@@ -181,6 +186,10 @@ func awaitEnd(pidfd *os.File, most time.Duration) error {
 func (m *master) detach() {
 	m.once.Do(func() {
 		close(m.left)
+		if m.end != nil {
+			m.end()
+			return
+		}
 		m.pidfd.Close()
 		if m.cmd != nil && m.alive() {
 			_ = m.cmd.Process.Release()

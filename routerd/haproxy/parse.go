@@ -83,6 +83,9 @@ type Info struct {
 	Version  Version
 	Uptime   time.Duration // in whole seconds
 	Stopping bool          // it was replaced, and only finishes what it has
+
+	Descriptors int    // file descriptors that its configuration takes; as many as there are if that gives no number of connections
+	Description string // as the configuration has it
 }
 
 func parseInfo(text string) (Info, error) {
@@ -106,6 +109,10 @@ func parseInfo(text string) (Info, error) {
 			i.Uptime = time.Duration(s) * time.Second
 		case "Stopping":
 			i.Stopping = value != "0"
+		case "Ulimit-n":
+			i.Descriptors, err = strconv.Atoi(value)
+		case "description":
+			i.Description = value
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", key, err))

@@ -412,11 +412,7 @@ func (w *writer) stats() {
 	w.line("  default_backend %s", backendMetrics)
 
 	// routerd writes the metrics. While it is away they are answered by 503, and nothing else is disturbed.
-	socket := "unix@run/metrics.sock"
-	if w.o.Jail {
-		socket = "unix@/metrics.sock"
-	}
 	w.line("\nbackend %s from %s", backendMetrics, profileStats)
 	w.line("  timeout connect 1s\n  timeout server 30s\n  timeout queue 5s\n  retries 0")
-	w.line("  server routerd %s maxconn 4", socket)
+	w.line("  server routerd %s maxconn 4", w.o.metricsSocket())
 }

@@ -30,6 +30,10 @@ type Options struct {
 	Jail        bool
 	User, Group int
 
+	// Elsewhere says that somebody else runs HAProxy, with a user of its own that has a group in common with
+	// routerd's. There is no Jail then.
+	Elsewhere bool
+
 	// DefaultCertificate is the PEM of certificate and key for hosts that have none, used while the
 	// Settings name no certificate. Needed when there is an HTTPS address.
 	DefaultCertificate []byte
@@ -85,6 +89,9 @@ func (o Options) Validate() error {
 	}
 	if o.Jail && (o.User <= 0 || o.Group <= 0) {
 		errs = append(errs, fmt.Errorf("jail: want an unprivileged user and group, have %d and %d", o.User, o.Group))
+	}
+	if o.Jail && o.Elsewhere {
+		errs = append(errs, errors.New("jail: who runs HAProxy elsewhere has it change its root"))
 	}
 	if len(o.HTTPS) > 0 {
 		if _, err := canonicalPair(o.DefaultCertificate, nil); err != nil {

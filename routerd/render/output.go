@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"fmt"
-	"io/fs"
 	"slices"
 	"strings"
 
@@ -33,9 +32,6 @@ const (
 
 // mapPaths are the maps that routes are looked up in.
 var mapPaths = []string{mapHTTP, mapHTTPWildcard, mapHTTPS, mapHTTPSWildcard, mapTCP, mapTCPWildcard}
-
-// Modes of the files. Everything is HAProxy's alone.
-const fileMode fs.FileMode = 0o600
 
 // output knows which files may differ from what is on disk.
 type output struct {
@@ -97,7 +93,7 @@ func (r *Renderer) Dirty() []File {
 		digest, onDisk := r.written[path]
 		switch {
 		case exists && (!onDisk || digest != sha256.Sum256(content)):
-			files = append(files, File{Path: path, Mode: fileMode, Content: content, generation: r.generation})
+			files = append(files, File{Path: path, Mode: r.options.fileMode(), Content: content, generation: r.generation})
 		case !exists && onDisk:
 			files = append(files, File{Path: path, Remove: true, generation: r.generation})
 		default:

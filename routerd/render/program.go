@@ -178,8 +178,10 @@ func (w *writer) global() {
 	if w.o.Jail {
 		w.line("  chroot run/jail\n  uid %d\n  gid %d", w.o.User, w.o.Group)
 	}
-	w.line("  stats socket unix@run/admin.sock mode 600 level admin expose-fd listeners")
-	w.line("  stats timeout 1h")
+	if w.o.Elsewhere {
+		w.line("  description %s", w.o.description())
+	}
+	w.WriteString(w.o.adminSocket())
 	w.buffer = cmp.Or(t.GetHeaderBufferBytes(), defaultBufferSize)
 	w.rewrite = cmp.Or(t.GetHeaderBufferMaxRewriteBytes(), defaultMaxRewrite)
 	w.rewrite = min(w.rewrite, w.buffer/2) // HAProxy's rule

@@ -10,18 +10,18 @@ import (
 	"path/filepath"
 )
 
-// Listen listens on a unix socket to which only the given user may connect; it takes the place of what an earlier
+// Listen listens on a unix socket to which only the given user may connect, and its group if mode says so; it takes the place of what an earlier
 // process has left there. The directory must be one that nobody else may write to. The socket stays when the listener is closed: who
 // connects then is refused at once.
-func Listen(ctx context.Context, path string, user, group int) (net.Listener, error) {
-	l, err := listen(ctx, path, user, group)
+func Listen(ctx context.Context, path string, mode fs.FileMode, user, group int) (net.Listener, error) {
+	l, err := listen(ctx, path, mode, user, group)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
 	return l, nil
 }
 
-func listen(ctx context.Context, path string, user, group int) (net.Listener, error) {
+func listen(ctx context.Context, path string, mode fs.FileMode, user, group int) (net.Listener, error) {
 	// It gets its name only when it has its owner.
 	next := path + ".new"
 	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -37,7 +37,7 @@ func listen(ctx context.Context, path string, user, group int) (net.Listener, er
 		return nil, err
 	}
 	l.(*net.UnixListener).SetUnlinkOnClose(false) //nolint:errcheck // of network "unix"
-	err = os.Chmod(next, 0o600)
+	err = os.Chmod(next, mode)
 	if err == nil && (user != os.Geteuid() || group != os.Getegid()) {
 		err = os.Chown(next, user, group)
 	}

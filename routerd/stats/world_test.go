@@ -111,7 +111,7 @@ func (w *world) listen() (stop func()) {
 	if user == 0 {
 		path, user, group = filepath.Join(w.dir, haproxy.JailDir, "metrics.sock"), 65534, 65534
 	}
-	l, err := Listen(w.t.Context(), path, user, group)
+	l, err := Listen(w.t.Context(), path, 0o600, user, group)
 	if err != nil {
 		w.t.Fatal(err)
 	}
