@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
 # Checks the Dockerfiles without a container engine: that they keep the rules below, that what they copy exists, and that
 # their own steps work here, with the files that the builder would be sent and no others. What it cannot tell is what is in
-# the base images: a step that runs a program of theirs is run with this machine's, or HAPROXY's.
+# the base images.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-haproxy=${HAPROXY:-$PWD/.tools/bin/haproxy}
-readonly haproxy version=v0.0.0-1-g0000000
+readonly version=v0.0.0-1-g0000000
 work=$(mktemp -d)
 readonly work
 trap 'rm -rf "$work"' EXIT
@@ -66,7 +65,6 @@ run() {
 	case $step in
 	'go mod download') return ;; # the modules are this machine's
 	*'go build'*) step=${step//'/out/'/$stage/out/} ;;
-	*/usr/local/sbin/haproxy*) step=${step//'/usr/local/sbin/haproxy'/$haproxy} ;;
 	deploy/images/pinned.sh*) pinned "$1" ;;
 	*) die "a step that cannot be tried: $step" ;;
 	esac
@@ -127,7 +125,8 @@ check() {
 	# What the image says that it listens on is what its Deployment says.
 	local name want
 	name=$(basename "$file" .Dockerfile)
-	want=$(sed -nE 's/.*containerPort: ([0-9]+).*/\1/p' "deploy/kustomize/base/$name/deployment.yaml" | sort -n | tr '\n' ' ')
+	want=$(awk -v image="tsuji.invalid/$name:unset" '$1 == "image:" { on = $2 == image } on' "deploy/kustomize/base/$name/deployment.yaml" |
+		sed -nE 's/.*containerPort: ([0-9]+).*/\1/p' | sort -n | tr '\n' ' ')
 	[[ $(printf '%s\n' "${ports[@]}" | sort -n | tr '\n' ' ') == "$want" ]] || die "EXPOSE ${ports[*]}, and the Deployment has $want"
 	grep -qE "image: tsuji.invalid/$name:unset\$" "deploy/kustomize/base/$name/deployment.yaml" || die "the Deployment has another image"
 	echo "$file: ${#names[@]} stages, $(basename "$program") $(du -h "$program" | cut -f1)"

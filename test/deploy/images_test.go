@@ -80,7 +80,7 @@ func TestReleasesAreBuiltOnDigests(t *testing.T) {
 	}
 }
 
-// What docs/install.md has people write names both images by digest, everywhere, and is checked.
+// What docs/install.md has people write names the images by digest, everywhere, and is checked.
 func TestImagesAreSetAsDocumented(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.CopyFS(filepath.Join(dir, "deploy"), os.DirFS(root+"/deploy")); err != nil {
@@ -94,7 +94,8 @@ func TestImagesAreSetAsDocumented(t *testing.T) {
 		cmd := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", documented(t, "images"))
 		cmd.Dir = dir
 		cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(bin)+":"+os.Getenv("PATH"),
-			"CONTROLPLANE=registry.example.com:5000/tsuji/controlplane"+ref, "ROUTERD=registry.example.com:5000/tsuji/routerd"+ref)
+			"CONTROLPLANE=registry.example.com:5000/tsuji/controlplane"+ref, "ROUTERD=registry.example.com:5000/tsuji/routerd"+ref,
+			"HAPROXY_IMAGE=registry.example.com:5000/haproxy"+ref)
 		return cmd.CombinedOutput()
 	}
 	if out, err := run("@" + digest); err != nil {

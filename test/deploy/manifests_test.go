@@ -202,14 +202,21 @@ func TestPodsAreRestricted(t *testing.T) {
 			for _, c := range slices.Concat(spec.InitContainers, spec.Containers) {
 				s := c.SecurityContext
 				if s == nil || s.AllowPrivilegeEscalation == nil || *s.AllowPrivilegeEscalation || s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem ||
-					s.Capabilities == nil || !slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) || len(s.Capabilities.Add) > 0 || s.RunAsUser != nil || s.Privileged != nil {
+					s.Capabilities == nil || !slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) || len(s.Capabilities.Add) > 0 || s.Privileged != nil {
 					fail("container %s is not restricted", c.Name)
+					continue
+				}
+				// HAProxy is somebody else, but where the platform says who everybody is.
+				if own := s.RunAsUser != nil && *s.RunAsUser > 0 && *s.RunAsUser != *pod.RunAsUser && *s.RunAsGroup != *pod.RunAsGroup; own != (said && c.Name == "haproxy") {
+					fail("container %s has a user of its own: %v", c.Name, own)
 				}
 				if c.Resources.Requests.Cpu().IsZero() || c.Resources.Requests.Memory().IsZero() {
 					fail("container %s asks for no resources", c.Name)
 				}
-				if c.ReadinessProbe == nil || c.LivenessProbe == nil {
-					fail("container %s is not probed", c.Name)
+				// HAProxy's stats port tells whether the Pod is ready, and nobody ends HAProxy for it.
+				ready := c.Name != "prepare" && (c.Name != "routerd" || !isRouter(d))
+				if alive := c.Name != "prepare" && c.Name != "haproxy"; (c.ReadinessProbe != nil) != ready || (c.LivenessProbe != nil) != alive {
+					fail("container %s is not probed as it should be", c.Name)
 				}
 				for _, p := range []*corev1.Probe{c.ReadinessProbe, c.LivenessProbe, c.StartupProbe} {
 					if p != nil && !slices.ContainsFunc(c.Ports, func(port corev1.ContainerPort) bool { return port.Name == p.HTTPGet.Port.StrVal }) {
@@ -221,6 +228,52 @@ func TestPodsAreRestricted(t *testing.T) {
 					if port.ContainerPort < 1024 && !sysctl || port.HostPort != 0 {
 						fail("port %d takes a privilege", port.ContainerPort)
 					}
+				}
+			}
+		}
+	}
+}
+
+func isRouter(d *appsv1.Deployment) bool { return strings.HasPrefix(d.Name, "router-") }
+
+// containers are all that run for as long as a Pod does.
+func containers(spec corev1.PodSpec) []corev1.Container {
+	all := slices.Clone(spec.Containers)
+	for _, c := range spec.InitContainers {
+		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
+// What says who a router is, and what it keeps, is nowhere in the container that faces the clients: only routerd has the
+// volumes with it. What HAProxy may write holds nothing but sockets, and little.
+func TestHAProxyIsApart(t *testing.T) {
+	for name, b := range everything(t) {
+		for deployment, d := range b.deployments {
+			if !isRouter(d) {
+				continue
+			}
+			got := map[string]string{}
+			for _, c := range slices.Concat(d.Spec.Template.Spec.InitContainers, d.Spec.Template.Spec.Containers) {
+				for _, m := range c.VolumeMounts {
+					got[c.Name] += fmt.Sprintf(" %s:%v", m.Name, map[bool]string{true: "ro", false: "rw"}[m.ReadOnly])
+				}
+				got[c.Name] = strings.TrimSuffix(got[c.Name], " serving:ro") // with components/service-ca
+			}
+			want := map[string]string{
+				"prepare": " haproxy:rw sockets:rw", "haproxy": " haproxy:ro sockets:rw", "routerd": " tls:ro state:rw haproxy:rw sockets:rw",
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%s: Deployment %s mounts: %s", name, deployment, diff)
+			}
+			if share := d.Spec.Template.Spec.ShareProcessNamespace; share != nil && *share {
+				t.Errorf("%s: Deployment %s: HAProxy sees routerd's process", name, deployment)
+			}
+			for _, v := range d.Spec.Template.Spec.Volumes {
+				if e := v.EmptyDir; e != nil && (e.Medium != corev1.StorageMediumMemory || e.SizeLimit == nil || v.Name == "sockets" && e.SizeLimit.Value() > 1<<20) {
+					t.Errorf("%s: Deployment %s: volume %s is on the node's disk, or has no bound", name, deployment, v.Name)
 				}
 			}
 		}
@@ -249,7 +302,9 @@ func TestWhoIsSelected(t *testing.T) {
 				}
 				got[service] = append(got[service], deployment)
 				for _, p := range s.Spec.Ports {
-					if !slices.ContainsFunc(d.Spec.Template.Spec.Containers[0].Ports, func(c corev1.ContainerPort) bool { return c.Name == p.TargetPort.StrVal }) {
+					if !slices.ContainsFunc(containers(d.Spec.Template.Spec), func(c corev1.Container) bool {
+						return slices.ContainsFunc(c.Ports, func(c corev1.ContainerPort) bool { return c.Name == p.TargetPort.StrVal })
+					}) {
 						t.Errorf("%s: Service %s sends to port %s, which %s does not have", name, service, p.TargetPort.String(), deployment)
 					}
 				}
@@ -288,11 +343,11 @@ func TestWhoIsSelected(t *testing.T) {
 	}
 }
 
-// A router is given the time that it says it may take to end.
+// A router is given the time that it takes to end: routerd's delay, and an hour for HAProxy's connections after that.
 func TestRoutersMayDrain(t *testing.T) {
 	for name, d := range build(t, filepath.Join(manifests, "install")).deployments {
 		args := strings.Join(d.Spec.Template.Spec.Containers[0].Args, " ")
-		if name != "controlplane" && (!strings.Contains(args, "--shutdown-delay=45s --drain-timeout=1h") || *d.Spec.Template.Spec.TerminationGracePeriodSeconds < 3600+45) {
+		if name != "controlplane" && (!strings.Contains(args, "--shutdown-delay=45s") || *d.Spec.Template.Spec.TerminationGracePeriodSeconds < 3600+45) {
 			t.Errorf("%s has %d s to end, and %s", name, *d.Spec.Template.Spec.TerminationGracePeriodSeconds, args)
 		}
 	}
