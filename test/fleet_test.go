@@ -48,7 +48,8 @@ type fleet struct {
 // replica is one control plane.
 type replica struct {
 	grpc, admin string
-	*process    // nil: not started yet
+	extra       []string // arguments beside those that all have
+	*process             // nil: not started yet
 }
 
 // onBoth tells a story twice: with a directory of manifests as the source, and with a Kubernetes API server.
@@ -112,8 +113,8 @@ func (f *fleet) startControlPlane() {
 func (f *fleet) startReplica(r *replica) {
 	f.t.Helper()
 	files := f.issue("spiffe://tsuji.local/controlplane/test")
-	r.process = start(f.t, filepath.Join(f.dir, "controlplane-"+r.grpc+".log"), "controlplane", append(f.args(),
-		"--listen="+r.grpc, "--admin="+r.admin, "--tls-cert="+files.Cert, "--tls-key="+files.Key, "--client-ca="+files.CA)...)
+	args := append(f.args(), "--listen="+r.grpc, "--admin="+r.admin, "--tls-cert="+files.Cert, "--tls-key="+files.Key, "--client-ca="+files.CA)
+	r.process = start(f.t, filepath.Join(f.dir, "controlplane-"+r.grpc+".log"), "controlplane", append(args, r.extra...)...)
 }
 
 func (f *fleet) readyReplica(r *replica) {
