@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/big"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -67,7 +68,14 @@ func (d *Denied) Run(ctx context.Context, changed func()) error {
 
 // look reads the file, and tells whether it says something else than before.
 func (d *Denied) look() (other bool, err error) {
-	b, err := readFile(d.path)
+	var b []byte
+	info, err := os.Stat(d.path)
+	if err == nil {
+		err = CheckWriters(info, os.Geteuid()) // who may write it could let anybody in again
+	}
+	if err == nil {
+		b, err = readFile(d.path)
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err == nil && d.trouble == "" && d.identities != nil && bytes.Equal(b, d.read) {

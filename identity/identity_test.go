@@ -157,6 +157,12 @@ func TestMistakesInAFileOfDeniedPeers(t *testing.T) {
 			t.Errorf("%q: got %v, want %q", text, err, want)
 		}
 	}
+	if err := os.Chmod(file, 0o622); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := identity.LoadDenied(file, "td", slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "chmod go-w") {
+		t.Errorf("a file that others may write: got %v", err)
+	}
 	if _, err := identity.LoadDenied(file+"x", "td", slog.New(slog.DiscardHandler)); err == nil {
 		t.Error("a file that is not there was accepted")
 	}
