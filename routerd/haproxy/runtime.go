@@ -172,7 +172,7 @@ const refusing = "[3]: "
 
 // ErrLocked says that HAProxy tells nothing of certificates, and takes none: somebody else's command about them has not
 // ended. One whose output nobody reads does not.
-var ErrLocked = errors.New("another command on HAProxy's admin socket has not ended, and locks certificates: its output is not read")
+var ErrLocked = errors.New("certificates are locked by a command on HAProxy's admin socket whose output is not read")
 
 // lockedAnswer is what HAProxy says then, on every release.
 const lockedAnswer = "Operations on certificates are currently locked!"
