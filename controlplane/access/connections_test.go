@@ -131,7 +131,7 @@ func TestHandshakesOfAHost(t *testing.T) {
 	defer func() {
 		for _, raw := range all {
 			raw.Close()
-			_ = <-d.let
+			<-d.let
 		}
 	}()
 	for range access.MostUnproven {
