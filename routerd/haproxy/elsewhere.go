@@ -117,7 +117,7 @@ func (p *Process) adoptElsewhere(ctx context.Context) (bool, error) {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	m := &master{pid: procs.Master, done: make(chan struct{}), left: make(chan struct{}), end: end}
 	p.master = m
-	go m.followElsewhere(life, p, conn, procs.Reloads)
+	p.following.Go(func() { m.followElsewhere(life, p, conn, procs.Reloads) })
 	p.cfg.Log.Info("HAProxy is run by somebody else, and is followed", "master", procs.Master, "worker", procs.Worker)
 	return true, nil
 }

@@ -89,6 +89,8 @@ type Process struct {
 	binary string   // absolute: the master runs it again at each reload, from its own directory
 	dir    *os.File // the directory; the way to the sockets, however long its path is
 
+	following sync.WaitGroup // of who follows a master elsewhere: they look into dir, and take no mu
+
 	reloading atomic.Bool // a reload of ours is under way: the master lets go of its socket meanwhile
 
 	mu     sync.Mutex
@@ -147,6 +149,7 @@ func (p *Process) Close() error {
 	if p.output != nil {
 		p.output.stop()
 	}
+	p.following.Wait()
 	return p.dir.Close()
 }
 
