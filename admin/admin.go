@@ -1,9 +1,9 @@
-// Package admin is the HTTP address at which a daemon can be looked at: metrics, liveness, readiness; and, on a socket of
-// its own for its owner only, Go's profiles.
+// Package admin is the HTTP address at which a daemon can be looked at: metrics, liveness, readiness; and, on a socket
+// of its own for its owner only, Go's profiles.
 //
 // It guarantees that Serve returns only after every handler has, that nothing but reading is offered, and that what it
-// costs is bounded: connections, sizes and times. A page in a browser does not get it to tell more than whether the daemon
-// is well. Do not expose it further than to who may know names of routes and routers.
+// costs is bounded: connections, sizes and times. A page in a browser does not get it to tell more than whether the
+// daemon is well. Do not expose it further than to who may know names of routes and routers.
 package admin
 
 import (

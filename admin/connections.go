@@ -9,8 +9,8 @@ import (
 // maxConnections is how many connections an admin address has at once. Two Prometheus and the kubelet keep a few.
 const maxConnections = 64
 
-// connections bounds a server's connections. One more takes the place of the one that has been without a request for the
-// longest, so that who holds many open shuts out no probe; where each has a request, the new one is closed.
+// connections bounds a server's connections. One more takes the place of the one that has been without a request for
+// the longest, so that who holds many open shuts out no probe; where each has a request, the new one is closed.
 type connections struct {
 	mu      sync.Mutex
 	turn    uint64

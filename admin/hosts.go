@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// ours tells whether a request's Host may be the name of an admin address. A page in somebody's browser can have its own
-// name lead here (DNS rebinding), and then reads whatever answers to that name. Names that nobody can register for
-// that are let in: an address, as the kubelet and Prometheus use it; localhost; a name without a domain; a Service's. So are
-// those that the operator lists.
+// ours tells whether a request's Host may be the name of an admin address. A page in somebody's browser can have its
+// own name lead here (DNS rebinding), and then reads whatever answers to that name. Names that nobody can register for
+// that are let in: an address, as the kubelet and Prometheus use it; localhost; a name without a domain; a Service's.
+// So are those that the operator lists.
 func ours(host string, listed []string) bool {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
@@ -25,7 +25,8 @@ func ours(host string, listed []string) bool {
 			return true
 		}
 	}
-	// Browsers look localhost and what is below it up themselves. svc and cluster.local are no domains of the Internet's.
+	// Browsers look localhost and what is below it up themselves. svc and cluster.local are no domains of the
+	// Internet's.
 	for _, local := range []string{".localhost", ".svc", ".svc.cluster.local"} {
 		if strings.HasSuffix(host, local) {
 			return true

@@ -13,8 +13,9 @@ import (
 	"time"
 )
 
-// Profiles listens on a unix socket for this user only, and returns what answers there, until its context ends, with Go's
-// profiles of this process. What is in memory shows in them. Without a path there is no socket, and nothing to run.
+// Profiles listens on a unix socket for this user only, and returns what answers there, until its context ends, with
+// Go's profiles of this process. What is in memory shows in them. Without a path there is no socket, and nothing to
+// run.
 func Profiles(ctx context.Context, path string, log *slog.Logger) (run func(context.Context) error, err error) {
 	if path == "" {
 		return func(context.Context) error { return nil }, nil
@@ -33,9 +34,9 @@ func Profiles(ctx context.Context, path string, log *slog.Logger) (run func(cont
 	return func(ctx context.Context) error { return serve(ctx, srv, l) }, nil
 }
 
-// ListenUnix listens on a unix socket to which only this user, and root, may connect. It takes the place of a socket that a
-// predecessor has left there, and of nothing else. The socket stays when the listener is closed: who connects then is refused
-// at once.
+// ListenUnix listens on a unix socket to which only this user, and root, may connect. It takes the place of a socket
+// that a predecessor has left there, and of nothing else. The socket stays when the listener is closed: who connects
+// then is refused at once.
 func ListenUnix(ctx context.Context, path string) (net.Listener, error) {
 	info, err := os.Lstat(path)
 	switch {

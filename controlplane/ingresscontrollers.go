@@ -31,14 +31,14 @@ type ingressController struct {
 	quarantined compile.Holds // what its routers refuse
 	until       time.Time     // when that changes by itself; zero: it does not
 
-	// objects are those of its name, in whatever namespace, as its compiler has them. The last one that is deleted stays
-	// here: what a selector or a CA of clients has closed must not open because its object is gone.
+	// objects are those of its name, in whatever namespace, as its compiler has them. The last one that is deleted
+	// stays here: what a selector or a CA of clients has closed must not open because its object is gone.
 	objects map[cluster.Key]cluster.Change
 	left    time.Time // when the last of its objects went; zero: there is one, or there never was
 }
 
-// take returns those of a batch's changes that are for its compiler: all but the deletion of its last object, which goes
-// to the compiler when there is another one, or never.
+// take returns those of a batch's changes that are for its compiler: all but the deletion of its last object, which
+// goes to the compiler when there is another one, or never.
 func (c *ingressController) take(changes []cluster.Change, now time.Time) []cluster.Change {
 	left, touched := map[cluster.Key]cluster.Change{}, false // what there is then; whether any of it is in the batch
 	if c.left.IsZero() {

@@ -79,7 +79,8 @@ func (p *pipeline) pacing() bool {
 	return false
 }
 
-// wait returns when one of the channels is closed, or at the time, zero being never; but not before the pause has passed.
+// wait returns when one of the channels is closed, or at the time, zero being never; but not before the pause has
+// passed.
 func (p *pipeline) wait(ctx context.Context, changed, refused, answered <-chan struct{}, again time.Time) error {
 	paused := time.NewTimer(pause)
 	defer paused.Stop()

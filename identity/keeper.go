@@ -254,8 +254,8 @@ func private(i os.FileInfo, user int) error {
 	return fmt.Errorf("its mode is %04o, so that others than its owner have access; make it 0600", mode)
 }
 
-// CheckWriters tells who else may write a file that decides whom a process of that user trusts. What a kubelet mounts of
-// Secrets and ConfigMaps is root's, and its group, the Pod's, may read it at most.
+// CheckWriters tells who else may write a file that decides whom a process of that user trusts. What a kubelet mounts
+// of Secrets and ConfigMaps is root's, and its group, the Pod's, may read it at most.
 func CheckWriters(i os.FileInfo, user int) error {
 	if mode := i.Mode().Perm(); mode&0o022 != 0 {
 		return fmt.Errorf("its mode is %04o, so that others than its owner may write it; take that from them: chmod go-w", mode)

@@ -55,8 +55,8 @@ func compileFiles(ctx context.Context, w world, paths []string, ingressControlle
 	return &compiled{Manifests: m, verdicts: r.Verdicts, snapshot: served, now: w.now()}, nil
 }
 
-// told returns the verdicts with what a control plane tells beside them. Manifests without any EndpointSlice do not mean
-// that there are none.
+// told returns the verdicts with what a control plane tells beside them. Manifests without any EndpointSlice do not
+// mean that there are none.
 func (c *compiled) told() []*tsujiv1.RouteVerdict {
 	s := c.snapshot
 	if !slices.ContainsFunc(c.Changes, func(ch cluster.Change) bool { return ch.Key.Kind == cluster.EndpointSlice }) {

@@ -118,7 +118,8 @@ func (f Fault) String() string {
 	return fmt.Sprintf("%s: %s (%s)", place, f.Message, f.Remedy)
 }
 
-// printable returns the fault with nothing in it that a terminal would obey or a protobuf cannot hold: files may have such names.
+// printable returns the fault with nothing in it that a terminal would obey or a protobuf cannot hold: files may have
+// such names.
 func (f Fault) printable() Fault {
 	f.Place, f.Message, f.Remedy = printable(f.Place), printable(f.Message), printable(f.Remedy)
 	return f

@@ -52,11 +52,11 @@ func (c DirConfig) Validate() error {
 }
 
 // Dir is a directory of manifests as a [Source]: every *.yaml, *.yml and *.json below it, but for hidden files and
-// editors' backups. The directory may be a link. Links in it are followed if they are relative and do not lead out of it; a file or
-// directory is read once, however many links lead to it, and by its own name if it has one. Bounds are 256 MiB for a file, 1 GiB and
-// 100,000 for all, 500,000 names of any kind, and 32 directories one in the other; beyond, what was read before stays in force, and
-// what is new is not read. A file may have several documents, and Lists; kinds that no
-// source follows are passed over, so what kubectl prints will do.
+// editors' backups. The directory may be a link. Links in it are followed if they are relative and do not lead out of
+// it; a file or directory is read once, however many links lead to it, and by its own name if it has one. Bounds are
+// 256 MiB for a file, 1 GiB and 100,000 for all, 500,000 names of any kind, and 32 directories one in the other;
+// beyond, what was read before stays in force, and what is new is not read. A file may have several documents, and
+// Lists; kinds that no source follows are passed over, so what kubectl prints will do.
 //
 // An object is deleted by deleting its file, or its document from a file that has no broken ones. What a
 // broken file held stays: of a document whose object can be named, that object; of another, all that the

@@ -104,7 +104,8 @@ func (d *Dir) unlisted(w *walk, next map[string]*file) (faults []Fault) {
 
 const remedyOutside = "put what it leads to into the directory, make the link relative, or let --source name a directory that has both"
 
-// open reads a file, which at opens, if it has no more bytes than most. It returns nil if the file went away meanwhile, and old if it says what it said.
+// open reads a file, which at opens, if it has no more bytes than most. It returns nil if the file went away meanwhile,
+// and old if it says what it said.
 func (d *decoder) open(ctx context.Context, found found, old *file, most int64, at func() (*os.File, error)) *file {
 	switch {
 	case found.err != nil && errors.Is(found.err, fs.ErrNotExist):
@@ -142,8 +143,8 @@ var (
 	errLarge       = fmt.Errorf("the file is larger than %d MiB", maxFile>>20)
 )
 
-// content returns what a file holds. Another may be there than the walk came across: neither does it wait for one that nobody
-// writes to, nor read one that grows for ever.
+// content returns what a file holds. Another may be there than the walk came across: neither does it wait for one that
+// nobody writes to, nor read one that grows for ever.
 func content(found found, most int64, at func() (*os.File, error)) ([]byte, error) {
 	if !found.info.Mode().IsRegular() {
 		return nil, errNotOrdinary

@@ -62,8 +62,8 @@ func NewIngresses() *Ingresses {
 }
 
 // Put takes what an object is now, nil if it is gone, and returns the names of the Ingresses that may be
-// ours now and were not, or the other way, or have or lack a class, or are another: each to be asked for again. Objects of other
-// kinds than Ingress, IngressClass and Route do not matter.
+// ours now and were not, or the other way, or have or lack a class, or are another: each to be asked for again. Objects
+// of other kinds than Ingress, IngressClass and Route do not matter.
 func (s *Ingresses) Put(key Key, obj metav1.Object) []types.NamespacedName {
 	n := name{Namespace: key.Namespace, Name: key.Name}
 	switch key.Kind {
@@ -95,8 +95,8 @@ func (s *Ingresses) Ours(n types.NamespacedName) *networkingv1.Ingress {
 	return i
 }
 
-// WithoutClass returns the Ingress of that name, and the class that its spec names, if there is no such IngressClass; nil:
-// there is one, or it names none there. Where an annotation names a class there need not be such an object: other
+// WithoutClass returns the Ingress of that name, and the class that its spec names, if there is no such IngressClass;
+// nil: there is one, or it names none there. Where an annotation names a class there need not be such an object: other
 // controllers go by the name alone.
 func (s *Ingresses) WithoutClass(n types.NamespacedName) (i *networkingv1.Ingress, class string) {
 	if i = s.objects[n]; i == nil || len(s.made[n]) > 0 || i.Spec.IngressClassName == nil {

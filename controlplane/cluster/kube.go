@@ -94,11 +94,11 @@ func ordinary() timing {
 // EndpointSlices whose endpoints do not say their zone are handed out with that of the endpoint's node.
 //
 // Secrets and ConfigMaps are read when a Route, an Ingress of ours or an IngressController refers to them, each
-// by itself. A Route, Ingress or IngressController that comes to refer to one is handed out with it, or once it is known that
-// it cannot be had, or after ten seconds; until then it is as it was, which is the one way in which
-// what Take returns may be older than another part of it. What may not be read is asked for less and less often, up to every five minutes. In one
-// namespace the first 2,000 of them by name are watched; others are handed out as [Unread]. Namespaces take turns with requests for them, and the
-// watches of whole kinds wait for none of these.
+// by itself. A Route, Ingress or IngressController that comes to refer to one is handed out with it, or once it is
+// known that it cannot be had, or after ten seconds; until then it is as it was, which is the one way in which what
+// Take returns may be older than another part of it. What may not be read is asked for less and less often, up to every
+// five minutes. In one namespace the first 2,000 of them by name are watched; others are handed out as [Unread].
+// Namespaces take turns with requests for them, and the watches of whole kinds wait for none of these.
 //
 // It is not synced before every kind was read. The API of IngressControllers and that of Zones may be
 // missing, then there are none; for the API of Routes it waits, unless there is an IngressClass of ours: then
@@ -108,13 +108,12 @@ func ordinary() timing {
 // before all of it was read, and then in one batch, with an epoch of its own if the cluster is another.
 //
 // It needs the rights to list and watch: routes (route.openshift.io), ingresses and ingressclasses
-// (networking.k8s.io), services, endpointslices (discovery.k8s.io), namespaces and nodes in the cluster; zones (tsuji.dev) where that API is installed;
-// ingresscontrollers (operator.openshift.io) in namespace openshift-ingress-operator where that is; and
-// secrets and configmaps, by name (resourceNames) if wanted, where they are referred to; and, if someone's right to read
-// Secrets is to be followed, roles, rolebindings, clusterroles and clusterrolebindings
-// (rbac.authorization.k8s.io) in the cluster. No other verbs.
-// Restricted to a namespace, routes, ingresses, services and endpointslices in it, and of namespaces it and
-// kube-system, which may be by resourceNames.
+// (networking.k8s.io), services, endpointslices (discovery.k8s.io), namespaces and nodes in the cluster; zones
+// (tsuji.dev) where that API is installed; ingresscontrollers (operator.openshift.io) in namespace
+// openshift-ingress-operator where that is; and secrets and configmaps, by name (resourceNames) if wanted, where they
+// are referred to; and, if someone's right to read Secrets is to be followed, roles, rolebindings, clusterroles and
+// clusterrolebindings (rbac.authorization.k8s.io) in the cluster. No other verbs. Restricted to a namespace, routes,
+// ingresses, services and endpointslices in it, and of namespaces it and kube-system, which may be by resourceNames.
 type Kube struct {
 	client  *client
 	log     *slog.Logger

@@ -31,9 +31,9 @@ import (
 // node is a kind that is followed and not handed out: EndpointSlices get their zones from it.
 const node Kind = "Node"
 
-// How many requests a source may make, of which a watch is one, and as many again for objects that are referred to: what
-// a thousand Secrets need in a few seconds, and what an API server that has just come back can take. Those for whole
-// kinds never wait for the others.
+// How many requests a source may make, of which a watch is one, and as many again for objects that are referred to:
+// what a thousand Secrets need in a few seconds, and what an API server that has just come back can take. Those for
+// whole kinds never wait for the others.
 const (
 	requestsPerSecond = 200
 	requestsAtOnce    = 400

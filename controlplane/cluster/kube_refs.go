@@ -74,10 +74,10 @@ func (l *life) referIngresses(key Key, obj metav1.Object) {
 	}
 }
 
-// takeIngresses has the references of Ingresses as they are handed out be those that they are now. It returns those that
-// are to be taken back: they were handed out while they were another's, and something else than themselves has made them
-// ours, such as their class that came. They are handed out again with their Secrets; what has their hosts keeps them until
-// then, and nobody else waits. The caller holds mu.
+// takeIngresses has the references of Ingresses as they are handed out be those that they are now. It returns those
+// that are to be taken back: they were handed out while they were another's, and something else than themselves has
+// made them ours, such as their class that came. They are handed out again with their Secrets; what has their hosts
+// keeps them until then, and nobody else waits. The caller holds mu.
 func (l *life) takeIngresses() (back []Key) {
 	for key := range l.moved {
 		n := name{Namespace: key.Namespace, Name: key.Name}

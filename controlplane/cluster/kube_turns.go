@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// turns are what those who would each like one wait for. There may be thousands of waiters in one namespace, and none of
-// another waits for more than one of them: namespaces take turns.
+// turns are what those who would each like one wait for. There may be thousands of waiters in one namespace, and none
+// of another waits for more than one of them: namespaces take turns.
 type turns struct {
 	some chan struct{} // has an element when there may be a waiter
 

@@ -40,8 +40,8 @@ type found struct {
 	err  error // it cannot be looked at
 }
 
-// A walk is one look at the names below a directory. Each file and each directory is come across once, however many links lead
-// to it, and by its own name if it has one. Nothing is followed out of the directory.
+// A walk is one look at the names below a directory. Each file and each directory is come across once, however many
+// links lead to it, and by its own name if it has one. Nothing is followed out of the directory.
 type walk struct {
 	top   *os.Root
 	most  bounds

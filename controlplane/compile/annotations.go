@@ -273,8 +273,9 @@ func (b *builder) allowList() {
 	}
 }
 
-// parsePrefix reads an address or a prefix of IPv4 or IPv6 as OpenShift's router does, by Go's package net: a length may
-// begin with zeros (10.0.0.0/08). What is of IPv4 and is written as IPv6 is IPv4, except a prefix that has more in it.
+// parsePrefix reads an address or a prefix of IPv4 or IPv6 as OpenShift's router does, by Go's package net: a length
+// may begin with zeros (10.0.0.0/08). What is of IPv4 and is written as IPv6 is IPv4, except a prefix that has more in
+// it.
 func parsePrefix(s string) (netip.Prefix, bool) {
 	address, length, isPrefix := strings.Cut(s, "/")
 	a, err := netip.ParseAddr(address)

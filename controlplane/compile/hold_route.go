@@ -14,9 +14,9 @@ type heldRoute struct {
 	route *tsujiv1.Route // the good content; nil: there is none that may be served
 }
 
-// holdRoute finds out whether a Route's own content is refused, before its claim is decided: if it is, the claim is that
-// of its good content. Without good content it claims what it asks for, which is kept and not served, so that no rival
-// inherits it.
+// holdRoute finds out whether a Route's own content is refused, before its claim is decided: if it is, the claim is
+// that of its good content. Without good content it claims what it asks for, which is kept and not served, so that no
+// rival inherits it.
 func (c *Compiler) holdRoute(r *route) *heldRoute {
 	if !c.holds.may(tsujiv1.RouteName(r.id.Namespace, r.id.Name)) {
 		return nil

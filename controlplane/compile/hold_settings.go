@@ -50,8 +50,8 @@ func (c *Compiler) holdSettings(own snapshot.Item, secret, ca id) (item snapshot
 	return item, secret, ca, true
 }
 
-// goodSettings reads what Settings refer to that were good once; ok is false where they lead elsewhere than Settings do.
-// They may come from a router, which must not be sent a Secret of anybody for it.
+// goodSettings reads what Settings refer to that were good once; ok is false where they lead elsewhere than Settings
+// do. They may come from a router, which must not be sent a Secret of anybody for it.
 func goodSettings(item snapshot.Item) (secret, ca id, ok bool) {
 	res, err := tsujiv1.Decode(item)
 	if err != nil || res.GetSettings() == nil {

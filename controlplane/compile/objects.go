@@ -148,8 +148,8 @@ func (o *objects) forget(r *route) {
 // annIdledAt marks a Service that was scaled to nothing until somebody asks for it.
 const annIdledAt = "idling.alpha.openshift.io/idled-at"
 
-// putService tells whether a Service began or ceased to exist or offers something else, and whether its endpoints may be
-// others.
+// putService tells whether a Service began or ceased to exist or offers something else, and whether its endpoints may
+// be others.
 func (o *objects) putService(k id, obj *corev1.Service) (offer, endpoints bool) {
 	old, was := o.services[k]
 	var s service

@@ -190,7 +190,8 @@ func (s *settings) annotations(values map[string]string) {
 	}
 }
 
-// choices tells of values that are none of those that there are, which an API server would not take: the default counts.
+// choices tells of values that are none of those that there are, which an API server would not take: the default
+// counts.
 func (s *settings) choices() {
 	of := func(field, value string, known ...string) {
 		if value != "" && !slices.Contains(known, value) {

@@ -191,10 +191,10 @@ func Expiry(until, now time.Time) string {
 	}
 }
 
-// Passing tells of a Route that is served what its verdict does not, since it changes while the Route does not: that its
-// certificate has expired, or soon will, and which of its Services have no endpoint that is ready; and what is served as
-// it was last good, and since when. It is asked for when
-// somebody looks: endpoints come and go with every Pod, and verdicts must not.
+// Passing tells of a Route that is served what its verdict does not, since it changes while the Route does not: that
+// its certificate has expired, or soon will, and which of its Services have no endpoint that is ready; and what is
+// served as it was last good, and since when. It is asked for when somebody looks: endpoints come and go with every
+// Pod, and verdicts must not.
 func Passing(v *tsujiv1.RouteVerdict, served snapshot.Snapshot, now time.Time) []string {
 	if !v.GetAdmitted() {
 		return nil

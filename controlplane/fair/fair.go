@@ -1,7 +1,7 @@
 // Package fair shares what is scarce among peers.
 //
-// It guarantees that whoever holds most gives way first: an identity, and of one identity a host. So who comes and holds
-// nothing finds room, however much others ask for, while they are not very many.
+// It guarantees that whoever holds most gives way first: an identity, and of one identity a host. So who comes and
+// holds nothing finds room, however much others ask for, while they are not very many.
 //
 // Do not assume that peers get equal shares: who asks for less leaves the rest to others.
 package fair
@@ -55,9 +55,9 @@ type Place struct {
 // NewPlaces makes an empty set.
 func NewPlaces() *Places { return &Places{all: map[string]map[string][]*Place{}} }
 
-// Enter takes a place of a key, of which there are as many as most says. Where all are taken the oldest of the host with
-// the most places gives way, which its giveWay is called for, if the newcomer's host has fewer then all the same. If not,
-// ok is false.
+// Enter takes a place of a key, of which there are as many as most says. Where all are taken the oldest of the host
+// with the most places gives way, which its giveWay is called for, if the newcomer's host has fewer then all the same.
+// If not, ok is false.
 func (p *Places) Enter(key, host string, most int, giveWay func()) (place *Place, ok bool) {
 	place, victim := p.enter(key, host, most, giveWay)
 	if victim != nil {

@@ -9,8 +9,8 @@ import (
 // Turns are an amount of something that peers take parts of and give back. Who finds no room waits: first those whose
 // identity holds least, then those whose host does, then who came first.
 //
-// An identity may hold as much as it leaves free, and a host of it as much as both leave: alone it holds half or a third
-// of all, so that there is room for who comes next. It is safe for concurrent use.
+// An identity may hold as much as it leaves free, and a host of it as much as both leave: alone it holds half or a
+// third of all, so that there is room for who comes next. It is safe for concurrent use.
 type Turns struct {
 	patience time.Duration // how long a turn may take while others wait; zero: as long as it likes
 
@@ -53,8 +53,8 @@ func (t *Turns) TryTake(peer Peer, amount int, giveWay func()) *Turn {
 	return turn
 }
 
-// Take takes an amount, and waits until there is room. If the context ends before, it returns nil. The giveWay of a turn
-// is called, once, when it has to end for others; what it held counts as given back then.
+// Take takes an amount, and waits until there is room. If the context ends before, it returns nil. The giveWay of a
+// turn is called, once, when it has to end for others; what it held counts as given back then.
 func (t *Turns) Take(ctx context.Context, peer Peer, amount int, giveWay func()) *Turn {
 	t.mu.Lock()
 	w := &waiter{turn: &Turn{of: t, peer: peer, amount: min(amount, t.all), giveWay: giveWay}, enter: make(chan struct{})}

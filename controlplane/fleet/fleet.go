@@ -99,8 +99,9 @@ func New(c Config) *Fleet {
 	}
 }
 
-// Connect notes that a router connected. If its process is known, what it acked and the beginning of what it refused stay; what was
-// counted for the connection before does not. An earlier process of the same name that is gone is forgotten.
+// Connect notes that a router connected. If its process is known, what it acked and the beginning of what it refused
+// stay; what was counted for the connection before does not. An earlier process of the same name that is gone is
+// forgotten.
 func (f *Fleet) Connect(r Router, now time.Time) *Member {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -14,7 +14,8 @@ import (
 	"github.com/tsuji-dev/tsuji/snapshot"
 )
 
-// maxWaiting is how many IngressControllers that are not served are told of: without TLS routers name them as they like.
+// maxWaiting is how many IngressControllers that are not served are told of: without TLS routers name them as they
+// like.
 const maxWaiting = 16
 
 // ListRouters implements FleetService.

@@ -242,8 +242,8 @@ func (c *controller) goodOf(item snapshot.Item, base snapshot.Snapshot) snapshot
 	return snapshot.Snapshot{}
 }
 
-// consider takes a router's word for what it has in force, where nothing else is known of it. A router alone could bring
-// in whatever it likes, so another must say the same, unless it is the only one that is connected.
+// consider takes a router's word for what it has in force, where nothing else is known of it. A router alone could
+// bring in whatever it likes, so another must say the same, unless it is the only one that is connected.
 func (c *controller) consider(e *entry, m *Member, item snapshot.Item, said *tsujiv1.RefusedResource) {
 	if snapshot.PartOf(item.Name()) != snapshot.Config || len(said.GetInForce()) == 0 {
 		return

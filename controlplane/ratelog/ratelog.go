@@ -1,7 +1,7 @@
 // Package ratelog writes log lines that a peer can cause, at a bounded rate.
 //
-// It guarantees that each peer gets a few lines of each kind at once and then one now and then, that all together have a
-// bound, and that the next line tells how many of its kind and peer were left out.
+// It guarantees that each peer gets a few lines of each kind at once and then one now and then, that all together have
+// a bound, and that the next line tells how many of its kind and peer were left out.
 //
 // Do not assume that everything is in the log: what must be counted has a metric.
 package ratelog

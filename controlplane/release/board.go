@@ -21,7 +21,8 @@ import (
 	"github.com/tsuji-dev/tsuji/snapshot"
 )
 
-// View is what a router sees: its IngressController, in its zone. All zones of an IngressController have the same target.
+// View is what a router sees: its IngressController, in its zone. All zones of an IngressController have the same
+// target.
 type View struct{ IngressController, Zone string }
 
 // Target is what a view's routers should have in force.
@@ -32,8 +33,8 @@ type Target struct {
 	// Reached is the same, where more is known: nothing happened to a kind up to there. What a replica is
 	// judged by when a router has seen more. Nil: Observed.
 	Reached *tsujiv1.Observed
-	// Waiting is how many resources the snapshot still lacks, or has too many or as they were, of what is wanted: it is a
-	// piece on the way there. Zero: it is what is wanted.
+	// Waiting is how many resources the snapshot still lacks, or has too many or as they were, of what is wanted: it is
+	// a piece on the way there. Zero: it is what is wanted.
 	Waiting int
 }
 

@@ -7,8 +7,8 @@ import (
 	"github.com/tsuji-dev/tsuji/snapshot"
 )
 
-// claim is what a Route of a snapshot has: a host, or all hosts beside one, and a path there. Which two cannot stand side
-// by side is what package compile decides by; a test there is held to both.
+// claim is what a Route of a snapshot has: a host, or all hosts beside one, and a path there. Which two cannot stand
+// side by side is what package compile decides by; a test there is held to both.
 type claim struct {
 	namespace string
 	host      string // "*." and the parent domain for a wildcard
@@ -33,8 +33,8 @@ func parentOf(host string) string {
 	return parent
 }
 
-// routing is what matters of a resource of config when it stands beside others: its claim, and which facts it needs. Only
-// a Route has a claim.
+// routing is what matters of a resource of config when it stands beside others: its claim, and which facts it needs.
+// Only a Route has a claim.
 type routing struct {
 	claim  claim
 	facts  []string // names, each once

@@ -36,12 +36,11 @@ func (h Held) String() string {
 // Guard keeps most of the Routes of an IngressController from going together. Everything else passes it at once: Routes
 // that are new or different, endpoints, certificates, Settings, and the removal of Routes by one tenant, however many.
 //
-// What went within the [Window], and had been there for as long, is remembered: Routes that come and go all the time are no
-// mishap. Once that is more than half of all Routes, more than 20, and at least half
-// of the Routes of more than half of the namespaces, it is held: all of it is served on, with the facts that it needs as
-// they were when it went, but for Routes whose place somebody else has taken. So is what goes after that. It ends when it
-// is allowed, when the Routes are back, and when so few were missing for a whole window that they would not have been
-// held.
+// What went within the [Window], and had been there for as long, is remembered: Routes that come and go all the time
+// are no mishap. Once that is more than half of all Routes, more than 20, and at least half of the Routes of more than
+// half of the namespaces, it is held: all of it is served on, with the facts that it needs as they were when it went,
+// but for Routes whose place somebody else has taken. So is what goes after that. It ends when it is allowed, when the
+// Routes are back, and when so few were missing for a whole window that they would not have been held.
 //
 // The zero Guard has seen nothing. What it returns is a function of what it was given and when, where the order of
 // changes within a window does not matter.
@@ -76,8 +75,8 @@ func Allowed(permission string, now time.Time) (allowed bool, from time.Time, er
 	return now.Before(at.Add(Window)), time.Time{}, nil
 }
 
-// Take returns what may be published when next was compiled, and what of it is held; nil: nothing. With allowed set nothing
-// is, and what went is forgotten. shared says that Routes of different namespaces may share a host in next.
+// Take returns what may be published when next was compiled, and what of it is held; nil: nothing. With allowed set
+// nothing is, and what went is forgotten. shared says that Routes of different namespaces may share a host in next.
 func (g *Guard) Take(next snapshot.Snapshot, shared, allowed bool, now time.Time) (snapshot.Snapshot, *Held) {
 	g.follow(next, shared, now)
 	if allowed {
@@ -114,8 +113,8 @@ func (g *Guard) Take(next snapshot.Snapshot, shared, allowed bool, now time.Time
 	return g.putBack(next, back), &held
 }
 
-// LeftOut says that Routes are missing from what is compiled next because routers refuse them: that is no loss, and to put
-// them back would be to offer them again.
+// LeftOut says that Routes are missing from what is compiled next because routers refuse them: that is no loss, and to
+// put them back would be to offer them again.
 func (g *Guard) LeftOut(routes []string) {
 	if g.leftOut == nil {
 		g.leftOut = map[string]struct{}{}
@@ -223,8 +222,8 @@ func (g *Guard) weigh(lost map[string]int) (Held, bool) {
 	return h, tooMany(h.Routes, h.Of) && 2*h.Namespaces > h.OfThem
 }
 
-// fitting returns those that went and whose place nobody has taken, each of which fits beside the others. Of two that were
-// in one place the one that went later comes back.
+// fitting returns those that went and whose place nobody has taken, each of which fits beside the others. Of two that
+// were in one place the one that went later comes back.
 func (g *Guard) fitting() []loss {
 	if g.claims == nil {
 		g.claims = newClaims(g.shared)

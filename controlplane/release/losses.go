@@ -11,7 +11,8 @@ import (
 )
 
 // mostLost is how many bytes of Routes that went, with the facts that they need, are remembered of one namespace: some
-// 30,000 Routes. Beyond it those that went first are forgotten, so that nobody fills the memory by Routes that come and go.
+// 30,000 Routes. Beyond it those that went first are forgotten, so that nobody fills the memory by Routes that come and
+// go.
 const mostLost = 32 << 20
 
 // loss is a Route that went.

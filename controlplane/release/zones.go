@@ -5,8 +5,8 @@ import (
 	"maps"
 )
 
-// SetZones says which zones there are, by name, and of which IngressController each is. With none of them nobody has said
-// which zones there may be, and each is served.
+// SetZones says which zones there are, by name, and of which IngressController each is. With none of them nobody has
+// said which zones there may be, and each is served.
 func (b *Board) SetZones(zones map[string]string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -23,8 +23,8 @@ func (b *Board) SetZones(zones map[string]string) {
 	b.another = make(chan struct{})
 }
 
-// Refuses tells why the routers of a view get nothing, by a message with what to do; empty: they get their target. Before
-// anything was published it is not known which zones there are, and nobody gets anything.
+// Refuses tells why the routers of a view get nothing, by a message with what to do; empty: they get their target.
+// Before anything was published it is not known which zones there are, and nobody gets anything.
 func (b *Board) Refuses(v View) string {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -32,8 +32,8 @@ type part struct {
 const light = 32 << 10
 
 // cut encodes a difference into parts of at most limit bytes, and at least one part. A resource that is
-// larger by itself has a part of its own. The last part is light, and may be empty: its answer comes only when the version
-// is in force, and not when it was read.
+// larger by itself has a part of its own. The last part is light, and may be empty: its answer comes only when the
+// version is in force, and not when it was read.
 func cut(d snapshot.Delta, limit int) []part {
 	left := 0 // bytes not yet encoded
 	entries := make([]entry, len(d.Put))

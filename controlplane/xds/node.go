@@ -70,8 +70,8 @@ func readHello(r *discovery.DeltaDiscoveryRequest) (hello, error) {
 	return h, nil
 }
 
-// digestOf returns a digest by which a node is known again. What else there is in it, or in its metadata, is not held: a
-// newer router may say more of itself than is known here.
+// digestOf returns a digest by which a node is known again. What else there is in it, or in its metadata, is not held:
+// a newer router may say more of itself than is known here.
 func digestOf(n *corev3.Node) [sha256.Size]byte {
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(n)
 	if err != nil {

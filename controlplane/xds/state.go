@@ -206,8 +206,8 @@ func (s *state) acknowledge(nonce string) (answer, snapshot.Snapshot) {
 
 // refuse takes the nack of a nonce. The version is refused, whichever part of it was. Where the router names resources
 // they are what is refused, and the next version without that content is sent at once. Where it names none it is the
-// config, if that is another: endpoints that move do not offer it again. The same is offered again after a time, because
-// others may serve it, or something else was wrong.
+// config, if that is another: endpoints that move do not offer it again. The same is offered again after a time,
+// because others may serve it, or something else was wrong.
 func (s *state) refuse(nonce string, refusal *tsujiv1.Refusal, now time.Time) (answer, snapshot.Snapshot) {
 	if !s.flying(nonce) {
 		return stale, snapshot.Snapshot{}

@@ -74,7 +74,8 @@ type Config struct {
 	// LagTimeout is how long a stream waits for this replica to catch up with what the router has. Zero: 10 s.
 	LagTimeout time.Duration
 	// RetryFirst is when a version that a router could not put into force for a reason of its own, or that has
-	// content which this router alone refuses, is offered again; the time doubles up to RetryMost. Zero: 5 s, 5 minutes.
+	// content which this router alone refuses, is offered again; the time doubles up to RetryMost. Zero: 5 s, 5
+	// minutes.
 	RetryFirst, RetryMost time.Duration
 }
 

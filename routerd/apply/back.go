@@ -11,8 +11,8 @@ import (
 	"github.com/tsuji-dev/tsuji/routerd/render"
 )
 
-// notSent says that HAProxy refused some of what a change adds. All of that was tried, and nothing is sent there: what was
-// in force serves.
+// notSent says that HAProxy refused some of what a change adds. All of that was tried, and nothing is sent there: what
+// was in force serves.
 type notSent struct{ refused []*haproxy.RefusedError }
 
 func (e *notSent) Error() string { return fmt.Sprintf("add what is new: %v", e.refused[0]) }
@@ -27,8 +27,8 @@ func (e *notSent) kept(file string) bool {
 	})
 }
 
-// blame turns HAProxy's refusals of certificates into errors of the resources that they come from, if that is all that was
-// refused but for what follows from it. The renderer holds what was to come.
+// blame turns HAProxy's refusals of certificates into errors of the resources that they come from, if that is all that
+// was refused but for what follows from it. The renderer holds what was to come.
 func (a *Applier) blame(e *notSent) error {
 	said := map[string]string{} // resource → what HAProxy says of it
 	for _, r := range e.refused {
@@ -50,8 +50,8 @@ func (a *Applier) blame(e *notSent) error {
 	return errors.Join(errs...)
 }
 
-// takeBack takes back what a plan had added when HAProxy refused some of it, and verifies that what is in force is there
-// again. Servers and backends that no request is sent to are left to the sweep.
+// takeBack takes back what a plan had added when HAProxy refused some of it, and verifies that what is in force is
+// there again. Servers and backends that no request is sent to are left to the sweep.
 func (a *Applier) takeBack(ctx context.Context, c render.Change, p *plan, e *notSent) error {
 	back, err := a.planBack(c, p, e)
 	if err != nil {

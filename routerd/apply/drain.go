@@ -10,23 +10,24 @@ import (
 )
 
 // A HAProxy that stops takes no command for its servers any more: "Proxy is disabled". That does not matter where it
-// closes idle connections then, since what is open has its endpoint. Where each may have one more request, that would go
-// where nobody wants it any more. So there HAProxy does not stop yet, but closes its doors: its frontends listen no more
-// and close what they have with the next answer, and changes are made as ever, by commands alone. When all connections
-// have ended it stops.
+// closes idle connections then, since what is open has its endpoint. Where each may have one more request, that would
+// go where nobody wants it any more. So there HAProxy does not stop yet, but closes its doors: its frontends listen no
+// more and close what they have with the next answer, and changes are made as ever, by commands alone. When all
+// connections have ended it stops.
 
 const (
 	drainLook   = 500 * time.Millisecond // between two looks at how many connections are left
 	inspectMost = 6 * time.Second        // in which a connection comes from the outer door to the inner one; OpenShift: 5 s
 )
 
-// drained is what a.program ends with when the doors are closed: a routerd that takes this HAProxy over has to open them.
+// drained is what a.program ends with when the doors are closed: a routerd that takes this HAProxy over has to open
+// them.
 const drained = "-drained"
 
 var errDoorsClosed = errors.New("the router is stopping, and takes no more connections: a reload would open its ports again")
 
-// drain closes the doors and waits until no connection is left, until last. It returns at once where HAProxy closes idle
-// connections by itself when it stops, and early when HAProxy has ended, or there is haste.
+// drain closes the doors and waits until no connection is left, until last. It returns at once where HAProxy closes
+// idle connections by itself when it stops, and early when HAProxy has ended, or there is haste.
 func (a *Applier) drain(ctx context.Context, exited <-chan struct{}, last time.Time) error {
 	a.takeFromOthers(ctx)
 	doors, ok := a.cfg.Renderer.Doors()

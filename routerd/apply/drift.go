@@ -38,8 +38,8 @@ type look struct {
 	compare comparison
 }
 
-// comparison compares names of one kind with what HAProxy has. It returns what differs, and a plan that repairs what is not
-// to be left of that. After an error there is no plan; differences that it comes of have been found.
+// comparison compares names of one kind with what HAProxy has. It returns what differs, and a plan that repairs what is
+// not to be left of that. After an error there is no plan; differences that it comes of have been found.
 type comparison func(ctx context.Context, names []string) (*plan, []difference, error)
 
 // Kinds of differences.
@@ -244,8 +244,8 @@ func (a *Applier) listClosed(ctx context.Context) {
 	a.drift.list = false
 }
 
-// closedMost is how many proxies are looked at again, and opened one by one. If all of them are closed, and there are more,
-// a reload is better.
+// closedMost is how many proxies are looked at again, and opened one by one. If all of them are closed, and there are
+// more, a reload is better.
 const closedMost = 16
 
 // compareClosed finds proxies that were found closed, and are.

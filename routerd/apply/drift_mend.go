@@ -36,9 +36,10 @@ type mend struct {
 	next     time.Time // not to be tried again before
 }
 
-// mends are the differences that repairs have not changed. What nobody has changed again since is repaired by commands or
-// a reload, and forgotten when a round finds it no more. What is still there is told of, and tried again ever more seldom,
-// and never by a reload: that would cost everybody something, and change nothing. Everything else is looked at as ever.
+// mends are the differences that repairs have not changed. What nobody has changed again since is repaired by commands
+// or a reload, and forgotten when a round finds it no more. What is still there is told of, and tried again ever more
+// seldom, and never by a reload: that would cost everybody something, and change nothing. Everything else is looked at
+// as ever.
 type mends struct {
 	list   map[string]*mend
 	round  int
@@ -181,7 +182,8 @@ func (a *Applier) lookAt(ctx context.Context, names []string, compare comparison
 	return nil
 }
 
-// mayReload tells whether HAProxy may be reloaded for differences: it has not been for one of them, nor lately for others.
+// mayReload tells whether HAProxy may be reloaded for differences: it has not been for one of them, nor lately for
+// others.
 func (a *Applier) mayReload(found []difference) bool {
 	if time.Now().Before(a.mends.reload) {
 		return false

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// pace says when there may be a reload. A reload leaves an old worker behind, with all its memory, until its last connection
-// ends, and HAProxy ends the oldest when there are too many: so how many there are must be for no namespace to decide.
-// It is a function of the times that it is given.
+// pace says when there may be a reload. A reload leaves an old worker behind, with all its memory, until its last
+// connection ends, and HAProxy ends the oldest when there are too many: so how many there are must be for no namespace
+// to decide. It is a function of the times that it is given.
 type pace struct {
 	last    time.Time // reload
 	streak  int       // reloads since the last quiet
@@ -50,8 +50,8 @@ func (p *pace) reloaded(now time.Time) {
 	p.streak++
 }
 
-// budget is how many reloads a namespace may still ask for. It fills up by one at a time, and the longer between two, the
-// longer it has been used up.
+// budget is how many reloads a namespace may still ask for. It fills up by one at a time, and the longer between two,
+// the longer it has been used up.
 type budget struct {
 	left  int
 	every time.Duration // between two

@@ -27,8 +27,8 @@ type planner struct {
 // plan is a change as commands, make before break; what HAProxy has when they are carried out; and what is
 // different in held then. Names of backends in it are HAProxy's.
 //
-// In this order: files, options, servers, then routes, shift, gone, unset, lines. Where one of the first three fails nothing
-// was sent anywhere yet that it should not be.
+// In this order: files, options, servers, then routes, shift, gone, unset, lines. Where one of the first three fails
+// nothing was sent anywhere yet that it should not be.
 type plan struct {
 	files   []haproxy.Op           // CA certificates, certificates, lines of the crt-list that come
 	options []haproxy.Op           // entries of options that come or change
@@ -412,8 +412,8 @@ func (p *plan) commit(h held) {
 	}
 }
 
-// addServer returns what adds a server, and with ready gives it traffic. It comes in maintenance, and unchecked. Setting
-// the weight makes a backend that hashes take notice of it (haproxy#3413).
+// addServer returns what adds a server, and with ready gives it traffic. It comes in maintenance, and unchecked.
+// Setting the weight makes a backend that hashes take notice of it (haproxy#3413).
 func addServer(backend string, s render.Server, ready bool) []haproxy.Op {
 	words := strings.Fields(s.AddCommand(backend))
 	ops := []haproxy.Op{

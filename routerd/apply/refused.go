@@ -17,8 +17,9 @@ const (
 	refusalsLast = 5 * time.Minute // what HAProxy may refuse because of something else with it is tried again after that
 )
 
-// refusals remembers what HAProxy has refused, by resource and content, in this life of routerd: what is offered again is
-// refused without being tried. Other Settings may change what HAProxy says, another release comes with another routerd's life.
+// refusals remembers what HAProxy has refused, by resource and content, in this life of routerd: what is offered again
+// is refused without being tried. Other Settings may change what HAProxy says, another release comes with another
+// routerd's life.
 type refusals struct {
 	list *lru.Cache[refusalKey, refusalMade]
 }
@@ -55,7 +56,8 @@ func (r refusals) key(s snapshot.Snapshot, resource string) (refusalKey, bool) {
 	return k, true
 }
 
-// known returns the refusals of what a difference brings of a snapshot, joined; nil: it brings nothing that was refused.
+// known returns the refusals of what a difference brings of a snapshot, joined; nil: it brings nothing that was
+// refused.
 func (r refusals) known(next snapshot.Snapshot, d snapshot.Delta) error {
 	if r.list.Len() == 0 {
 		return nil

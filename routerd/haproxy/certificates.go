@@ -16,15 +16,15 @@ import (
 	"time"
 )
 
-// CertificateInfo identifies a certificate as HAProxy tells of it: by what comes before any text of the certificate's own,
-// and by its fingerprint. A name in a certificate may hold line breaks, and so anything that HAProxy says.
+// CertificateInfo identifies a certificate as HAProxy tells of it: by what comes before any text of the certificate's
+// own, and by its fingerprint. A name in a certificate may hold line breaks, and so anything that HAProxy says.
 type CertificateInfo struct {
 	Serial              string // hexadecimal, upper case
 	NotBefore, NotAfter string
 
-	// SHA1 is of the DER, hexadecimal, upper case. It is empty where HAProxy does not say it, or where what looks like it may be
-	// a name of the certificate's. HAProxy ends its answer where its buffer is full (tune.bufsize), as with some thousand names,
-	// and before an algorithm that it does not know: X25519, for one.
+	// SHA1 is of the DER, hexadecimal, upper case. It is empty where HAProxy does not say it, or where what looks like
+	// it may be a name of the certificate's. HAProxy ends its answer where its buffer is full (tune.bufsize), as with
+	// some thousand names, and before an algorithm that it does not know: X25519, for one.
 	SHA1 string
 }
 
@@ -89,8 +89,8 @@ func readCertificate(c Command, a Answer, file string) (CertificateInfo, error) 
 // caMost is how many certificates of one file of CA certificates are looked at.
 const caMost = 256
 
-// CA compares a file of CA certificates in HAProxy's memory with those that it should have, as Identify returns them. It
-// returns what differs, for people; empty: nothing. Of more than caMost it compares so many, and their number.
+// CA compares a file of CA certificates in HAProxy's memory with those that it should have, as Identify returns them.
+// It returns what differs, for people; empty: nothing. Of more than caMost it compares so many, and their number.
 //
 // A *RefusedError says that HAProxy has no such file, an *AnswerError that it is not known what is in it.
 func (r *Runtime) CA(ctx context.Context, file string, want []CertificateInfo) (string, error) {
@@ -156,8 +156,8 @@ func compareInfo(a, b CertificateInfo) int {
 // printLabel is what HAProxy writes before a fingerprint, at the beginning of a line.
 const printLabel = "SHA1 FingerPrint: "
 
-// parseCertificate reads what HAProxy says of a certificate of a file, or says what is wrong with it. All lines up to the
-// dates are HAProxy's own: those of files of CA certificates, and of releases that tell of options, have some more.
+// parseCertificate reads what HAProxy says of a certificate of a file, or says what is wrong with it. All lines up to
+// the dates are HAProxy's own: those of files of CA certificates, and of releases that tell of options, have some more.
 func parseCertificate(text, file string) (info CertificateInfo, why string) {
 	rest, ok := strings.CutPrefix(text, "Filename: "+file+"\n")
 	if !ok {

@@ -39,7 +39,8 @@ func (r *Runtime) FrontendSessions(ctx context.Context, names ...string) (int, e
 	return sum, nil
 }
 
-// parseSessions reads the answer of "show stat" for one frontend: CSV with a head, whose first columns are never quoted.
+// parseSessions reads the answer of "show stat" for one frontend: CSV with a head, whose first columns are never
+// quoted.
 func parseSessions(text string) (int, error) {
 	head, row, _ := strings.Cut(strings.TrimSpace(text), "\n")
 	at := slices.Index(strings.Split(strings.TrimPrefix(head, "# "), ","), "scur")

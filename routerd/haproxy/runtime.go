@@ -25,7 +25,8 @@ type RefusedError struct {
 	File    string // of certificates, that the command was about; empty: none
 }
 
-// Content returns what HAProxy says of certificates that it cannot use; empty: the refusal is not about what is in them.
+// Content returns what HAProxy says of certificates that it cannot use; empty: the refusal is not about what is in
+// them.
 func (e *RefusedError) Content() string { return unusable(e.Answer) }
 
 // unusable returns the line of a text in which HAProxy says that it cannot use a certificate; empty: there is none.
@@ -367,8 +368,8 @@ func readAnswer(r *bufio.Reader) (string, error) {
 	}
 }
 
-// readOn goes on reading an answer of which readAnswer has read the part before the first line that looks like a prompt:
-// it ends before the line that begins with end, the answer to the command after it, which is read too.
+// readOn goes on reading an answer of which readAnswer has read the part before the first line that looks like a
+// prompt: it ends before the line that begins with end, the answer to the command after it, which is read too.
 func readOn(r *bufio.Reader, read, end string) (string, error) {
 	b := []byte(read)
 	for mark := end[len("> "):]; ; mark = end {

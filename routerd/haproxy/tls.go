@@ -39,8 +39,8 @@ func AbortCertificate(file string) Op {
 	return Op{Cmd("abort", "ssl", "cert", file), saying("Transaction aborted")}
 }
 
-// SetCA begins to replace a file of CA certificates that HAProxy has. They go in as many commands as a buffer of so many
-// bytes (tune.bufsize) wants; before HAProxy 3.0 in one, whether it fits or not.
+// SetCA begins to replace a file of CA certificates that HAProxy has. They go in as many commands as a buffer of so
+// many bytes (tune.bufsize) wants; before HAProxy 3.0 in one, whether it fits or not.
 func SetCA(file, pem string, v Version, buffer int) []Op {
 	const end = "-----END CERTIFICATE-----\n"
 	pem = compact(pem)
@@ -83,9 +83,9 @@ func compact(pem string) string {
 // tune.maxrewrite says.
 const bufferKept = 64
 
-// Fits tells whether HAProxy takes the operation through a buffer of so many bytes (tune.bufsize), its payload included.
-// What does not fit 2.6 answers by closing the connection, 3.0 by a refusal. 3.4 takes up to 128 kB and yet never answers
-// at some lengths, which are around multiples of the buffer's: so this holds for every release.
+// Fits tells whether HAProxy takes the operation through a buffer of so many bytes (tune.bufsize), its payload
+// included. What does not fit 2.6 answers by closing the connection, 3.0 by a refusal. 3.4 takes up to 128 kB and yet
+// never answers at some lengths, which are around multiples of the buffer's: so this holds for every release.
 func (o Op) Fits(buffer int) bool { return o.command.len() <= buffer-bufferKept }
 
 // MostPEM is how many bytes of PEM go through a buffer of so many bytes, whatever its file is called.

@@ -3,8 +3,8 @@ package render
 import "math"
 
 // checks says which routes' servers have their health checked. HAProxy keeps a file descriptor for each server that is
-// checked, and does not start when there are too few for them and for connections: so they have a part of the descriptors
-// that is theirs, and connections have the rest, however many routes ask for checks.
+// checked, and does not start when there are too few for them and for connections: so they have a part of the
+// descriptors that is theirs, and connections have the rest, however many routes ask for checks.
 type checks struct {
 	wanted map[string]map[string]int // namespace → route → servers to check; none is 0
 	total  int
@@ -42,9 +42,9 @@ func (o Options) mostChecks() int {
 	return max(0, (o.FileDescriptors-descriptorReserve)/checkShare)
 }
 
-// leftOut returns the routes whose servers are not checked where no more than so many can be: of each namespace that asks for
-// more than its share, those that do not fit into it any more, by name. The share is a power of two, so that what others do
-// seldom changes it; a namespace that asks for less has all.
+// leftOut returns the routes whose servers are not checked where no more than so many can be: of each namespace that
+// asks for more than its share, those that do not fit into it any more, by name. The share is a power of two, so that
+// what others do seldom changes it; a namespace that asks for less has all.
 func leftOut(wanted map[string]map[string]int, most int) map[string]bool {
 	sums := map[string]int{}
 	for namespace, of := range wanted {
@@ -79,8 +79,8 @@ func leftOut(wanted map[string]map[string]int, most int) map[string]bool {
 	return left
 }
 
-// stageChecks decides again which routes' servers are checked, if what routes ask for changes, and renders again those that
-// it concerns.
+// stageChecks decides again which routes' servers are checked, if what routes ask for changes, and renders again those
+// that it concerns.
 func (r *Renderer) stageChecks(s *Staged, f facts) {
 	s.leftOut = r.checks.left
 	more := 0

@@ -33,8 +33,8 @@ func (k hostKey) sni() string {
 
 func (k hostKey) String() string { return "host " + k.sni() }
 
-// host is what all routes of one host come to, kept up to date: what a change costs depends on the change and on the keys
-// below its paths, not on how many paths there are.
+// host is what all routes of one host come to, kept up to date: what a change costs depends on the change and on the
+// keys below its paths, not on how many paths there are.
 type host struct {
 	hostKey
 	paths       paths
@@ -46,7 +46,8 @@ type host struct {
 	served      string // the certificate that has the line in crt-list.txt; empty: none
 }
 
-// entry is a key of the host's maps: host/path/, or host/path/pathEnd for one path alone. Empty values: it is not in that map.
+// entry is a key of the host's maps: host/path/, or host/path/pathEnd for one path alone. Empty values: it is not in
+// that map.
 type entry struct{ key, http, https string }
 
 // certUse is a certificate that claims on the host name, and how many do. They are by name.
@@ -171,8 +172,8 @@ func (h *host) find(key string) (int, bool) {
 	return slices.BinarySearchFunc(h.entries, key, func(e *entry, key string) int { return cmp.Compare(e.key, key) })
 }
 
-// reached yields the entries that may depend on claims, each once: for one path alone its own, for a prefix all that begin
-// with it.
+// reached yields the entries that may depend on claims, each once: for one path alone its own, for a prefix all that
+// begin with it.
 func (h *host) reached(claims []*claim) iter.Seq[*entry] {
 	var keys []string
 	for _, c := range claims {
@@ -215,8 +216,8 @@ func (h *host) answers(key string) (http, https string) {
 	return http, https
 }
 
-// passThrough decides again who has the TLS that does not end here, and tells what that changes. under: the parent domain
-// has a passthrough route for all its hosts.
+// passThrough decides again who has the TLS that does not end here, and tells what that changes. under: the parent
+// domain has a passthrough route for all its hosts.
 func (h *host) passThrough(under bool, changed func(EntryChange)) {
 	before := h.passthrough
 	switch {

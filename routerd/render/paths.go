@@ -37,8 +37,8 @@ func newClaim(r *route) *claim {
 func (c *claim) below() string { return strings.TrimSuffix(c.path, "/") + "/" }
 
 // keys returns the keys that there are because of a claim, without the host: for a prefix what is below it; and for one
-// path alone, which is an exact one, or for a prefix that ends in "/" the same without, which is not below it though its
-// key is.
+// path alone, which is an exact one, or for a prefix that ends in "/" the same without, which is not below it though
+// its key is.
 func (c *claim) keys() []string {
 	switch {
 	case c.exact:
@@ -50,8 +50,8 @@ func (c *claim) keys() []string {
 	}
 }
 
-// paths are the claims on one host by path, those that end a path and those that go on below it. Two of one path cannot be
-// admitted; the first by name counts.
+// paths are the claims on one host by path, those that end a path and those that go on below it. Two of one path cannot
+// be admitted; the first by name counts.
 type paths struct{ prefixes, exact map[string][]*claim }
 
 // put adds a claim, take takes one away.
@@ -98,8 +98,8 @@ func (p *paths) claimed(key string, tls bool) bool {
 	return first(p.exact[alone], tls) != nil || alone != "" && first(p.prefixes[strings.TrimSuffix(key, pathEnd)], tls) != nil
 }
 
-// under yields the claims that a key, given without the host, stands for: the longest path first, and one that ends there
-// before those that go on.
+// under yields the claims that a key, given without the host, stands for: the longest path first, and one that ends
+// there before those that go on.
 //
 // OpenShift's router: a path matches itself and what follows it after a "/"; one that ends in "/" matches
 // what begins with it.
@@ -125,8 +125,8 @@ func (p *paths) under(key string, tls bool) iter.Seq[*claim] {
 // httpAnswer says what answers plain HTTP on an exact host.
 //
 // OpenShift's router: the most specific of all the host's routes decides whether to redirect; if it does not, the most
-// specific of those that are served over plain HTTP answers. Where OpenShift's order of expressions by text differs from
-// "the longest path", the longest path is meant.
+// specific of those that are served over plain HTTP answers. Where OpenShift's order of expressions by text differs
+// from "the longest path", the longest path is meant.
 func httpAnswer(claims iter.Seq[*claim]) string {
 	answer := noRoute
 	for c := range claims {

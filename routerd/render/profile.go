@@ -48,7 +48,8 @@ var policyNames = map[tsujiv1.ForwardedPolicy]string{
 var balances = []string{"random", "roundrobin", "leastconn", "source"}
 
 // tunnels are the timeouts that passthrough routes can have, in order: HAProxy reads none from a map, so that each is
-// structure, and what a route asks for is rounded up to one of these. From a second on that is less than half as much again.
+// structure, and what a route asks for is rounded up to one of these. From a second on that is less than half as much
+// again.
 var tunnels = []time.Duration{
 	100 * time.Millisecond, 200 * time.Millisecond, 500 * time.Millisecond,
 	1 * time.Second, 1500 * time.Millisecond, 2 * time.Second, 3 * time.Second, 4 * time.Second, 5 * time.Second, 7 * time.Second,
@@ -273,8 +274,8 @@ func optionRules(v Version) string {
 // cookieRules give the route's cookie HAProxy's own name on its way in, where it stands, so that HAProxy takes
 // it out and the others reach the endpoint; and the route's name and attributes on its way out. They are for
 // backends that were added at run time: in haproxy.cfg the cookie is said in the backend's section, which costs a
-// request less and comes to the same: each cookie of the name is taken out, and the first that names a server that is there
-// chooses it; one that the endpoint sets is taken out, too.
+// request less and comes to the same: each cookie of the name is taken out, and the first that names a server that is
+// there chooses it; one that the endpoint sets is taken out, too.
 //
 // A client sends one Cookie header (RFC 6265); several become one (RFC 9113). An answer that is on its way when its
 // route goes keeps HAProxy's own name for the cookie, which does no harm.
@@ -293,20 +294,20 @@ const cookieRules = "" +
 // cookieOfRoute is the name of the route's cookie.
 const cookieOfRoute = theRoute + ",map_str(" + mapCookies + "),field(1,|)"
 
-// Expressions that cookieRules read with, all of them linear: what has matched is not tried again. They have no quotes and no
-// backslashes as such, which HAProxy would take for its own.
+// Expressions that cookieRules read with, all of them linear: what has matched is not tried again. They have no quotes
+// and no backslashes as such, which HAProxy would take for its own.
 const (
 	// cookieLines matches a header's lines up to the next Cookie, and those after it that are none.
 	cookieLines = `\G` + otherLines + `cookie:[ \t]*+([^\x0d\x0a]*+)\x0d\x0a` + otherLines
 	otherLines  = `(?:(?!cookie:)[^\x0d\x0a]*+\x0d\x0a)*+`
 
-	// cookieNamed matches, of "cookies|NAME", what there is up to the next cookie of that name, the name, and the value.
-	// Cookies are taken apart as HAProxy does it: at a ";" or ",", but in values in quotes; blanks count for nothing
-	// around names; and a name that begins with "$" is none.
+	// cookieNamed matches, of "cookies|NAME", what there is up to the next cookie of that name, the name, and the
+	// value. Cookies are taken apart as HAProxy does it: at a ";" or ",", but in values in quotes; blanks count for
+	// nothing around names; and a name that begins with "$" is none.
 	cookieNamed = `(?s)\G([,;]?(?:(?!` + cookieBlank + `(` + cookieName + `)` + cookieBlank + `=(?>.*[|])\2$)[^=,;]*+(?:=` + cookieValue + `)?+[,;])*+` +
 		cookieBlank + `)(` + cookieName + `)` + cookieBlank + `=(?=(?>.*[|])\3$)(` + cookieValue + `)`
-	// cookieSet matches "NAME|own name=|what an endpoint sets", and what is left of it: the own name of a cookie of that name, all
-	// that is set of another.
+	// cookieSet matches "NAME|own name=|what an endpoint sets", and what is left of it: the own name of a cookie of
+	// that name, all that is set of another.
 	cookieSet = `^([^|]*)[|](?:([^|]*)[|][ \t]*\1[ \t]*=.*|[^|]*[|](.*))$`
 
 	cookieBlank = `[ \t]*+`

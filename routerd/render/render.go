@@ -11,7 +11,8 @@
 //
 // Do not assume that equal snapshots have equal files: of routes that are gone their profiles stay, and the way of
 // TLS that passes some of it through, so that their like comes back without a reload. Do not assume that a Renderer
-// may be used by two goroutines at once, or that it has been to the disk: it starts no goroutine, reads no clock, environment or file, and writes no log.
+// may be used by two goroutines at once, or that it has been to the disk: it starts no goroutine, reads no clock,
+// environment or file, and writes no log.
 package render
 
 import (
@@ -73,8 +74,8 @@ type Change struct {
 	// counts what it leaves out.
 	Reload []string
 
-	// ReloadFor are the resources that need what the program did not have when HAProxy loaded it last, all of them, each
-	// with what it needs, for people.
+	// ReloadFor are the resources that need what the program did not have when HAProxy loaded it last, all of them,
+	// each with what it needs, for people.
 	ReloadFor map[string]string
 
 	// Backends are those that come, go, or change their profile or servers.
@@ -139,7 +140,8 @@ type CrtListChange struct {
 	Added               bool
 }
 
-// FileChange is a file's content before and after; nil: there is none. It prints without content: that may be a private key.
+// FileChange is a file's content before and after; nil: there is none. It prints without content: that may be a private
+// key.
 type FileChange struct {
 	Path     string // as HAProxy knows it, relative to its working directory
 	Old, New []byte

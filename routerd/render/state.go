@@ -237,8 +237,8 @@ type fresh struct {
 // Loaded says that HAProxy runs the files as they are rendered now.
 func (r *Renderer) Loaded() { r.fresh = fresh{} }
 
-// NotLoaded says that HAProxy has not loaded the files since Loaded was said, and that whoever needed what had come to the
-// program has been taken back: it is forgotten, for HAProxy does not have it.
+// NotLoaded says that HAProxy has not loaded the files since Loaded was said, and that whoever needed what had come to
+// the program has been taken back: it is forgotten, for HAProxy does not have it.
 func (r *Renderer) NotLoaded() {
 	for p := range r.fresh.profiles {
 		if n, added := r.profiles[p]; added && n == 0 {

@@ -23,8 +23,8 @@ type recovery struct {
 	oldest   time.Time // when its first record was made; zero: it has none
 }
 
-// recoverAll reads the checkpoint, then the journal. What is of no use to this routerd is set aside and left out: what was in
-// force comes from the control plane then, and a routerd that knows better, or a person, still finds the file.
+// recoverAll reads the checkpoint, then the journal. What is of no use to this routerd is set aside and left out: what
+// was in force comes from the control plane then, and a routerd that knows better, or a person, still finds the file.
 func (s *Store) recoverAll() recovery {
 	var r recovery
 	whole := true

@@ -1,8 +1,8 @@
-// Package archtest reads the files of a module and tells which rules of its shape they break: those of its packages, and
-// that the tests its documents name exist.
+// Package archtest reads the files of a module and tells which rules of its shape they break: those of its packages,
+// and that the tests its documents name exist.
 //
-// It opens every directory and file itself, by way of os. So Go's test cache knows what a test that calls Check rests on, and
-// runs it again when any of that has changed; with a child process, `go list` for one, the cache knows nothing.
+// It opens every directory and file itself, by way of os. So Go's test cache knows what a test that calls Check rests
+// on, and runs it again when any of that has changed; with a child process, `go list` for one, the cache knows nothing.
 //
 // Do not assume that it resolves types: it sees imports, selectors of what is imported, and go statements. Build
 // constraints are not looked at: a rule holds on every system.

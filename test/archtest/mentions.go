@@ -27,9 +27,9 @@ type suite struct {
 // Mentions returns which tests that stand in backquotes in Markdown files do not exist: a document that says what shows
 // something must not outlive it. Documents are named by their paths in the module.
 //
-// In a table a test is looked for in the directory that stands before it in its cell, in backquotes, and else everywhere.
-// What follows after a slash is a part of it. In a command line the name is a pattern, as for -run; so it is where it has
-// a period.
+// In a table a test is looked for in the directory that stands before it in its cell, in backquotes, and else
+// everywhere. What follows after a slash is a part of it. In a command line the name is a pattern, as for -run; so it
+// is where it has a period.
 func Mentions(root string, documents ...string) ([]string, error) {
 	suites, err := readSuites(root)
 	if err != nil {
@@ -144,8 +144,8 @@ func exists(suites map[string]*suite, dir, name string, pattern bool) bool {
 	return false
 }
 
-// knows tells whether a part of a test is called so: in a string of its file, where blanks are no underscores, or by the
-// name of a file that it reads.
+// knows tells whether a part of a test is called so: in a string of its file, where blanks are no underscores, or by
+// the name of a file that it reads.
 func (s *suite) knows(part string) bool {
 	said := regexp.MustCompile("[\"`]" + strings.ReplaceAll(regexp.QuoteMeta(part), "_", "[ _]") + "[\"`]")
 	return s.files[part] || said.MatchString(s.text)

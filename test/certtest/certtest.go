@@ -1,5 +1,5 @@
-// Package certtest makes certificates that no library would: ASN.1 put together by hand, with keys, names and signatures
-// that are odd, wrong or too large.
+// Package certtest makes certificates that no library would: ASN.1 put together by hand, with keys, names and
+// signatures that are odd, wrong or too large.
 //
 // It guarantees that they are the same on every run, apart from keys and signatures, and that a Certificate that says
 // nothing is an ordinary one.

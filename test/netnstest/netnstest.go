@@ -1,9 +1,9 @@
-// Package netnstest runs a package's tests, and the product's binaries that they start, in a network namespace of their own,
-// and in a mount namespace.
+// Package netnstest runs a package's tests, and the product's binaries that they start, in a network namespace of their
+// own, and in a mount namespace.
 //
-// It guarantees that ports collide with nobody's, that addresses of a private range are local, that nobody else sees what
-// a test mounts, and that nothing is left behind: the namespaces go with their last process. There is no way out of the
-// network: build and download before.
+// It guarantees that ports collide with nobody's, that addresses of a private range are local, that nobody else sees
+// what a test mounts, and that nothing is left behind: the namespaces go with their last process. There is no way out
+// of the network: build and download before.
 package netnstest
 
 import (
