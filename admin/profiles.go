@@ -41,7 +41,8 @@ func ListenUnix(ctx context.Context, path string) (net.Listener, error) {
 	info, err := os.Lstat(path)
 	switch {
 	case err == nil && info.Mode().Type() != fs.ModeSocket:
-		return nil, fmt.Errorf("listen on %s: there is something that is no socket: remove it, or name another path", path)
+		return nil, fmt.Errorf("listen on %s: there is something that is no socket: remove it, or name another path",
+			path)
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}

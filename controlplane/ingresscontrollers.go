@@ -62,7 +62,8 @@ func (c *ingressController) take(changes []cluster.Change, now time.Time) []clus
 		if len(c.objects) > 0 && c.left.IsZero() {
 			c.left = now
 		}
-		return slices.DeleteFunc(slices.Clone(changes), func(ch cluster.Change) bool { return ofIngressController(ch.Key, c.name) })
+		return slices.DeleteFunc(slices.Clone(changes),
+			func(ch cluster.Change) bool { return ofIngressController(ch.Key, c.name) })
 	}
 	var due []cluster.Change // what the compiler was not told when the last one went
 	for k := range c.objects {

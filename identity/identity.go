@@ -124,7 +124,8 @@ func FromCertificate(c *x509.Certificate, trustDomain string) (ID, error) {
 // leaf refuses a certificate that may sign others.
 func leaf(c *x509.Certificate) error {
 	if c.IsCA || c.KeyUsage&x509.KeyUsageCertSign != 0 {
-		return fmt.Errorf("certificate %q is a CA's: show one that is not (basicConstraints CA:FALSE, no keyCertSign)", c.Subject)
+		return fmt.Errorf("certificate %q is a CA's: show one that is not (basicConstraints CA:FALSE, no keyCertSign)",
+			c.Subject)
 	}
 	return nil
 }

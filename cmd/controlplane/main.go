@@ -69,7 +69,8 @@ them to routerd over gRPC (delta xDS). Every flag can also come from an environm
 				return err
 			}
 			if serviceCA != "" {
-				if c.Source, err = cluster.NewServiceCAFile(cluster.ServiceCAFileConfig{Source: c.Source, Path: serviceCA, Log: c.Log}); err != nil {
+				if c.Source, err = cluster.NewServiceCAFile(cluster.ServiceCAFileConfig{Source: c.Source,
+					Path: serviceCA, Log: c.Log}); err != nil {
 					return err
 				}
 			}
@@ -77,21 +78,30 @@ them to routerd over gRPC (delta xDS). Every flag can also come from an environm
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&source, "source", "", "where objects come from: kube, the Kubernetes API; or dir:PATH, a directory of manifests")
+	f.StringVar(&source, "source", "",
+		"where objects come from: kube, the Kubernetes API; or dir:PATH, a directory of manifests")
 	f.StringVar(&kubeconfig, "kubeconfig", "", "how to reach the API server; empty: as a Pod of its cluster")
 	f.StringVar(&namespace, "namespace", "", "follow the Routes of this namespace only; empty: of all")
-	f.StringVar(&reader, "external-certificate-reader", "", "service account that must be allowed to get, list and watch the Secrets that Routes name as external certificates, as system:serviceaccount:openshift-ingress:router must be for OpenShift's router; empty: the control plane's own right to list and watch them is enough")
-	f.StringVar(&serviceCA, "service-ca-file", "", "file of the CA certificates that Services' own are verified with, PEM; empty: ConfigMap service-ca-bundle of openshift-ingress")
-	f.StringVar(&c.Listen, "listen", "127.0.0.1:9400", "gRPC address (discovery, inspection, reflection, health), HOST:PORT or unix:PATH")
+	f.StringVar(&reader, "external-certificate-reader", "",
+		"service account that must be allowed to get, list and watch the Secrets that Routes name as external certificates, as system:serviceaccount:openshift-ingress:router must be for OpenShift's router; empty: the control plane's own right to list and watch them is enough")
+	f.StringVar(&serviceCA, "service-ca-file", "",
+		"file of the CA certificates that Services' own are verified with, PEM; empty: ConfigMap service-ca-bundle of openshift-ingress")
+	f.StringVar(&c.Listen, "listen", "127.0.0.1:9400",
+		"gRPC address (discovery, inspection, reflection, health), HOST:PORT or unix:PATH")
 	f.StringVar(&c.Admin, "admin", "127.0.0.1:9401", "HTTP address of /metrics, /healthz and /readyz")
-	f.StringSliceVar(&c.AdminHosts, "admin-hosts", nil, "names by which --admin may be asked for /metrics, comma-separated, besides addresses, localhost, names without a dot and those of Services (*.svc)")
-	f.StringVar(&c.Profiles, "profiles", "", "path of a unix socket, for this user only, that answers with Go's profiles (/debug/pprof/); empty: none")
+	f.StringSliceVar(&c.AdminHosts, "admin-hosts", nil,
+		"names by which --admin may be asked for /metrics, comma-separated, besides addresses, localhost, names without a dot and those of Services (*.svc)")
+	f.StringVar(&c.Profiles, "profiles", "",
+		"path of a unix socket, for this user only, that answers with Go's profiles (/debug/pprof/); empty: none")
 	f.StringVar(&c.TLS.Cert, "tls-cert", "", "file of this replica's certificate, PEM")
 	f.StringVar(&c.TLS.Key, "tls-key", "", "file of its private key, PEM, for its owner only")
-	f.StringVar(&c.TLS.CA, "client-ca", "", "file of the CA certificates that routers and operators are verified with, PEM")
+	f.StringVar(&c.TLS.CA, "client-ca", "",
+		"file of the CA certificates that routers and operators are verified with, PEM")
 	f.StringVar(&c.TrustDomain, "trust-domain", "tsuji.local", "SPIFFE trust domain of all identities")
-	f.StringVar(&c.Denied, "denied-peers", "", "file of identities (spiffe://…) and certificates (serial=HEX) that are turned away, one a line, read again when it changes; empty: none")
-	f.BoolVar(&c.Insecure, "insecure", false, "no TLS and no identities; only with loopback addresses and a directory source")
+	f.StringVar(&c.Denied, "denied-peers", "",
+		"file of identities (spiffe://…) and certificates (serial=HEX) that are turned away, one a line, read again when it changes; empty: none")
+	f.BoolVar(&c.Insecure, "insecure", false,
+		"no TLS and no identities; only with loopback addresses and a directory source")
 	f.BoolVarP(&verbose, "verbose", "v", false, "log debug messages too")
 	return cmd
 }

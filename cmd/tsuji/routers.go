@@ -52,7 +52,8 @@ func routersTable(g *grid, w world, list []*tsujiv1.Router) {
 	}
 	for _, r := range list {
 		if r.GetDuplicate() {
-			g.text("\n%s/%s: another process with the same name is connected too: give each router a --name of its own", r.GetZone(), r.GetName())
+			g.text("\n%s/%s: another process with the same name is connected too: give each router a --name of its own",
+				r.GetZone(), r.GetName())
 		}
 		if wanted := r.GetConnectionsWanted(); wanted > 0 {
 			g.text("\n%s/%s: its file descriptors allow %d connections, and maxConnections is %d: raise the limit of routerd (ulimit -n), or lower maxConnections",
@@ -62,7 +63,8 @@ func routersTable(g *grid, w world, list []*tsujiv1.Router) {
 		if f == nil {
 			continue
 		}
-		g.text("\n%s/%s refused %s (%s): %s", r.GetZone(), r.GetName(), short(f.GetVersion()), refusalClass(f.GetClass()), f.GetMessage())
+		g.text("\n%s/%s refused %s (%s): %s", r.GetZone(), r.GetName(), short(f.GetVersion()),
+			refusalClass(f.GetClass()), f.GetMessage())
 		for _, at := range f.GetResources() {
 			g.text("  %s: %s", at.GetResource(), at.GetMessage())
 		}

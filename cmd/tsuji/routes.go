@@ -29,7 +29,8 @@ func routesCommand(w world) *cobra.Command {
 					return err
 				}
 				if warned {
-					l.Routes = slices.DeleteFunc(l.GetRoutes(), func(v *tsujiv1.RouteVerdict) bool { return len(v.GetWarnings()) == 0 })
+					l.Routes = slices.DeleteFunc(l.GetRoutes(),
+						func(v *tsujiv1.RouteVerdict) bool { return len(v.GetWarnings()) == 0 })
 				}
 				return o.print(w.out, l, func(g *grid) { routesTable(g, l.GetRoutes()) })
 			})
@@ -45,7 +46,8 @@ func routesCommand(w world) *cobra.Command {
 }
 
 // allRoutes joins the pages.
-func allRoutes(ctx context.Context, client tsujiv1.RouteServiceClient, q *tsujiv1.ListRoutesRequest) (*tsujiv1.ListRoutesResponse, error) {
+func allRoutes(ctx context.Context, client tsujiv1.RouteServiceClient,
+	q *tsujiv1.ListRoutesRequest) (*tsujiv1.ListRoutesResponse, error) {
 	all := &tsujiv1.ListRoutesResponse{}
 	for {
 		page, err := client.ListRoutes(ctx, q)
@@ -69,7 +71,8 @@ func routesTable(g *grid, list []*tsujiv1.RouteVerdict) {
 		if list := remarks(r); len(list) > 0 {
 			message = strings.TrimPrefix(message+"; warning: "+strings.Join(list, "; warning: "), "; ")
 		}
-		g.row(r.GetIngressController(), r.GetNamespace(), r.GetName(), r.GetHost(), shownPath(r.GetPath(), r.GetExact()), termination(r.GetTermination()),
+		g.row(r.GetIngressController(), r.GetNamespace(), r.GetName(), r.GetHost(),
+			shownPath(r.GetPath(), r.GetExact()), termination(r.GetTermination()),
 			yesNo(r.GetAdmitted()), r.GetReason(), message)
 	}
 }
@@ -87,7 +90,8 @@ func remarks(v *tsujiv1.RouteVerdict) []string {
 		if q.GetRouter() != "" {
 			by = "router " + q.GetRouter() + " refuses"
 		}
-		list = append(list, fmt.Sprintf("%s %s since %s: %s; %s", by, q.GetResource(), q.GetSince().AsTime().Format(time.RFC3339), q.GetMessage(), served))
+		list = append(list, fmt.Sprintf("%s %s since %s: %s; %s", by, q.GetResource(),
+			q.GetSince().AsTime().Format(time.RFC3339), q.GetMessage(), served))
 	}
 	return append(list, v.GetWarnings()...)
 }

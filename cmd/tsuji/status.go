@@ -58,7 +58,8 @@ func statusTable(g *grid, w world, server string, s *tsujiv1.GetStatusResponse) 
 	if s.GetSynced() && s.GetRoutesAdmitted()+s.GetRoutesRefused() == 0 {
 		none = ": there are no Routes in the source, and nothing is served"
 	}
-	g.fact("Routes", "%d admitted%s, %d refused%s%s", s.GetRoutesAdmitted(), warned, s.GetRoutesRefused(), refused, none)
+	g.fact("Routes", "%d admitted%s, %d refused%s%s", s.GetRoutesAdmitted(), warned, s.GetRoutesRefused(), refused,
+		none)
 	g.fact("Routers", "%d connected, %d of them current", s.GetRoutersConnected(), s.GetRoutersCurrent())
 	if len(s.GetSnapshots()) > 0 {
 		g.text("")
@@ -66,7 +67,8 @@ func statusTable(g *grid, w world, server string, s *tsujiv1.GetStatusResponse) 
 	}
 	for _, v := range s.GetSnapshots() {
 		if v.GetWaiting() > 0 {
-			g.text("\n%s: version %s is on the way to another, and %s still to be sent", v.GetIngressController(), short(v.GetVersion()),
+			g.text("\n%s: version %s is on the way to another, and %s still to be sent", v.GetIngressController(),
+				short(v.GetVersion()),
 				count(int(v.GetWaiting()), "resource"))
 		}
 	}

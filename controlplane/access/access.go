@@ -83,14 +83,16 @@ func New(c Config) *Guard {
 // ServerOptions returns the guard's interceptors.
 func (g *Guard) ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
-		grpc.ChainUnaryInterceptor(func(ctx context.Context, q any, i *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+		grpc.ChainUnaryInterceptor(func(ctx context.Context, q any, i *grpc.UnaryServerInfo,
+			next grpc.UnaryHandler) (any, error) {
 			ctx, err := g.admit(ctx, i.FullMethod)
 			if err != nil {
 				return nil, err
 			}
 			return next(ctx, q)
 		}),
-		grpc.ChainStreamInterceptor(func(srv any, s grpc.ServerStream, i *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+		grpc.ChainStreamInterceptor(func(srv any, s grpc.ServerStream, i *grpc.StreamServerInfo,
+			next grpc.StreamHandler) error {
 			ctx, err := g.admit(s.Context(), i.FullMethod)
 			if err != nil {
 				return err
@@ -122,7 +124,8 @@ func (g *Guard) admit(ctx context.Context, method string) (context.Context, erro
 		return nil, status.Error(codes.Unauthenticated, err.Error())
 	}
 	if !g.allows(method, id.Role) {
-		g.log.Warn(id.String(), "call refused: the caller has no right to it", "method", method, "peer", id.String(), "address", address(ctx))
+		g.log.Warn(id.String(), "call refused: the caller has no right to it", "method", method, "peer", id.String(),
+			"address", address(ctx))
 		return nil, status.Errorf(codes.PermissionDenied, "%s may not call %s", id, method)
 	}
 	return context.WithValue(ctx, caller{}, id), nil

@@ -52,7 +52,8 @@ func (c *connection) Close() error {
 
 // enter takes a place for a connection; false: its identity has as many as it may. The oldest connection of the host
 // with most of them ends if the newcomer's has fewer.
-func (cs *connections) enter(conn, raw net.Conn, leaf *x509.Certificate, trustDomain string) (c *connection, peer string, ok bool) {
+func (cs *connections) enter(conn, raw net.Conn, leaf *x509.Certificate,
+	trustDomain string) (c *connection, peer string, ok bool) {
 	peer, most := unknownPeer, mostUnknown
 	if id, err := identity.FromCertificate(leaf, trustDomain); err == nil {
 		peer, most = id.String(), mostOwn

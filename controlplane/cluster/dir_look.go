@@ -51,14 +51,16 @@ func (d *Dir) look(ctx context.Context, w *walk) (map[string]*file, []Fault) {
 		case found.err == nil && old.unchanged(found.info):
 			next[found.path] = old
 		case over && old != nil:
-			next[found.path] = old.failed(found.path, "the files together are beyond the bounds of a directory", "see what "+d.path+" is told for itself")
+			next[found.path] = old.failed(found.path, "the files together are beyond the bounds of a directory",
+				"see what "+d.path+" is told for itself")
 		case over:
 			files, bytes, left = files-1, bytes-found.info.Size(), left+1
 			if first == "" || found.path < first {
 				first = found.path
 			}
 		default:
-			if f := d.decoder.open(ctx, found, old, w.most.file, func() (*os.File, error) { return w.open(found.path) }); f != nil {
+			if f := d.decoder.open(ctx, found, old, w.most.file,
+				func() (*os.File, error) { return w.open(found.path) }); f != nil {
 				next[found.path] = f
 			} else {
 				delete(next, found.path)
@@ -113,7 +115,8 @@ func (d *decoder) open(ctx context.Context, found found, old *file, most int64, 
 	case errors.Is(found.err, errOutside):
 		return old.failed(found.path, errOutside.Error()+", and is not followed", remedyOutside)
 	case found.err != nil:
-		return old.failed(found.path, "the file cannot be looked at: "+reason(found.err), "let the control plane's user read it")
+		return old.failed(found.path, "the file cannot be looked at: "+reason(found.err),
+			"let the control plane's user read it")
 	}
 	read := time.Now()
 	content, err := content(found, most, at)

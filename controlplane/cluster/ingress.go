@@ -195,7 +195,8 @@ func (s *Ingresses) oursByDefault() bool {
 }
 
 func isOurs(c *networkingv1.IngressClass) bool {
-	return c != nil && (c.Spec.Controller == IngressClassController || c.Spec.Controller == OpenShiftIngressClassController)
+	return c != nil && (c.Spec.Controller == IngressClassController ||
+		c.Spec.Controller == OpenShiftIngressClassController)
 }
 
 func classOf(i *networkingv1.Ingress) className {

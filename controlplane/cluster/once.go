@@ -95,7 +95,8 @@ func (d *Dir) once(ctx context.Context, path string, stdin io.Reader, files map[
 	}
 	path = filepath.ToSlash(filepath.Clean(path))
 	if !info.IsDir() {
-		f := d.decoder.open(ctx, found{path: path, info: info}, nil, maxFile, func() (*os.File, error) { return os.OpenFile(path, readOnly, 0) })
+		f := d.decoder.open(ctx, found{path: path, info: info}, nil, maxFile,
+			func() (*os.File, error) { return os.OpenFile(path, readOnly, 0) })
 		switch {
 		case f == nil: // it went away meanwhile
 			return nil, fmt.Errorf("%s: %w", path, os.ErrNotExist)
@@ -120,7 +121,8 @@ func (d *Dir) once(ctx context.Context, path string, stdin io.Reader, files map[
 	for _, f := range w.files {
 		at := f.path
 		f.path = joined(path, at)
-		if read := d.decoder.open(ctx, f, nil, w.most.file, func() (*os.File, error) { return w.open(at) }); read != nil {
+		if read := d.decoder.open(ctx, f, nil, w.most.file,
+			func() (*os.File, error) { return w.open(at) }); read != nil {
 			files[f.path] = read
 		}
 	}

@@ -81,7 +81,8 @@ func newWalk(ctx context.Context, root string, most bounds, visit func(dir strin
 		link := w.links[i]
 		info, failed := top.Stat(link)
 		if failed != nil && reason(failed) == escapes {
-			if is, err := os.Stat(filepath.Join(root, filepath.FromSlash(link))); !isManifest(link) && (err != nil || !is.IsDir()) {
+			if is, err := os.Stat(filepath.Join(root, filepath.FromSlash(link))); !isManifest(link) &&
+				(err != nil || !is.IsDir()) {
 				continue // nothing that would be read
 			}
 			failed = errOutside
@@ -205,7 +206,8 @@ func (w *walk) first(info fs.FileInfo) bool {
 
 // ignored tells whether a name is none of a manifest or a directory of them: hidden, or an editor's.
 func ignored(name string) bool {
-	return strings.HasPrefix(name, ".") || strings.HasSuffix(name, "~") || strings.HasPrefix(name, "#") && strings.HasSuffix(name, "#")
+	return strings.HasPrefix(name, ".") || strings.HasSuffix(name, "~") || strings.HasPrefix(name, "#") &&
+		strings.HasSuffix(name, "#")
 }
 
 // isManifest tells whether a file of that name is read.

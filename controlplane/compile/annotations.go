@@ -65,7 +65,8 @@ func (b *builder) options() {
 		switch {
 		case known && hasControl(b.text(name)):
 			b.fault(invalid("metadata.annotations["+name+"]", b.object.Annotations[name], controlRemedy))
-		case !known && (strings.HasPrefix(name, haproxyPrefix) || strings.HasPrefix(name, routerPrefix) || strings.HasPrefix(name, tsujiPrefix)):
+		case !known && (strings.HasPrefix(name, haproxyPrefix) || strings.HasPrefix(name, routerPrefix) ||
+			strings.HasPrefix(name, tsujiPrefix)):
 			b.warn("annotation %s is not known and is ignored", name)
 		}
 	}
@@ -185,7 +186,8 @@ func (b *builder) timeOption(name string) *durationpb.Duration {
 func (b *builder) checkInterval() {
 	d := b.timeOption(annCheckInterval)
 	if d != nil && d.AsDuration() < minCheckInterval {
-		b.warn("annotation %s: %s is too often: %s is used", annCheckInterval, quoted(b.object.Annotations[annCheckInterval]), minCheckInterval)
+		b.warn("annotation %s: %s is too often: %s is used", annCheckInterval,
+			quoted(b.object.Annotations[annCheckInterval]), minCheckInterval)
 		d = durationpb.New(minCheckInterval)
 	}
 	b.route.HealthCheckInterval = d
@@ -198,7 +200,8 @@ func (b *builder) redirect() {
 	case code == 0:
 	case b.route.GetInsecurePolicy() != tsujiv1.InsecurePolicy_INSECURE_POLICY_REDIRECT:
 		b.noEffect(annRedirectCode)
-		b.warn("annotation %s: nothing is redirected: set spec.tls.insecureEdgeTerminationPolicy to Redirect", annRedirectCode)
+		b.warn("annotation %s: nothing is redirected: set spec.tls.insecureEdgeTerminationPolicy to Redirect",
+			annRedirectCode)
 	case code != 302:
 		b.route.RedirectCode = code
 	}
@@ -265,7 +268,8 @@ func (b *builder) allowList() {
 	}
 	slices.SortFunc(prefixes, netip.Prefix.Compare)
 	if prefixes = slices.Compact(prefixes); len(prefixes) > maxSources {
-		b.fault(fmt.Sprintf("metadata.annotations[%s]: Too many: %d: must have at most %d networks", name, len(prefixes), maxSources))
+		b.fault(fmt.Sprintf("metadata.annotations[%s]: Too many: %d: must have at most %d networks", name,
+			len(prefixes), maxSources))
 		return
 	}
 	for _, p := range prefixes {
@@ -375,7 +379,8 @@ func (b *builder) rewrite() {
 		return
 	}
 	if len(s) > maxPath || !plainTarget.MatchString(s) {
-		b.notUnderstood(annRewriteTarget, "a plain path that begins with /, of letters, digits, . _ ~ ! $ & ( ) * + , ; = : @ - and percent-encoded bytes", "the path is not rewritten")
+		b.notUnderstood(annRewriteTarget,
+			"a plain path that begins with /, of letters, digits, . _ ~ ! $ & ( ) * + , ; = : @ - and percent-encoded bytes", "the path is not rewritten")
 		return
 	}
 	b.route.Rewrite = &tsujiv1.PathRewrite{Target: s}

@@ -35,7 +35,8 @@ func keyFault(c *x509.Certificate) string {
 		return ""
 	case dsaKind:
 		var p struct{ P, Q, G *big.Int }
-		if _, err := asn1.Unmarshal(algorithm.Parameters.FullBytes, &p); err != nil || p.P.BitLen() < minDSABits || p.Q.BitLen() < minDSASubgroupBits {
+		if _, err := asn1.Unmarshal(algorithm.Parameters.FullBytes, &p); err != nil || p.P.BitLen() < minDSABits ||
+			p.Q.BitLen() < minDSASubgroupBits {
 			return fmt.Sprintf("a DSA key is too short: use RSA or EC, or DSA with a prime of %d bits and a subgroup of %d or more", minDSABits, minDSASubgroupBits)
 		}
 		return ""
@@ -46,7 +47,8 @@ func keyFault(c *x509.Certificate) string {
 		return "its Ed448 key cannot be read"
 	case pssKind:
 		var k struct{ N, E *big.Int }
-		if _, err := asn1.Unmarshal(key, &k); err != nil || len(algorithm.Parameters.FullBytes) > 0 && pssHash(algorithm.Parameters.FullBytes) == 0 {
+		if _, err := asn1.Unmarshal(key, &k); err != nil || len(algorithm.Parameters.FullBytes) > 0 &&
+			pssHash(algorithm.Parameters.FullBytes) == 0 {
 			return "its RSA-PSS key cannot be read"
 		}
 		return rsaFault(k.N)
@@ -146,7 +148,8 @@ func pssHash(der []byte) int {
 	var masked pkix.AlgorithmIdentifier
 	if len(p.MGF.Algorithm) > 0 {
 		mgf1 := asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 8}
-		if rest, err := asn1.Unmarshal(p.MGF.Parameters.FullBytes, &masked); err != nil || len(rest) > 0 || !p.MGF.Algorithm.Equal(mgf1) {
+		if rest, err := asn1.Unmarshal(p.MGF.Parameters.FullBytes, &masked); err != nil || len(rest) > 0 ||
+			!p.MGF.Algorithm.Equal(mgf1) {
 			return 0
 		}
 	}

@@ -38,7 +38,8 @@ func (b *builder) headers() {
 
 // headerActions compiles one list; fetch is the function that its values may read headers with. What cannot
 // be is left out, and told to fault.
-func headerActions(field string, list []routev1.RouteHTTPHeader, fetch string, forbidden []string, fault func(string)) []*tsujiv1.HeaderAction {
+func headerActions(field string, list []routev1.RouteHTTPHeader, fetch string, forbidden []string,
+	fault func(string)) []*tsujiv1.HeaderAction {
 	if len(list) > maxHeaderActions {
 		fault(fmt.Sprintf("%s: Too many: %d: must have at most %d items", field, len(list), maxHeaderActions))
 		return nil
@@ -88,7 +89,8 @@ func headerActions(field string, list []routev1.RouteHTTPHeader, fetch string, f
 // escaped tells whether one of the actions escapes.
 func escaped(lists ...[]*tsujiv1.HeaderAction) bool {
 	for _, a := range slices.Concat(lists...) {
-		if slices.ContainsFunc(a.GetValue(), func(p *tsujiv1.HeaderValuePart) bool { return p.GetHeader().GetEscape() }) {
+		if slices.ContainsFunc(a.GetValue(),
+			func(p *tsujiv1.HeaderValuePart) bool { return p.GetHeader().GetEscape() }) {
 			return true
 		}
 	}
@@ -122,7 +124,8 @@ func parseHeaderValue(value, fetch string) (parts []*tsujiv1.HeaderValuePart, fa
 	var literal strings.Builder
 	flush := func() {
 		if literal.Len() > 0 {
-			parts = append(parts, &tsujiv1.HeaderValuePart{Part: &tsujiv1.HeaderValuePart_Literal{Literal: literal.String()}})
+			parts = append(parts,
+				&tsujiv1.HeaderValuePart{Part: &tsujiv1.HeaderValuePart_Literal{Literal: literal.String()}})
 			literal.Reset()
 		}
 	}

@@ -85,7 +85,8 @@ func (h *heldRoute) claimOf(r *route) *claim {
 }
 
 // compileHeld compiles a Route to its good content. b has its own content, and v its verdict so far.
-func (c *Compiler) compileHeld(r *route, b *builder, v *tsujiv1.RouteVerdict, refuse func(reason, message string) judgement) judgement {
+func (c *Compiler) compileHeld(r *route, b *builder, v *tsujiv1.RouteVerdict,
+	refuse func(reason, message string) judgement) judgement {
 	v.Quarantines = append(v.Quarantines, r.held.told)
 	if r.held.route == nil {
 		return refuse(reasonQuarantined, r.held.message())

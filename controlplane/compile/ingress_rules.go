@@ -46,7 +46,8 @@ type translation struct {
 }
 
 func newTranslation(c *Compiler, obj *networkingv1.Ingress) *translation {
-	t := &translation{c: c, obj: obj, annotations: maps.Clone(obj.Annotations), insecure: routev1.InsecureEdgeTerminationPolicyRedirect, seen: map[string]int{}}
+	t := &translation{c: c, obj: obj, annotations: maps.Clone(obj.Annotations),
+		insecure: routev1.InsecureEdgeTerminationPolicyRedirect, seen: map[string]int{}}
 	for _, a := range translationAnnotations {
 		delete(t.annotations, a)
 	}
@@ -56,7 +57,8 @@ func newTranslation(c *Compiler, obj *networkingv1.Ingress) *translation {
 			t.termination = s
 			t.setBy = append(t.setBy, cluster.TerminationAnnotation)
 		default:
-			t.warnings = append(t.warnings, fmt.Sprintf("annotation %s: %s is not one of edge, passthrough, reencrypt; it is ignored", cluster.TerminationAnnotation, quoted(v)))
+			t.warnings = append(t.warnings,
+				fmt.Sprintf("annotation %s: %s is not one of edge, passthrough, reencrypt; it is ignored", cluster.TerminationAnnotation, quoted(v)))
 		}
 	}
 	if v, ok := obj.Annotations[annInsecurePolicy]; ok {
@@ -65,7 +67,8 @@ func newTranslation(c *Compiler, obj *networkingv1.Ingress) *translation {
 			t.insecure = p
 			t.setBy = append(t.setBy, annInsecurePolicy)
 		default:
-			t.warnings = append(t.warnings, fmt.Sprintf("annotation %s: %s is not one of Allow, None, Redirect; Redirect is used", annInsecurePolicy, quoted(v)))
+			t.warnings = append(t.warnings,
+				fmt.Sprintf("annotation %s: %s is not one of Allow, None, Redirect; Redirect is used", annInsecurePolicy, quoted(v)))
 		}
 	}
 	return t
@@ -114,7 +117,8 @@ func (t *translation) path(i, j int, host string, p *networkingv1.HTTPIngressPat
 		t.incomplete(i, j, field, host, p.Path, required(field+".backend.service.name", "a Service must be named"))
 		return
 	case kind != networkingv1.PathTypeExact && kind != networkingv1.PathTypePrefix && kind != networkingv1.PathTypeImplementationSpecific:
-		t.incomplete(i, j, field, host, p.Path, unsupported(field+".pathType", string(kind), "Exact", "Prefix", "ImplementationSpecific"))
+		t.incomplete(i, j, field, host, p.Path,
+			unsupported(field+".pathType", string(kind), "Exact", "Prefix", "ImplementationSpecific"))
 		return
 	case kind == networkingv1.PathTypeExact && p.Path == "":
 		t.incomplete(i, j, field, host, p.Path, required(field+".path", "an exact path must be given"))
@@ -208,7 +212,8 @@ func (t *translation) port(m made, b *networkingv1.IngressServiceBackend) {
 	})
 	switch {
 	case i < 0:
-		m.rule.faults = append(m.rule.faults, invalid(field+".port", asked.String(), fmt.Sprintf("Service %s has no such port", quoted(b.Name))))
+		m.rule.faults = append(m.rule.faults,
+			invalid(field+".port", asked.String(), fmt.Sprintf("Service %s has no such port", quoted(b.Name))))
 	case ports[i].Name != "":
 		m.object.Spec.Port = &routev1.RoutePort{TargetPort: intstr.FromString(ports[i].Name)}
 	}
@@ -236,7 +241,8 @@ func (t *translation) tls(m made, host string) {
 		m.rule.secretField = field
 		tls.ExternalCertificate = &routev1.LocalObjectReference{Name: secret}
 	}
-	if ca, ok := t.obj.Annotations[cluster.DestinationCAAnnotation]; ok && tls.Termination == routev1.TLSTerminationReencrypt {
+	if ca, ok := t.obj.Annotations[cluster.DestinationCAAnnotation]; ok &&
+		tls.Termination == routev1.TLSTerminationReencrypt {
 		t.destinationCA(m, ca)
 	}
 }
@@ -306,11 +312,13 @@ func (t *translation) warn() {
 	}
 	for i, e := range t.obj.Spec.TLS {
 		if len(e.Hosts) == 0 && e.SecretName != "" {
-			t.warnings = append(t.warnings, fmt.Sprintf("spec.tls[%d].hosts: it is empty, so the Secret is used for no host", i))
+			t.warnings = append(t.warnings,
+				fmt.Sprintf("spec.tls[%d].hosts: it is empty, so the Secret is used for no host", i))
 		}
 		for j, h := range e.Hosts {
 			if !hosts[h] {
-				t.warnings = append(t.warnings, fmt.Sprintf("spec.tls[%d].hosts[%d]: no rule has the host %s%s", i, j, quoted(h), t.belowWildcard(h)))
+				t.warnings = append(t.warnings,
+					fmt.Sprintf("spec.tls[%d].hosts[%d]: no rule has the host %s%s", i, j, quoted(h), t.belowWildcard(h)))
 			}
 		}
 	}

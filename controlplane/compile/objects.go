@@ -165,7 +165,8 @@ func (o *objects) putService(k id, obj *corev1.Service) (offer, endpoints bool) 
 		s.offered = offeredBy(obj)
 		o.services[k] = s
 	}
-	return was != (obj != nil) || !old.offered.equal(s.offered), old.primary != s.primary || old.address != s.address || !equality.Semantic.DeepEqual(old.ports, s.ports)
+	return was != (obj != nil) || !old.offered.equal(s.offered), old.primary != s.primary || old.address != s.address ||
+		!equality.Semantic.DeepEqual(old.ports, s.ports)
 }
 
 // putSlice returns the Services whose endpoints may differ.

@@ -30,10 +30,12 @@ func (c *Compiler) caCertificate(k id) (*tsujiv1.Certificate, string) {
 		return nil, fmt.Sprintf("%s in ConfigMap %s/%s: %s", revocationKey, k.Namespace, k.Name, fault)
 	}
 	for _, l := range lists {
-		out.RevocationListsPem = append(out.RevocationListsPem, pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: l.Raw})...)
+		out.RevocationListsPem = append(out.RevocationListsPem,
+			pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: l.Raw})...)
 	}
 	if n := len(out.RevocationListsPem); n > maxLists {
-		return nil, fmt.Sprintf("%s in ConfigMap %s/%s: %d bytes of revocation lists are too many: %d are allowed", revocationKey, k.Namespace, k.Name, n, maxLists)
+		return nil, fmt.Sprintf("%s in ConfigMap %s/%s: %d bytes of revocation lists are too many: %d are allowed",
+			revocationKey, k.Namespace, k.Name, n, maxLists)
 	}
 	return out, ""
 }
@@ -55,7 +57,8 @@ func (c *Compiler) revocationFaults(k id, checked bool) []string {
 		switch name := quoted(ca.Subject.String()); {
 		case listed:
 		case checked:
-			faults = append(faults, fmt.Sprintf("%s has no revocation list of CA %s: certificates that it issued are refused", revocationKey, name))
+			faults = append(faults,
+				fmt.Sprintf("%s has no revocation list of CA %s: certificates that it issued are refused", revocationKey, name))
 		case len(ca.CRLDistributionPoints) > 0:
 			faults = append(faults, fmt.Sprintf("CA %s says that there are revocation lists, which are not downloaded: put them into %s of the ConfigMap; until then nothing counts as revoked",
 				name, revocationKey))

@@ -88,7 +88,8 @@ func (c *Compiler) compileSettings(d *dirty, out *output) {
 
 	c.faults = c.ingressConfigFaults()
 	for _, f := range s.faults {
-		c.faults = append(c.faults, cluster.Fault{Place: c.controllerPlace(), Message: printable(f.text), Remedy: f.remedy})
+		c.faults = append(c.faults,
+			cluster.Fault{Place: c.controllerPlace(), Message: printable(f.text), Remedy: f.remedy})
 	}
 	res := &tsujiv1.Resource{Name: tsujiv1.SettingsName, Kind: &tsujiv1.Resource_Settings{Settings: s.out}}
 	if escaped(s.out.GetHeaders().GetRequest(), s.out.GetHeaders().GetResponse()) {
@@ -185,7 +186,8 @@ func (s *settings) annotations(values map[string]string) {
 	}
 	if v, ok := values[annHardStopAfter]; ok {
 		if s.out.Tuning.HardStopAfter, ok = parseTime(v); !ok {
-			s.fault(invalid("metadata.annotations["+annHardStopAfter+"]", v, "must be a time: a whole number from 1, then us, ms, s, m, h or d"))
+			s.fault(invalid("metadata.annotations["+annHardStopAfter+"]", v,
+				"must be a time: a whole number from 1, then us, ms, s, m, h or d"))
 		}
 	}
 }
@@ -206,7 +208,8 @@ func (s *settings) choices() {
 		of("spec.routeAdmission.wildcardPolicy", string(a.WildcardPolicy), "WildcardsAllowed", "WildcardsDisallowed")
 	}
 	if h := s.spec.HTTPHeaders; h != nil {
-		of("spec.httpHeaders.forwardedHeaderPolicy", string(h.ForwardedHeaderPolicy), "Append", "Replace", "IfNone", "Never")
+		of("spec.httpHeaders.forwardedHeaderPolicy", string(h.ForwardedHeaderPolicy), "Append", "Replace", "IfNone",
+			"Never")
 	}
 	if l := s.spec.Logging; l != nil && l.Access != nil {
 		of("spec.logging.access.logEmptyRequests", string(l.Access.LogEmptyRequests), "Log", "Ignore")
@@ -275,7 +278,8 @@ func (s *settings) tuning() {
 		s.out.Tuning.MaxConnections = within("maxConnections", t.MaxConnections, 2000, 2000000, 50000)
 	}
 	if n := s.out.Tuning; n.GetHeaderBufferMaxRewriteBytes() >= n.GetHeaderBufferBytes() {
-		s.fault(invalid(field+"headerBufferMaxRewriteBytes", fmt.Sprint(n.GetHeaderBufferMaxRewriteBytes()), "must be less than headerBufferBytes"))
+		s.fault(invalid(field+"headerBufferMaxRewriteBytes", fmt.Sprint(n.GetHeaderBufferMaxRewriteBytes()),
+			"must be less than headerBufferBytes"))
 		n.HeaderBufferBytes, n.HeaderBufferMaxRewriteBytes = 32768, 8192
 	}
 }

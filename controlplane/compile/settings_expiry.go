@@ -17,12 +17,14 @@ func PassingFaults(place string, served snapshot.Snapshot, now time.Time) []clus
 	var faults []cluster.Fault
 	tell := func(field, what, remedy string, until, now time.Time) {
 		if e := Expiry(until, now); e != "" && !until.IsZero() {
-			faults = append(faults, cluster.Fault{Place: place, Message: printable(field + ": " + what + " " + e), Remedy: remedy})
+			faults = append(faults,
+				cluster.Fault{Place: place, Message: printable(field + ": " + what + " " + e), Remedy: remedy})
 		}
 	}
 	if name := settings.GetDefaultCertificate(); name != "" {
 		l := leafOf(decoded(served, name).GetCertificate().GetChainPem())
-		tell("spec.defaultCertificate.name", "the default certificate", "renew it: clients do not take one that has expired", l.until, now)
+		tell("spec.defaultCertificate.name", "the default certificate",
+			"renew it: clients do not take one that has expired", l.until, now)
 	}
 	clients := settings.GetClientTls()
 	if clients.GetCa() == "" {
@@ -37,7 +39,9 @@ func PassingFaults(place string, served snapshot.Snapshot, now time.Time) []clus
 	}
 	for block, rest := pem.Decode(ca.GetRevocationListsPem()); block != nil; block, rest = pem.Decode(rest) {
 		if l, err := x509.ParseRevocationList(block.Bytes); err == nil { // they are short-lived: only what has happened is told
-			tell(field, "the revocation list of CA "+quoted(l.Issuer.String()), "renew it in "+revocationKey+": with one whose time is over nobody gets in", l.NextUpdate, now.Add(-expiresSoon))
+			tell(field, "the revocation list of CA "+quoted(l.Issuer.String()),
+				"renew it in "+revocationKey+": with one whose time is over nobody gets in", l.NextUpdate,
+				now.Add(-expiresSoon))
 		}
 	}
 	return faults

@@ -27,8 +27,10 @@ func (s *settings) headers() {
 	}
 	const field = "spec.httpHeaders."
 	forbidden := append([]string{"host"}, forbiddenHeaders...)
-	s.out.Headers.Request = headerActions(field+"actions.request", asOfRoutes(h.Actions.Request), "req.hdr", forbidden, s.fault)
-	s.out.Headers.Response = headerActions(field+"actions.response", asOfRoutes(h.Actions.Response), "res.hdr", forbidden, s.fault)
+	s.out.Headers.Request = headerActions(field+"actions.request", asOfRoutes(h.Actions.Request), "req.hdr", forbidden,
+		s.fault)
+	s.out.Headers.Response = headerActions(field+"actions.response", asOfRoutes(h.Actions.Response), "res.hdr",
+		forbidden, s.fault)
 
 	if name := h.UniqueId.Name; name != "" {
 		// OpenShift's operator writes the format as it is, so that blanks have a backslash in front.
@@ -119,7 +121,8 @@ func (s *settings) errorPages() {
 			s.page(&kept.notFound, name, page404Key, m.Data[page404Key], limit)
 		}
 	}
-	pages := &tsujiv1.ErrorPages{ServiceUnavailable: fitting(kept.unavailable, limit), NotFound: fitting(kept.notFound, limit)}
+	pages := &tsujiv1.ErrorPages{ServiceUnavailable: fitting(kept.unavailable, limit),
+		NotFound: fitting(kept.notFound, limit)}
 	if len(pages.GetServiceUnavailable())+len(pages.GetNotFound()) > 0 {
 		s.out.ErrorPages = pages
 	}
@@ -209,7 +212,8 @@ func (s *settings) compression() {
 	for i, m := range s.spec.HTTPCompression.MimeTypes {
 		t, _, _ := strings.Cut(string(m), ";")
 		if t = strings.Trim(t, " "); !mediaType.MatchString(t) {
-			s.fault(invalid(fmt.Sprintf("%s[%d]", field, i), string(m), "must be a media type of letters, digits and . + _ -"))
+			s.fault(invalid(fmt.Sprintf("%s[%d]", field, i), string(m),
+				"must be a media type of letters, digits and . + _ -"))
 			continue
 		}
 		if !slices.Contains(types, t) {

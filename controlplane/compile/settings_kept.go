@@ -85,7 +85,8 @@ func (s *settings) defaultCertificate() {
 		fault = kept.follow(c.defaultCertificate, c.certificateOfSecret)
 	}
 	if fault != "" {
-		s.faultOf(invalid(field, ref.Name, fault+"; "+kept.stays("Secret", "routers serve certificates of their own, which clients do not trust")),
+		s.faultOf(invalid(field, ref.Name,
+			fault+"; "+kept.stays("Secret", "routers serve certificates of their own, which clients do not trust")),
 			"put a Secret of type kubernetes.io/tls there, with a certificate and its key")
 	}
 	if kept.of != (id{}) {
@@ -155,7 +156,8 @@ func (c *Compiler) clientCA(k id) (*tsujiv1.Certificate, string) {
 	if now == nil {
 		return nil, fault
 	}
-	if _, given := c.objects.configMaps[k].Data[revocationKey]; !given && len(c.kept.clientCA.ifOf(k).GetRevocationListsPem()) > 0 {
+	if _, given := c.objects.configMaps[k].Data[revocationKey]; !given &&
+		len(c.kept.clientCA.ifOf(k).GetRevocationListsPem()) > 0 {
 		return nil, fmt.Sprintf("%s is gone from ConfigMap %s: nobody would count as revoked (if that is meant, leave an empty %s)", revocationKey, k, revocationKey)
 	}
 	return now, ""

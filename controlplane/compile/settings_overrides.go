@@ -19,7 +19,8 @@ type overrides struct {
 }
 
 // knownOverrides are those of OpenShift's operator. Two are about how its router changes HAProxy without a reload.
-var knownOverrides = []string{"loadBalancingAlgorithm", "mutualTLSHeaderFilter", "contStats", "dynamicConfigManager", "maxDynamicServers"}
+var knownOverrides = []string{"loadBalancingAlgorithm", "mutualTLSHeaderFilter", "contStats", "dynamicConfigManager",
+	"maxDynamicServers"}
 
 // overridesOf reads them; what cannot be read is not there.
 func overridesOf(ic *operatorv1.IngressController) overrides {
@@ -49,7 +50,8 @@ func (s *settings) overrides() {
 		s.knownOverrides(field, raw)
 	}
 	if a := o.LoadBalancingAlgorithm; a != "" && a != algorithmRandom && a != algorithmLeastConn {
-		s.fault(unsupported(field+".loadBalancingAlgorithm", a, algorithmRandom, algorithmLeastConn) + "; random is used")
+		s.fault(unsupported(field+".loadBalancingAlgorithm", a, algorithmRandom,
+			algorithmLeastConn) + "; random is used")
 	}
 	flag := func(name string, value json.RawMessage, otherwise bool) bool {
 		text := strings.Trim(string(value), `"`)

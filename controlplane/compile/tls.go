@@ -46,11 +46,13 @@ func (b *builder) insecurePolicy(tls *routev1.TLSConfig) {
 	case p == routev1.InsecureEdgeTerminationPolicyRedirect:
 		b.route.InsecurePolicy = tsujiv1.InsecurePolicy_INSECURE_POLICY_REDIRECT
 	case b.passthrough():
-		b.fault(invalid(field, string(p), "invalid value for InsecureEdgeTerminationPolicy option, acceptable values are None, Redirect, or empty"))
+		b.fault(invalid(field, string(p),
+			"invalid value for InsecureEdgeTerminationPolicy option, acceptable values are None, Redirect, or empty"))
 	case p == routev1.InsecureEdgeTerminationPolicyAllow:
 		b.route.InsecurePolicy = tsujiv1.InsecurePolicy_INSECURE_POLICY_ALLOW
 	default:
-		b.fault(invalid(field, string(p), "invalid value for InsecureEdgeTerminationPolicy option, acceptable values are None, Allow, Redirect, or empty"))
+		b.fault(invalid(field, string(p),
+			"invalid value for InsecureEdgeTerminationPolicy option, acceptable values are None, Allow, Redirect, or empty"))
 	}
 }
 
@@ -143,7 +145,8 @@ func (b *builder) certificate(tls *routev1.TLSConfig) {
 	own := tsujiv1.CertificateName(b.id.Namespace, tsujiv1.FromRoute, b.id.Name)
 	switch external := externalCertificateOf(b.object); {
 	case external != "" && tls.Certificate != "":
-		b.fault(invalid("spec.tls.externalCertificate", external, "cannot specify both tls.certificate and tls.externalCertificate"))
+		b.fault(invalid("spec.tls.externalCertificate", external,
+			"cannot specify both tls.certificate and tls.externalCertificate"))
 	case external != "":
 		if tls.Key != "" {
 			b.warn("spec.tls.key is not used: the key is that of spec.tls.externalCertificate")
@@ -190,7 +193,8 @@ func (b *builder) externalCertificate(name, ca, own string) {
 	k := id{Namespace: b.id.Namespace, Name: name}
 	if b.rule == nil { // OpenShift copies what an Ingress names into the Route: no right of the router's is needed
 		for _, verb := range b.c.access.missing(k) {
-			b.external = append(b.external, fmt.Sprintf("%s: Forbidden: router serviceaccount does not have permission to %s this secret", field, verb))
+			b.external = append(b.external,
+				fmt.Sprintf("%s: Forbidden: router serviceaccount does not have permission to %s this secret", field, verb))
 		}
 	}
 	ref := keptCertificateRef{secret: name}
@@ -309,5 +313,6 @@ func (p *pair) resource(name string) *tsujiv1.Resource {
 
 // bundleResource makes the Certificate of CA certificates.
 func bundleResource(name string, bundle []byte) *tsujiv1.Resource {
-	return &tsujiv1.Resource{Name: name, Kind: &tsujiv1.Resource_Certificate{Certificate: &tsujiv1.Certificate{CaBundlePem: bundle}}}
+	return &tsujiv1.Resource{Name: name,
+		Kind: &tsujiv1.Resource_Certificate{Certificate: &tsujiv1.Certificate{CaBundlePem: bundle}}}
 }

@@ -89,13 +89,15 @@ func (b *builder) warnOfService(field, name, port string) {
 	case !exists:
 		b.warn("%s.name: there is no Service %q in this namespace; requests are answered with 503 while none has endpoints", field, name)
 	case s.offered.external:
-		b.warn("%s.name: Service %q is of type ExternalName: it has no endpoints of its own, and gets no requests", field, name)
+		b.warn("%s.name: Service %q is of type ExternalName: it has no endpoints of its own, and gets no requests",
+			field, name)
 	case s.offered.lacks(port):
 		asked := "spec.port.targetPort"
 		if b.rule != nil {
 			asked = field + ".port"
 		}
-		b.warn("%s: no endpoint of Service %q can have port %s, so that it gets no requests; it has %s", asked, name, quoted(port), s.offered.ports())
+		b.warn("%s: no endpoint of Service %q can have port %s, so that it gets no requests; it has %s", asked, name,
+			quoted(port), s.offered.ports())
 	}
 }
 
@@ -155,7 +157,8 @@ func (b *builder) warnOfCertificate(field string, p *pair) {
 		return
 	}
 	if !p.leaf.isFor(host) {
-		b.warn("%s: the certificate is not for %s, but for %s: clients that verify it do not take it", field, host, p.leaf.shown())
+		b.warn("%s: the certificate is not for %s, but for %s: clients that verify it do not take it", field, host,
+			p.leaf.shown())
 	}
 }
 

@@ -57,7 +57,8 @@ func (t *Turns) TryTake(peer Peer, amount int, giveWay func()) *Turn {
 // turn is called, once, when it has to end for others; what it held counts as given back then.
 func (t *Turns) Take(ctx context.Context, peer Peer, amount int, giveWay func()) *Turn {
 	t.mu.Lock()
-	w := &waiter{turn: &Turn{of: t, peer: peer, amount: min(amount, t.all), giveWay: giveWay}, enter: make(chan struct{})}
+	w := &waiter{turn: &Turn{of: t, peer: peer, amount: min(amount, t.all), giveWay: giveWay},
+		enter: make(chan struct{})}
 	t.waiting = append(t.waiting, w)
 	t.admit()
 	t.mu.Unlock()

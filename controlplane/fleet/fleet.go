@@ -275,7 +275,8 @@ func (f *Fleet) Progress(ingressController string, v snapshot.Version) (p Progre
 			continue
 		}
 		p.Connected++
-		if refused, err := snapshot.ParseVersion(r.state.GetRefusal().GetVersion()); !r.acked.Equal(v) && (err != nil || !refused.Equal(v)) {
+		if refused, err := snapshot.ParseVersion(r.state.GetRefusal().GetVersion()); !r.acked.Equal(v) &&
+			(err != nil || !refused.Equal(v)) {
 			p.Unheard++
 		}
 		if !slices.Contains(p.HAProxyVersions, r.state.GetHaproxyVersion()) {

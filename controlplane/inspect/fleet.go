@@ -20,7 +20,8 @@ const maxWaiting = 16
 
 // ListRouters implements FleetService.
 func (s *Server) ListRouters(_ context.Context, q *tsujiv1.ListRoutersRequest) (*tsujiv1.ListRoutersResponse, error) {
-	if err := cmp.Or(checkName("ingress_controller", q.GetIngressController()), checkName("zone", q.GetZone())); err != nil {
+	if err := cmp.Or(checkName("ingress_controller", q.GetIngressController()),
+		checkName("zone", q.GetZone())); err != nil {
 		return nil, err
 	}
 	list := &tsujiv1.ListRoutersResponse{}
@@ -75,7 +76,8 @@ func (s *Server) expiring() []*tsujiv1.SourceFault {
 	var faults []cluster.Fault
 	for _, e := range s.c.Board.List() {
 		if e.Current {
-			faults = append(faults, compile.PassingFaults("IngressController "+e.IngressController, e.Snapshot, s.c.Now())...)
+			faults = append(faults,
+				compile.PassingFaults("IngressController "+e.IngressController, e.Snapshot, s.c.Now())...)
 		}
 	}
 	return sourceFaults(faults)
@@ -109,7 +111,8 @@ func (s *Server) allFaults(routers []*tsujiv1.Router) []*tsujiv1.SourceFault {
 func (s *Server) routers() []*tsujiv1.Router {
 	list := s.c.Fleet.List(s.c.Now())
 	for _, r := range list {
-		if t, ok, _ := s.c.Board.Target(release.View{IngressController: r.GetIngressController(), Zone: r.GetZone()}); ok {
+		if t, ok, _ := s.c.Board.Target(release.View{IngressController: r.GetIngressController(),
+			Zone: r.GetZone()}); ok {
 			r.TargetVersion = t.Snapshot.Version().String()
 			if wanted := connections(t.Snapshot); r.GetConnectionsAllowed() > 0 && wanted > r.GetConnectionsAllowed() {
 				r.ConnectionsWanted = wanted

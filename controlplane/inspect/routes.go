@@ -16,12 +16,14 @@ import (
 type verdictKey struct{ ingressController, namespace, name string }
 
 func (k verdictKey) compare(o verdictKey) int {
-	return cmp.Or(cmp.Compare(k.ingressController, o.ingressController), cmp.Compare(k.namespace, o.namespace), cmp.Compare(k.name, o.name))
+	return cmp.Or(cmp.Compare(k.ingressController, o.ingressController), cmp.Compare(k.namespace, o.namespace),
+		cmp.Compare(k.name, o.name))
 }
 
 // ListRoutes implements RouteService.
 func (s *Server) ListRoutes(_ context.Context, q *tsujiv1.ListRoutesRequest) (*tsujiv1.ListRoutesResponse, error) {
-	if err := cmp.Or(checkName("ingress_controller", q.GetIngressController()), checkName("namespace", q.GetNamespace())); err != nil {
+	if err := cmp.Or(checkName("ingress_controller", q.GetIngressController()),
+		checkName("namespace", q.GetNamespace())); err != nil {
 		return nil, err
 	}
 	refused := ""
@@ -56,7 +58,8 @@ func (s *Server) ListRoutes(_ context.Context, q *tsujiv1.ListRoutesRequest) (*t
 }
 
 // page returns the verdicts that are asked for, as they are.
-func (s *Server) page(q *tsujiv1.ListRoutesRequest, asked string, after verdictKey, size int) *tsujiv1.ListRoutesResponse {
+func (s *Server) page(q *tsujiv1.ListRoutesRequest, asked string, after verdictKey,
+	size int) *tsujiv1.ListRoutesResponse {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	keys := smallest(func(yield func(verdictKey) bool) {
@@ -78,7 +81,8 @@ func (s *Server) page(q *tsujiv1.ListRoutesRequest, asked string, after verdictK
 	for i, k := range keys {
 		if i == size {
 			last := keys[i-1]
-			page.NextPageToken = token{Question: asked, After: []string{last.ingressController, last.namespace, last.name}}.String()
+			page.NextPageToken = token{Question: asked,
+				After: []string{last.ingressController, last.namespace, last.name}}.String()
 			break
 		}
 		page.Routes = append(page.Routes, s.verdicts[k])

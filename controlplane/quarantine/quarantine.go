@@ -157,7 +157,8 @@ func (r *Registry) Ended(ingressController string, held compile.Holds, names []s
 	}
 	for _, name := range names {
 		// What was refused meanwhile stays.
-		if e := c.entries[name]; e != nil && e.hold.Refused == held.Resources[name].Refused && !c.asked.Before(e.until) {
+		if e := c.entries[name]; e != nil && e.hold.Refused == held.Resources[name].Refused &&
+			!c.asked.Before(e.until) {
 			delete(c.entries, name)
 			forgotten = append(forgotten, name)
 		}
@@ -178,7 +179,8 @@ func (r *Registry) Drop(ingressController string) {
 }
 
 // hold notes that content of a resource is refused, and tells whether that counts against its namespace.
-func (c *controller) hold(m *Member, item snapshot.Item, said *tsujiv1.RefusedResource, base snapshot.Snapshot, now time.Time) (counts bool) {
+func (c *controller) hold(m *Member, item snapshot.Item, said *tsujiv1.RefusedResource, base snapshot.Snapshot,
+	now time.Time) (counts bool) {
 	e := c.entries[item.Name()]
 	switch {
 	case e == nil || e.hold.Refused != item.Digest() && !e.isGood(item):
@@ -205,7 +207,8 @@ func (e *entry) isGood(item snapshot.Item) bool {
 	return ok && good.Digest() == item.Digest()
 }
 
-func (c *controller) newEntry(m *Member, item snapshot.Item, said *tsujiv1.RefusedResource, base snapshot.Snapshot, now time.Time) (e *entry, counts bool) {
+func (c *controller) newEntry(m *Member, item snapshot.Item, said *tsujiv1.RefusedResource, base snapshot.Snapshot,
+	now time.Time) (e *entry, counts bool) {
 	digest := item.Digest()
 	e = &entry{kind: m.kind, refusers: map[string]struct{}{}, claims: map[snapshot.Digest]claimants{}}
 	e.hold = compile.Hold{

@@ -41,7 +41,8 @@ type strike struct {
 // refused counts the refusal of a resource by a router. It is none if this router refuses late what another refused
 // already: again is false. It returns how many there were within an hour of each other.
 func (s strikes) refused(item snapshot.Item, router string, now time.Time) (times int, again bool) {
-	if k := s[item.Name()]; k != nil && k.digest == item.Digest() && now.Sub(k.last) <= memory && len(k.by) < mostAgreed {
+	if k := s[item.Name()]; k != nil && k.digest == item.Digest() && now.Sub(k.last) <= memory &&
+		len(k.by) < mostAgreed {
 		if _, ok := k.by[router]; !ok {
 			k.by[router] = struct{}{}
 			return k.count, false

@@ -97,7 +97,8 @@ func (b *Board) Publish(ingressController string, t Target, now time.Time) {
 		b.series[ingressController] = s
 		close(b.another)
 		b.another = make(chan struct{})
-	} else if contentOf(s.target.Snapshot) == contentOf(t.Snapshot) && proto.Equal(s.target.Observed, t.Observed) && proto.Equal(s.target.Reached, t.Reached) && s.target.Waiting == t.Waiting {
+	} else if contentOf(s.target.Snapshot) == contentOf(t.Snapshot) && proto.Equal(s.target.Observed, t.Observed) &&
+		proto.Equal(s.target.Reached, t.Reached) && s.target.Waiting == t.Waiting {
 		return
 	}
 	t.Snapshot = s.held.Add(t.Snapshot)
@@ -179,7 +180,8 @@ func (b *Board) List() []Entry {
 	for name, s := range b.series {
 		current := contentOf(s.target.Snapshot)
 		for _, h := range s.held.All() {
-			e := Entry{IngressController: name, Snapshot: h, Built: s.built[contentOf(h)], Current: contentOf(h) == current}
+			e := Entry{IngressController: name, Snapshot: h, Built: s.built[contentOf(h)],
+				Current: contentOf(h) == current}
 			if e.Current {
 				e.Waiting = s.target.Waiting
 			}

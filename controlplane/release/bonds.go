@@ -17,7 +17,8 @@ type bonds struct {
 type set map[string]*change
 
 func newBonds() bonds {
-	return bonds{gains: map[string]set{}, gives: map[string]set{}, gainsBelow: map[string]set{}, givesBelow: map[string]set{}, users: map[string]int{}}
+	return bonds{gains: map[string]set{}, gives: map[string]set{}, gainsBelow: map[string]set{},
+		givesBelow: map[string]set{}, users: map[string]int{}}
 }
 
 // gains tells whether a change gives a Route a place that it had not.
@@ -109,7 +110,8 @@ func (b *bonds) visit(c *change, pending map[string]*change, take func(*change))
 func (b *bonds) against(a claim, take func(*change)) {
 	for _, c := range b.gives[a.host] {
 		o := c.before.claim
-		if o.namespace != a.namespace || o.claimedPath == a.claimedPath || o.passthrough && a.tls || o.tls && a.passthrough {
+		if o.namespace != a.namespace || o.claimedPath == a.claimedPath || o.passthrough && a.tls || o.tls &&
+			a.passthrough {
 			take(c)
 		}
 	}

@@ -30,7 +30,8 @@ type Held struct {
 
 // String tells what is held.
 func (h Held) String() string {
-	return fmt.Sprintf("%d of %d routes went within %s, from %d of %d namespaces", h.Routes, h.Of, Window, h.Namespaces, h.OfThem)
+	return fmt.Sprintf("%d of %d routes went within %s, from %d of %d namespaces", h.Routes, h.Of, Window, h.Namespaces,
+		h.OfThem)
 }
 
 // Guard keeps most of the Routes of an IngressController from going together. Everything else passes it at once: Routes

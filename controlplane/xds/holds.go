@@ -51,10 +51,12 @@ func (s *session) enterPlace(key string, most int, format string, args ...any) *
 		return nil
 	}
 	place, ok := s.server.places.Enter(key, s.peer.Host, most, func() {
-		s.end(ending("overtaken", codes.ResourceExhausted, "another stream of this router's name, from another host, needs the place"))
+		s.end(ending("overtaken", codes.ResourceExhausted,
+			"another stream of this router's name, from another host, needs the place"))
 	})
 	if !ok {
-		s.server.log.Warn(s.peer.Identity, "stream refused: there are too many", "of", key, "peer", s.peer.Identity, "address", s.address)
+		s.server.log.Warn(s.peer.Identity, "stream refused: there are too many", "of", key, "peer", s.peer.Identity,
+			"address", s.address)
 		return ending("crowd", codes.ResourceExhausted, format, args...)
 	}
 	s.places = append(s.places, place)
@@ -100,7 +102,8 @@ func (s *session) depart(ctx context.Context) {
 		return
 	}
 	turn := s.server.flights.Take(ctx, s.peer, amount, func() {
-		s.end(ending("slow", codes.ResourceExhausted, "what was sent was not read within %s, and others wait: connect again",
+		s.end(ending("slow", codes.ResourceExhausted,
+			"what was sent was not read within %s, and others wait: connect again",
 			s.server.config.FlightTimeout))
 	})
 	s.mu.Lock()
@@ -115,7 +118,8 @@ func (s *session) depart(ctx context.Context) {
 // hold pins the frame of the series that begins. The caller does not hold mu.
 func (s *session) hold(fr *frame) {
 	p := s.server.frames.pin(fr, s.peer, func() {
-		s.end(ending("slow", codes.ResourceExhausted, "too many versions are on their way, and this one takes longest: connect again"))
+		s.end(ending("slow", codes.ResourceExhausted,
+			"too many versions are on their way, and this one takes longest: connect again"))
 	})
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -24,7 +24,8 @@ type Metrics struct {
 // NewMetrics makes the metrics of one server.
 func NewMetrics() *Metrics {
 	counter := func(name, help string) prometheus.Counter {
-		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "tsuji", Subsystem: "xds", Name: name, Help: help})
+		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "tsuji", Subsystem: "xds", Name: name,
+			Help: help})
 	}
 	counters := func(name, help, label string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "tsuji", Subsystem: "xds", Name: name, Help: help}, []string{label})

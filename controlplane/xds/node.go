@@ -45,13 +45,15 @@ func readHello(r *discovery.DeltaDiscoveryRequest) (hello, error) {
 		return hello{}, err
 	}
 	if r.GetResponseNonce() != "" || r.GetErrorDetail() != nil {
-		return hello{}, fmt.Errorf("a stream's first request answers no response, but it has the nonce %.40q", r.GetResponseNonce())
+		return hello{}, fmt.Errorf("a stream's first request answers no response, but it has the nonce %.40q",
+			r.GetResponseNonce())
 	}
 	var h hello
 	initial := r.GetInitialResourceVersions()
 	text, ok := initial[tsujiv1.CommitName]
 	if len(initial) > 1 || len(initial) == 1 && !ok {
-		return hello{}, fmt.Errorf("initial_resource_versions has %d names: only %q is known", len(initial), tsujiv1.CommitName)
+		return hello{}, fmt.Errorf("initial_resource_versions has %d names: only %q is known", len(initial),
+			tsujiv1.CommitName)
 	}
 	if ok {
 		v, err := snapshot.ParseVersion(text)
@@ -123,7 +125,8 @@ func (h *hello) readNode(n *corev3.Node) error {
 	for _, f := range []struct {
 		name string
 		to   *string
-	}{{"instance", &h.instance}, {"routerd_version", &h.routerdVersion}, {"haproxy_version", &h.haproxyVersion}, {"runtime_backends", &h.runtimeBackends}} {
+	}{{"instance", &h.instance}, {"routerd_version", &h.routerdVersion}, {"haproxy_version", &h.haproxyVersion},
+		{"runtime_backends", &h.runtimeBackends}} {
 		if err := readText(fields[f.name], f.to); err != nil {
 			return fmt.Errorf("node.metadata.%s: %w", f.name, err)
 		}

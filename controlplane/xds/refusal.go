@@ -43,7 +43,8 @@ func refusalOf(r *discovery.DeltaDiscoveryRequest) *tsujiv1.Refusal {
 	refusal.Message = shorten(cmp.Or(refusal.GetMessage(), r.GetErrorDetail().GetMessage()), maxMessage)
 	left := maxTexts - len(refusal.GetMessage())
 	for _, f := range refusal.GetResources() {
-		f.Resource, f.Message = shorten(f.GetResource(), maxFault), shorten(f.GetMessage(), min(maxFault, max(left, restText)))
+		f.Resource, f.Message = shorten(f.GetResource(), maxFault),
+			shorten(f.GetMessage(), min(maxFault, max(left, restText)))
 		left -= len(f.GetMessage())
 		f.Digest = bytes.Clone(f.GetDigest()[:min(len(f.GetDigest()), len(snapshot.Digest{}))])
 		f.InForceDigest = bytes.Clone(f.GetInForceDigest()[:min(len(f.GetInForceDigest()), len(snapshot.Digest{}))])

@@ -43,7 +43,8 @@ func (r requests) Recv() (*discovery.DeltaDiscoveryRequest, error) {
 	raw := &emptypb.Empty{} // which keeps a message as it came
 	if err := r.RecvMsg(raw); err != nil {
 		if status.Code(err) == codes.ResourceExhausted { // it is larger than the server takes
-			r.end(ending("request", codes.ResourceExhausted, "a request is too large: %s", status.Convert(err).Message()))
+			r.end(ending("request", codes.ResourceExhausted, "a request is too large: %s",
+				status.Convert(err).Message()))
 		}
 		return nil, err //nolint:wrapcheck // the delta server only looks whether there is one
 	}
@@ -69,7 +70,8 @@ func readRequest(b []byte) (*discovery.DeltaDiscoveryRequest, error) {
 			continue
 		}
 		if fields++; fields > maxFields {
-			return nil, fmt.Errorf("a request has more than %d fields: it names one resource and one version", maxFields)
+			return nil, fmt.Errorf("a request has more than %d fields: it names one resource and one version",
+				maxFields)
 		}
 		switch {
 		case number == requestErrorDetail && wire == protowire.BytesType:
@@ -82,7 +84,8 @@ func readRequest(b []byte) (*discovery.DeltaDiscoveryRequest, error) {
 			return nil, fmt.Errorf("node has %d bytes, and may have %d: let node.metadata have less; "+
 				"routerd itself sends some hundred bytes", n, maxNode)
 		case number != requestNode && len(small)+n > maxNode+maxRest:
-			return nil, fmt.Errorf("a request has more than %d bytes beside node and error_detail: subscribe to %q", maxRest, wildcard)
+			return nil, fmt.Errorf("a request has more than %d bytes beside node and error_detail: subscribe to %q",
+				maxRest, wildcard)
 		}
 		small = append(small, field...)
 	}

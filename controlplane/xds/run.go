@@ -105,7 +105,8 @@ func (s *session) overdue() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	se := s.state.series
-	return se != nil && se.flight != nil && !s.server.config.Now().Before(se.flight.since.Add(s.server.config.AckTimeout))
+	return se != nil && se.flight != nil &&
+		!s.server.config.Now().Before(se.flight.since.Add(s.server.config.AckTimeout))
 }
 
 // catchUp waits until this replica has seen what the router's version was made from, or for so long that

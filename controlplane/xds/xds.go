@@ -163,7 +163,8 @@ func errDraining() *ended {
 
 // StreamAggregatedResources refuses the state-of-the-world form of discovery.
 func (s *Server) StreamAggregatedResources(discoverygrpc.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
-	return status.Error(codes.Unimplemented, "only the delta form of discovery is served: call DeltaAggregatedResources")
+	return status.Error(codes.Unimplemented,
+		"only the delta form of discovery is served: call DeltaAggregatedResources")
 }
 
 // DeltaAggregatedResources serves one router until the stream ends.

@@ -80,7 +80,8 @@ func (a *Applier) planBack(c render.Change, p *plan, e *notSent) (*plan, error) 
 	in := a.planner()
 	for _, e := range c.Entries {
 		if !render.IsRouting(e.File) && e.New != "" {
-			back.change(render.EntryChange{File: e.File, Key: e.Key, Old: e.New, New: e.Old}, &back.options, &back.options)
+			back.change(render.EntryChange{File: e.File, Key: e.Key, Old: e.New, New: e.Old}, &back.options,
+				&back.options)
 		}
 	}
 	for _, s := range p.revivedServers {

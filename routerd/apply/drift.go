@@ -251,7 +251,8 @@ const closedMost = 16
 // compareClosed finds proxies that were found closed, and are.
 func (a *Applier) compareClosed(ctx context.Context, _ []string) (*plan, []difference, error) {
 	c, wanted := *a.drift.closed, a.actualNames()
-	c.Unpublished = slices.DeleteFunc(slices.Clone(c.Unpublished), func(name string) bool { return isRoutes(name) && !wanted[name] })
+	c.Unpublished = slices.DeleteFunc(slices.Clone(c.Unpublished),
+		func(name string) bool { return isRoutes(name) && !wanted[name] })
 	names := slices.Concat(c.Stopped, c.Paused, c.Unpublished)
 	if len(names) == 0 {
 		return nil, nil, nil
@@ -262,9 +263,11 @@ func (a *Applier) compareClosed(ctx context.Context, _ []string) (*plan, []diffe
 	if err != nil {
 		return nil, nil, err //nolint:wrapcheck // says what was asked
 	}
-	if closed := len(now.Stopped) + len(now.Paused) + len(now.Unpublished); len(now.Stopped) > 0 || closed == len(first) && len(names) > closed {
+	if closed := len(now.Stopped) + len(now.Paused) + len(now.Unpublished); len(now.Stopped) > 0 ||
+		closed == len(first) && len(names) > closed {
 		what := fmt.Sprintf("%d proxies do not take requests, %.200q first", len(names), names[0])
-		return nil, []difference{a.differs(difference{kind: driftFrontend, object: "all", what: what})}, errors.New("only a reload makes all proxies take requests")
+		return nil, []difference{a.differs(difference{kind: driftFrontend, object: "all", what: what})},
+			errors.New("only a reload makes all proxies take requests")
 	}
 	p, err := a.planRepair(render.Change{})
 	if err != nil {
@@ -278,10 +281,12 @@ func (a *Applier) compareClosed(ctx context.Context, _ []string) (*plan, []diffe
 		}
 	}
 	for _, name := range now.Paused {
-		open(difference{kind: driftFrontend, object: name, what: name + " does not listen"}, haproxy.EnableFrontend(name))
+		open(difference{kind: driftFrontend, object: name, what: name + " does not listen"},
+			haproxy.EnableFrontend(name))
 	}
 	for _, name := range now.Unpublished {
-		open(difference{kind: driftBackend, object: name + " published", what: name + " is not published"}, haproxy.PublishBackend(name))
+		open(difference{kind: driftBackend, object: name + " published", what: name + " is not published"},
+			haproxy.PublishBackend(name))
 	}
 	return p, found, nil
 }

@@ -35,7 +35,8 @@ func (a *Applier) compareBackends(ctx context.Context, names []string) (*plan, [
 	var replaced []render.BackendChange
 	left := map[string]bool{} // backends that nothing is done about
 	differs := func(i int, what string) bool {
-		d := a.differs(difference{kind: driftBackend, object: actual[i], what: actual[i] + " " + what, of: wanted[i].Name})
+		d := a.differs(difference{kind: driftBackend, object: actual[i], what: actual[i] + " " + what,
+			of: wanted[i].Name})
 		found, left[actual[i]] = append(found, d), d.left
 		return !d.left
 	}
@@ -113,11 +114,13 @@ func moved(b render.Backend, have map[string]haproxy.ServerState) bool {
 }
 
 // compareServers compares a backend's servers with those that it has, and plans the repair.
-func (a *Applier) compareServers(ctx context.Context, p *plan, name string, b render.Backend, have map[string]haproxy.ServerState) ([]difference, error) {
+func (a *Applier) compareServers(ctx context.Context, p *plan, name string, b render.Backend,
+	have map[string]haproxy.ServerState) ([]difference, error) {
 	var found []difference
 	differs := func(server, aspect, what string, ops ...haproxy.Op) bool {
 		object := name + "/" + server
-		d := a.differs(difference{kind: driftServer, object: object + " " + aspect, what: object + " " + what, of: b.Name})
+		d := a.differs(difference{kind: driftServer, object: object + " " + aspect, what: object + " " + what,
+			of: b.Name})
 		if found = append(found, d); !d.left {
 			p.servers = append(p.servers, ops...)
 			p.backends[name] = &b
@@ -144,7 +147,8 @@ func (a *Applier) compareServers(ctx context.Context, p *plan, name string, b re
 			differs(s.Name, "tls", fmt.Sprintf("has TLS %t", h.TLS), haproxy.SetServerTLS(name, s.Name, tls))
 		}
 		if h.Weight != s.Weight {
-			differs(s.Name, "weight", fmt.Sprintf("has weight %d", h.Weight), haproxy.SetServerWeight(name, s.Name, s.Weight))
+			differs(s.Name, "weight", fmt.Sprintf("has weight %d", h.Weight),
+				haproxy.SetServerWeight(name, s.Name, s.Weight))
 		}
 		want := a.held.state(server{b.Name, s.Name})
 		switch {
@@ -154,7 +158,8 @@ func (a *Applier) compareServers(ctx context.Context, p *plan, name string, b re
 			differs(s.Name, "health", "is down", haproxy.SetServerHealth(name, s.Name))
 		}
 		if h.State() != want {
-			differs(s.Name, "state", fmt.Sprintf("is in state %s", h.State()), haproxy.SetServerState(name, s.Name, want))
+			differs(s.Name, "state", fmt.Sprintf("is in state %s", h.State()),
+				haproxy.SetServerState(name, s.Name, want))
 		}
 	}
 	for _, s := range b.Servers {

@@ -60,7 +60,8 @@ func (a *Applier) compareMap(ctx context.Context, files []string) (*plan, []diff
 	}
 	var found []difference
 	differs := func(key, what string) bool {
-		d := a.differs(difference{kind: driftEntry, object: file + " " + key, what: fmt.Sprintf("%s has %s for %.200q", file, what, key)})
+		d := a.differs(difference{kind: driftEntry, object: file + " " + key,
+			what: fmt.Sprintf("%s has %s for %.200q", file, what, key)})
 		found = append(found, d)
 		return !d.left
 	}

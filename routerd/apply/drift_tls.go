@@ -142,7 +142,8 @@ func (a *Applier) compareCrtList(ctx context.Context, _ []string) (*plan, []diff
 	}
 	differs := func(certificate, filter, what string) bool {
 		object := fmt.Sprintf("%s for %q", certificate, filter)
-		d := a.differs(difference{kind: driftLine, object: object + " " + what, what: object + " is " + what, of: certificate})
+		d := a.differs(difference{kind: driftLine, object: object + " " + what, what: object + " is " + what,
+			of: certificate})
 		found = append(found, d)
 		return !d.left
 	}

@@ -136,7 +136,8 @@ func (p *plan) planFiles(in planner, c render.Change) error {
 	}
 	for _, l := range c.CrtList {
 		if l.Added {
-			p.files = append(p.files, haproxy.AddCrtList(crtList, haproxy.CrtListLine{Certificate: l.Certificate, Filter: l.Filter}))
+			p.files = append(p.files,
+				haproxy.AddCrtList(crtList, haproxy.CrtListLine{Certificate: l.Certificate, Filter: l.Filter}))
 		} else {
 			p.lines = append(p.lines, l)
 		}
@@ -151,13 +152,15 @@ func (p *plan) setCertificate(in planner, path string, content []byte) error {
 
 // setCA is setCertificate for a file of CA certificates.
 func (p *plan) setCA(in planner, path string, content []byte) error {
-	return p.set(in, path, content, haproxy.CommitCA(path), haproxy.SetCA(path, string(content), in.release, in.buffer)...)
+	return p.set(in, path, content, haproxy.CommitCA(path),
+		haproxy.SetCA(path, string(content), in.release, in.buffer)...)
 }
 
 // set plans to set a file's content. What HAProxy would not take is not sent: it would say so late, or not at all.
 func (p *plan) set(in planner, path string, content []byte, commit haproxy.Op, ops ...haproxy.Op) error {
 	if o, unfit := haproxy.Unfit(in.buffer, ops...); unfit {
-		return &impossible{fmt.Errorf("%s has %d bytes, and %q does not fit HAProxy's buffer of %d", path, len(content), o, in.buffer)}
+		return &impossible{fmt.Errorf("%s has %d bytes, and %q does not fit HAProxy's buffer of %d", path, len(content),
+			o, in.buffer)}
 	}
 	p.files = append(append(p.files, ops...), commit)
 	return nil
@@ -310,7 +313,8 @@ func (p *plan) rename(in planner, backend, to string) {
 		to = ""
 	}
 	p.names[backend] = to
-	p.change(render.EntryChange{File: stampMap, Key: nameKey + backend, Old: in.held.actual[backend], New: to}, &p.routes, &p.gone)
+	p.change(render.EntryChange{File: stampMap, Key: nameKey + backend, Old: in.held.actual[backend], New: to},
+		&p.routes, &p.gone)
 }
 
 // forgetSuspended notes which servers that are suspended go with a change.

@@ -150,7 +150,8 @@ func differ(want, have []CertificateInfo) string {
 }
 
 func compareInfo(a, b CertificateInfo) int {
-	return cmp.Or(cmp.Compare(a.Serial, b.Serial), cmp.Compare(a.NotBefore, b.NotBefore), cmp.Compare(a.NotAfter, b.NotAfter), cmp.Compare(a.SHA1, b.SHA1))
+	return cmp.Or(cmp.Compare(a.Serial, b.Serial), cmp.Compare(a.NotBefore, b.NotBefore),
+		cmp.Compare(a.NotAfter, b.NotAfter), cmp.Compare(a.SHA1, b.SHA1))
 }
 
 // printLabel is what HAProxy writes before a fingerprint, at the beginning of a line.

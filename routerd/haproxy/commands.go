@@ -56,7 +56,8 @@ func (r *Runtime) Try(ctx context.Context, ops ...Op) ([]*RefusedError, error) {
 	var refused []*RefusedError
 	for i, a := range answers {
 		if !ops[i].ok(a) {
-			refused = append(refused, &RefusedError{Command: ops[i].String(), Answer: a.text, File: ops[i].command.file})
+			refused = append(refused,
+				&RefusedError{Command: ops[i].String(), Answer: a.text, File: ops[i].command.file})
 		}
 	}
 	return refused, nil

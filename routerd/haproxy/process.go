@@ -59,7 +59,8 @@ func (p *Process) relatives() (relatives, error) {
 // works there.
 func (p *Process) isRelative(pid int) bool {
 	args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if err != nil || !slices.ContainsFunc(bytes.Split(args, []byte{0}), func(arg []byte) bool { return string(arg) == masterListener }) {
+	if err != nil || !slices.ContainsFunc(bytes.Split(args, []byte{0}),
+		func(arg []byte) bool { return string(arg) == masterListener }) {
 		return false
 	}
 	dir, err := p.dir.Stat()

@@ -43,7 +43,8 @@ func unusable(text string) string {
 
 // Error gives the command and the answer.
 func (e *RefusedError) Error() string {
-	return fmt.Sprintf("HAProxy refuses %.200q: %.500s", e.Command, strings.ReplaceAll(strings.TrimSpace(e.Answer), "\n", " "))
+	return fmt.Sprintf("HAProxy refuses %.200q: %.500s", e.Command,
+		strings.ReplaceAll(strings.TrimSpace(e.Answer), "\n", " "))
 }
 
 // AnswerError says that an answer of HAProxy's does not fit its question: what was asked is not known.
@@ -217,13 +218,15 @@ func (p *Process) Connect(ctx context.Context) (*Runtime, error) {
 // greet makes the connection lasting, and asks whom it leads to. Every answer ends with a prompt from
 // the first on.
 func (r *Runtime) greet(ctx context.Context) error {
-	answers, err := r.Exec(ctx, Cmd("prompt"), Cmd("set", "severity-output", "number"), Cmd("set", "timeout", "cli", "1d"))
+	answers, err := r.Exec(ctx, Cmd("prompt"), Cmd("set", "severity-output", "number"),
+		Cmd("set", "timeout", "cli", "1d"))
 	if err != nil {
 		return err
 	}
 	for i, a := range answers {
 		if a.text != "" {
-			return &RefusedError{Command: []string{"prompt", "set severity-output", "set timeout cli"}[i], Answer: a.text}
+			return &RefusedError{Command: []string{"prompt", "set severity-output", "set timeout cli"}[i],
+				Answer: a.text}
 		}
 	}
 	r.info, err = r.Info(ctx)

@@ -25,7 +25,8 @@ func DelCA(file string) Op {
 
 // SetCertificate begins to replace a certificate that HAProxy has: PEM, chain and key.
 func SetCertificate(file, pem string) Op {
-	return Op{Cmd("set", "ssl", "cert", file).With(compact(pem)).about(file), saying("Transaction created for", "Transaction updated for")}
+	return Op{Cmd("set", "ssl", "cert", file).With(compact(pem)).about(file),
+		saying("Transaction created for", "Transaction updated for")}
 }
 
 // CommitCertificate puts what SetCertificate brought into use.
@@ -52,7 +53,8 @@ func SetCA(file, pem string, v Version, buffer int) []Op {
 		} else if i := strings.Index(pem, end); v.AtLeast(3, 0) && n > room && i >= 0 {
 			n = i + len(end) // one at least
 		}
-		ops = append(ops, Op{Cmd(verb, "ssl", "ca-file", file).With(pem[:n]).about(file), saying("ransaction created for", "ransaction updated for")})
+		ops = append(ops, Op{Cmd(verb, "ssl", "ca-file", file).With(pem[:n]).about(file),
+			saying("ransaction created for", "ransaction updated for")})
 		pem = pem[n:]
 	}
 	return ops

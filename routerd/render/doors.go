@@ -21,7 +21,8 @@ func (r *Renderer) Doors() (d Doors, ok bool) {
 	} else if len(r.options.HTTPS) > 0 {
 		d.Outer = append(d.Outer, frontendHTTPS)
 	}
-	return d, !slices.ContainsFunc(slices.Concat(r.options.HTTP, r.options.HTTPS), func(a string) bool { return strings.HasPrefix(a, "unix:") })
+	return d, !slices.ContainsFunc(slices.Concat(r.options.HTTP, r.options.HTTPS),
+		func(a string) bool { return strings.HasPrefix(a, "unix:") })
 }
 
 // KeepsIdle tells whether a HAProxy that stops lets idle connections have one more request.

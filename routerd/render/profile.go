@@ -83,7 +83,8 @@ func commonProfiles(names bool) []profile {
 			for policy := range policyNames {
 				for _, cookie := range []bool{false, true} {
 					for _, n := range cases {
-						list = append(list, profile{policy: policy, balance: balance, cookie: cookie, options: options, names: n})
+						list = append(list, profile{policy: policy, balance: balance, cookie: cookie, options: options,
+							names: n})
 					}
 				}
 			}
@@ -231,7 +232,8 @@ func guardRules(tcp bool) string {
 	rule("track-sc2 var(req.rate) table "+backendRates, limited)
 	// Each of the three limits costs what a route has of them: what none has is not even read.
 	read := func(i int) {
-		rule(fmt.Sprintf("set-var(req.l%d) var(req.lim),field(%d,|)", i, i), "{ var(txn.opt) -m sub "+limitLetters[i-1]+" }")
+		rule(fmt.Sprintf("set-var(req.l%d) var(req.lim),field(%d,|)", i, i),
+			"{ var(txn.opt) -m sub "+limitLetters[i-1]+" }")
 	}
 	read(1)
 	rule("reject", "{ var(req.l1) -m found } { sc_conn_cur(2),sub(req.l1) ge 0 }")
@@ -265,7 +267,8 @@ func optionRules(v Version) string {
 			{"http-request del-headers-bin", mapRequestDel, "q"}, {"http-request set-headers-bin", mapRequestSet, "Q"},
 			{"http-response del-headers-bin", mapResponseDel, "r"}, {"http-response set-headers-bin", mapResponseSet, "R"},
 		} {
-			s += fmt.Sprintf("  %s var(txn.id),map_str(%s),b64dec if { var(txn.opt) -m sub %s }\n", x.action, x.file, x.letter)
+			s += fmt.Sprintf("  %s var(txn.id),map_str(%s),b64dec if { var(txn.opt) -m sub %s }\n", x.action, x.file,
+				x.letter)
 		}
 	}
 	return s

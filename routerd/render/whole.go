@@ -81,7 +81,8 @@ func (r *Renderer) CrtList() (lines []CrtListChange, ok bool) {
 	}
 	for k, h := range r.hosts {
 		if h.served != "" {
-			lines = append(lines, CrtListChange{Certificate: r.certificates[h.served].path, Filter: k.sni(), Added: true})
+			lines = append(lines,
+				CrtListChange{Certificate: r.certificates[h.served].path, Filter: k.sni(), Added: true})
 		}
 	}
 	return lines, true

@@ -63,7 +63,8 @@ func private(path string, i os.FileInfo) error {
 			owner.Uid, os.Geteuid(), os.Geteuid(), path)
 	}
 	if i.Mode().Perm()&0o077 != 0 {
-		return fmt.Errorf("others have access to it (mode %04o), and it holds private keys: run \"chmod 0700 %s\"", i.Mode().Perm(), path)
+		return fmt.Errorf("others have access to it (mode %04o), and it holds private keys: run \"chmod 0700 %s\"",
+			i.Mode().Perm(), path)
 	}
 	return nil
 }

@@ -79,7 +79,8 @@ func readCheckpoint(f io.Reader, size int64) (snapshot.Snapshot, snapshot.Versio
 		case err != nil:
 			return fail(err)
 		case t == recordItems:
-			if err := parseItems(payload, func(i snapshot.Item) { parts[snapshot.PartOf(i.Name())].Put(i) }); err != nil {
+			if err := parseItems(payload,
+				func(i snapshot.Item) { parts[snapshot.PartOf(i.Name())].Put(i) }); err != nil {
 				return fail(err)
 			}
 		case t == recordEnd:
@@ -156,7 +157,8 @@ func (s *Store) recoverJournal(r *recovery) error {
 	if r.size == headerSize && size != headerSize {
 		r.usable = false // nothing in it counts
 		if !last.IsZero() && !last.Equal(r.recorded) {
-			return fmt.Errorf("it leads to version %s and does not follow from the checkpoint, version %s", last.Short(), r.recorded.Short())
+			return fmt.Errorf("it leads to version %s and does not follow from the checkpoint, version %s",
+				last.Short(), r.recorded.Short())
 		}
 	}
 	return nil

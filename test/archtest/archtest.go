@@ -107,7 +107,8 @@ func (r Rules) checkRow(pkg string, own map[string]bool, say func(string, ...any
 // checkOther looks at one import from outside.
 func (r Rules) checkOther(pkg, i string, say func(string, ...any)) {
 	for _, o := range r.Only {
-		if covers(o.Path, i) && !slices.ContainsFunc(strings.Fields(o.Who), func(who string) bool { return covers(who, pkg) }) {
+		if covers(o.Path, i) &&
+			!slices.ContainsFunc(strings.Fields(o.Who), func(who string) bool { return covers(who, pkg) }) {
 			say("%s imports %s: %s", pkg, i, o.Why)
 		}
 	}
@@ -234,7 +235,8 @@ func (r Rules) bans(from, name string) bool {
 		if from == "" || !covers(b.Path, from) {
 			continue
 		}
-		if b.But != "" && !slices.Contains(strings.Fields(b.But), name) || slices.Contains(strings.Fields(b.Names), name) {
+		if b.But != "" && !slices.Contains(strings.Fields(b.But), name) ||
+			slices.Contains(strings.Fields(b.Names), name) {
 			return true
 		}
 	}

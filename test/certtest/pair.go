@@ -31,7 +31,8 @@ func (p Pair) Make() (chain, key []byte) {
 
 // UnknownKey returns a certificate, as PEM, whose key's algorithm nobody knows: OpenSSL does not load it.
 func UnknownKey() []byte {
-	return []byte(Chain(Certificate{Subject: Name(UTF8, "unknown"), Key: Key([]byte{1, 2, 3, 4}, OID(1, 2, 3, 4), Null())}.Sign(nil)))
+	return []byte(Chain(Certificate{Subject: Name(UTF8, "unknown"),
+		Key: Key([]byte{1, 2, 3, 4}, OID(1, 2, 3, 4), Null())}.Sign(nil)))
 }
 
 // Many returns so many DNS names of a length.
