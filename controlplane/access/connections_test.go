@@ -131,7 +131,9 @@ func TestHandshakesOfAHost(t *testing.T) {
 	defer func() {
 		for _, raw := range all {
 			raw.Close()
-			<-d.let
+			if err := <-d.let; err == nil {
+				t.Error("who shows no certificate was let in")
+			}
 		}
 	}()
 	for range access.MostUnproven {
