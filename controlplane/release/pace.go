@@ -24,12 +24,13 @@ const (
 // change of one tenant delays nobody else's by more than a piece takes.
 //
 // In a piece namespaces take turns, those with the least to change first: who changes one thing has it in the next
-// piece, whatever others do. A host never has two owners in between, nor none that had one before and has one after; a
+// piece, whatever others do. Who has waited for several pieces has a part of the next one, so that nobody waits for ever
+// for those that change less. A host never has two owners in between, nor none that had one before and has one after; a
 // Route comes with the facts that it needs or after them, and they go with it or after it. What is bound to each other
 // by that makes a unit, which goes whole, however large; but of a unit that is larger than a piece others are not kept
 // waiting: it goes by itself. Endpoints of one Service that are many come, and go, in steps. Pieces are a function of
-// what is published and wanted, and of how often a large unit was passed over: replicas of which these are equal make
-// equal pieces. Each costs in proportion to what is in it.
+// what is published and wanted, and of who has waited for how many: replicas of which these are equal make equal pieces.
+// Each costs in proportion to what is in it.
 //
 // The zero Pace has published nothing; what is wanted first is published whole.
 type Pace struct {
@@ -42,6 +43,7 @@ type Pace struct {
 	bonds   bonds              // of what is pending
 	uses    uses               // of what is published
 	sizes   map[string]size    // of published Endpoints, by name, as far as somebody asked
+	waits   map[string]wait    // of what is pending, by namespace
 	passed  int                // pieces in a row that a large unit was left out of
 }
 
@@ -133,8 +135,12 @@ func (p *Pace) release(fact string) {
 // Waiting returns how many resources are not yet published as they are wanted.
 func (p *Pace) Waiting() int { return len(p.pending) }
 
-// Waits tells whether a resource of this name is not yet published as it is wanted.
-func (p *Pace) Waits(name string) bool { return p.pending[name] != nil }
+// Waits tells whether a resource of this name is not yet published as it is wanted, and can be in the next piece. A fact
+// that is to go cannot while there is something that needs it.
+func (p *Pace) Waits(name string) bool {
+	c := p.pending[name]
+	return c != nil && !p.bonds.needed(c)
+}
 
 // Published returns what is published.
 func (p *Pace) Published() snapshot.Snapshot { return p.published }
@@ -207,58 +213,6 @@ func (p *Pace) Little(beside int) bool { return len(p.pending) == 0 || beside+p.
 // most is what a piece weighs, but for its last unit.
 func (p *Pace) most() int { return cmp.Or(p.piece, pieceWeight) }
 
-// piece is what is taken together.
-type piece struct {
-	*Pace
-	changes []*change // of which those that are pending yet were begun
-	weight  int
-	large   bool // whether it has a unit that others are not to wait for
-}
-
-// cut takes a piece from what is pending: what is urgent, and some of each namespace after the other, round by round.
-func (p *Pace) cut(urgent []string) (changes []*change, weight int) {
-	out := &piece{Pace: p}
-	for _, name := range urgent {
-		if c := p.pending[name]; c != nil && !p.bonds.needed(c) {
-			out.take(c, true)
-		}
-	}
-	tenants := p.byWeight()
-	passed := false
-	for len(tenants) > 0 {
-		left := tenants[:0]
-		for _, t := range tenants {
-			if out.weight >= p.most() {
-				return out.done(passed)
-			}
-			until := out.weight + min(turnWeight, p.most())
-			for seed := p.seed(t); seed != nil; seed = p.seed(t) {
-				if !out.take(seed, false) { // too large to go with others
-					t.queue = append([]*change{seed}, t.queue...)
-					passed = true
-					break
-				}
-				if out.weight >= until {
-					left = append(left, t)
-					break
-				}
-			}
-		}
-		tenants = left
-	}
-	return out.done(passed)
-}
-
-// done returns what was taken.
-func (p *piece) done(passed bool) ([]*change, int) {
-	if passed && !p.large {
-		p.passed++
-	} else {
-		p.passed = 0
-	}
-	return p.changes, p.weight
-}
-
 // byWeight returns the namespaces in the order in which they have their turns.
 func (p *Pace) byWeight() []*tenant {
 	weights := make(map[*tenant]int, len(p.tenants))
@@ -304,46 +258,6 @@ func (c *change) order() int {
 	default:
 		return 0
 	}
-}
-
-// take takes a change, and all that is bound to it; of Endpoints that change much a step, or with whole set all. It
-// takes nothing, and tells so, if that is too large to go with what was taken before.
-func (p *piece) take(seed *change, whole bool) bool {
-	unit, free := p.unit(seed)
-	steps, weight := p.weighUnit(unit, whole)
-	large := weight > p.most()/4
-	if large && !whole && len(p.changes) > 0 && p.weight+weight > p.most() && p.passed < patienceWithOthers {
-		for _, c := range unit {
-			p.bonds.add(c)
-		}
-		return false
-	}
-	p.weight += weight
-	p.large = p.large || large
-	for i, c := range unit {
-		if c.steps == 0 {
-			p.changes = append(p.changes, c)
-		}
-		if c.steps += steps[i]; steps[i] == 0 {
-			p.drop(c)
-			p.uses.change(c.name, c.before, c.after)
-			continue
-		}
-		p.bonds.add(c)
-		if c == seed { // for its next turn
-			t := p.tenants[namespaceOf(c.name)]
-			t.queue = append(t.queue, c)
-		}
-	}
-	for _, f := range free { // that nobody needs any more
-		if c := p.pending[f]; c != nil && !c.will && !p.bonds.needed(c) {
-			p.weight += p.Pace.weight(c)
-			p.changes = append(p.changes, c)
-			p.bonds.remove(c)
-			p.drop(c)
-		}
-	}
-	return true
 }
 
 // unit takes a change, and all that is bound to it, out of the bonds. It returns them, and the facts that then nobody

@@ -139,7 +139,7 @@ func TestManyEndpointsComeInSteps(t *testing.T) {
 		from, to     crowded
 		pieces, most int
 	}{
-		{"8 Services of 1,000 come", of(0, 0, 0), of(8, 1000, 1), 16, most},
+		{"8 Services of 1,000 come", of(0, 0, 0), of(8, 1000, 1), 18, most},
 		{"one of 5,000 comes", of(0, 0, 0), of(1, 5000, 1), 9, most},
 		{"one of 5,000 gets other Pods", of(1, 5000, 1), others, 12, most},
 		{"a hundred Services of 100 grow", of(100, 10, 1), of(100, 100, 1), 20, most},

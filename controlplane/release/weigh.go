@@ -38,7 +38,8 @@ const (
 	mostShared = 3
 	// What namespaces weigh is compared up to so many pieces: those that weigh more are alike.
 	enough = 4
-	// A unit that is larger than a piece is passed over so many times while there is something else to do.
+	// A unit that is larger than a piece is passed over so many times while there is something else to do. A namespace
+	// that had no turn in so many pieces comes before those with less in the second half of the next.
 	patienceWithOthers = 4
 )
 
