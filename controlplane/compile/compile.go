@@ -101,6 +101,7 @@ type Compiler struct {
 	rehold     rehold
 	most       int                 // new routes in one Apply; zero: all
 	later      map[id]*route       // new routes whose content is looked at in another
+	waits      map[string]int      // by namespace: Applies in a row that left all new routes of it for later
 	heldRoutes map[id]*route       // those whose good content refers to other things than their object does
 	holding    map[string]struct{} // what of the holds by name is in force
 

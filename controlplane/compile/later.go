@@ -52,8 +52,10 @@ func (c *Compiler) published(r *route) bool {
 }
 
 // putOff leaves routes that are new to a later Apply where there are more than one is to look at: those of the
-// namespaces that have most. What stands where is decided with all of them, so nobody has a host meanwhile whom they
-// come before; and one that comes to a host in place of another comes as that one goes.
+// namespaces that have most. But half of what is looked at is for those of which nothing was in the Applies before, if
+// there are any, who waited for longest first: nobody waits for ever for those that have less. What stands where is
+// decided with all of them, so nobody has a host meanwhile whom they come before; and one that comes to a host in place
+// of another comes as that one goes.
 func (c *Compiler) putOff(d *dirty, g *given) {
 	for k, r := range c.later {
 		if _, ok := d.content[k]; !ok {
@@ -64,7 +66,35 @@ func (c *Compiler) putOff(d *dirty, g *given) {
 	if c.most == 0 {
 		return
 	}
-	total := 0
+	was := c.waits
+	c.waits = nil
+	all, total := c.waiting(d, g)
+	if total <= c.most {
+		return
+	}
+	var late []*waiting
+	for _, w := range all {
+		if slices.SortFunc(w.routes, older); was[w.namespace] > 0 {
+			late = append(late, w)
+		}
+	}
+	slices.SortStableFunc(late, func(a, b *waiting) int { return cmp.Compare(was[b.namespace], was[a.namespace]) })
+	half := (c.most + 1) / 2
+	c.share(all, c.most-half+c.share(late, half))
+	c.waits = map[string]int{}
+	for _, w := range all {
+		for _, r := range w.routes {
+			delete(d.content, r.id)
+			c.later[r.id] = r
+		}
+		if len(w.routes) > 0 && !w.had {
+			c.waits[w.namespace] = was[w.namespace] + 1
+		}
+	}
+}
+
+// waiting returns the routes that may wait, those of the namespaces that have least first, and what they cost.
+func (c *Compiler) waiting(d *dirty, g *given) (all []*waiting, total int) {
 	byNamespace := map[string]*waiting{}
 	for k, r := range d.content {
 		if !c.mayWait(r) || g.touches(r.claim) {
@@ -79,35 +109,33 @@ func (c *Compiler) putOff(d *dirty, g *given) {
 		w.cost += c.cost(r)
 		total += c.cost(r)
 	}
-	if total <= c.most {
-		return
-	}
-	left := c.most
-	all := slices.SortedFunc(maps.Values(byNamespace), func(a, b *waiting) int {
+	return slices.SortedFunc(maps.Values(byNamespace), func(a, b *waiting) int {
 		return cmp.Or(cmp.Compare(a.cost, b.cost), cmp.Compare(a.namespace, b.namespace))
-	})
+	}), total
+}
+
+// share gives each namespace its share of what may be looked at, and returns what is left. What the first ones do not
+// need is shared by the others; what a single route costs more than the share is theirs, too.
+func (c *Compiler) share(all []*waiting, left int) int {
 	for i, w := range all {
 		rest := len(all) - i
-		share := min(w.cost, (left+rest-1)/rest) // what those before did not need is shared
-		slices.SortFunc(w.routes, older)
-		taken := 0
-		for _, r := range w.routes {
-			if taken < share {
-				taken += c.cost(r)
-				continue
-			}
-			delete(d.content, r.id)
-			c.later[r.id] = r
+		share, taken := min(w.cost, (left+rest-1)/rest), 0
+		for taken < share && len(w.routes) > 0 {
+			taken += c.cost(w.routes[0])
+			w.routes, w.had = w.routes[1:], true
 		}
+		w.cost -= taken
 		left = max(left-taken, 0)
 	}
+	return left
 }
 
 // waiting are the routes of a namespace that may wait.
 type waiting struct {
 	namespace string
-	routes    []*route
-	cost      int
+	routes    []*route // that have no turn yet
+	cost      int      // of these
+	had       bool     // whether one had its turn
 }
 
 // endpointsForOne is how many endpoints cost as much as a route.

@@ -8,6 +8,7 @@ import (
 
 	operatorv1 "github.com/openshift/api/operator/v1"
 	routev1 "github.com/openshift/api/route/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"pgregory.net/rapid"
 
@@ -195,4 +196,43 @@ func TestNewRoutesTakeTurns(t *testing.T) {
 	if applies < 10 || applies > 13 {
 		t.Errorf("it took %d turns", applies)
 	}
+}
+
+// However many new Routes others have in each Apply, of which each costs more than a share, nobody waits for ever.
+func TestNewRoutesOfNobodyWaitForEver(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	w.compiler = compile.New(compile.Config{Most: 20})
+	var changes []cluster.Change
+	for i := range 6 {
+		changes = append(changes, put(slice(fmt.Sprint("busy", i), 80)))
+	}
+	w.apply(changes...)
+	changes = nil
+	for n := range 30 {
+		changes = append(changes, newRoute("victim", n))
+	}
+	for n := 0; ; n++ {
+		for i := range 6 {
+			changes = append(changes, newRoute(fmt.Sprint("busy", i), n))
+		}
+		w.apply(changes...)
+		changes = nil
+		if _, ok := w.last.Config.Get("route/victim/r29"); ok {
+			return
+		}
+		if n == 100 {
+			t.Fatalf("the victim's last Route waits, with %d others", w.last.Later)
+		}
+	}
+}
+
+// slice has so many endpoints of the Service of newRoute.
+func slice(namespace string, endpoints int) *discoveryv1.EndpointSlice {
+	s := &discoveryv1.EndpointSlice{AddressType: discoveryv1.AddressTypeIPv4}
+	s.Namespace, s.Name, s.Labels = namespace, "web", map[string]string{discoveryv1.LabelServiceName: "web"}
+	for i := range endpoints {
+		s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{Addresses: []string{fmt.Sprintf("10.0.%d.%d", i>>8, i&255)}})
+	}
+	return s
 }
