@@ -112,6 +112,61 @@ func TestLittleChangesDoNotPileUp(t *testing.T) {
 	}
 }
 
+// What routers refuse goes at once where it can: a fact that many Routes need yet, which go in pieces, is no reason to
+// wait for nobody's answers.
+func TestWhatCannotGoAtOnceWaitsForAnswers(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	p := &pipeline{
+		board: release.NewBoard(8), fleet: fleet.New(fleet.Config{}),
+		log: slog.New(slog.DiscardHandler), now: func() time.Time { return now },
+	}
+	c := &ingressController{name: "default"}
+	refused := tsujiv1.CertificateName("ns", tsujiv1.FromSecret, "tls")
+	config, facts := snapshot.Set{}.Edit(), snapshot.Set{}.Edit()
+	for i := range 3000 {
+		r := &tsujiv1.Route{Namespace: "ns", Name: fmt.Sprint("r", i), Host: fmt.Sprintf("r%d.example.com", i), Path: "/"}
+		r.Certificate = refused
+		item, err := tsujiv1.Encode(&tsujiv1.Resource{
+			Name: tsujiv1.RouteName("ns", r.GetName()), Kind: &tsujiv1.Resource_Route{Route: r},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		config.Put(item)
+	}
+	item, err := tsujiv1.Encode(&tsujiv1.Resource{
+		Name: refused, Kind: &tsujiv1.Resource_Certificate{Certificate: &tsujiv1.Certificate{}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	facts.Put(item)
+	p.publish(c, release.Target{Snapshot: snapshot.New(1, config.Set(), facts.Set())})
+	r := p.fleet.Connect(fleet.Router{IngressController: "default", Name: "one", HAProxyVersion: "3.4.7"}, now)
+	r.Acked(c.pace.Published().Version(), now)
+	c.quarantined = compile.Holds{Resources: map[string]compile.Hold{refused: {}}}
+	pieces := 0
+	for {
+		before := c.pace.Published().Version()
+		p.publish(c, release.Target{})
+		if c.pace.Published().Version().Equal(before) {
+			t.Fatalf("piece %d does not come", pieces)
+		}
+		if pieces++; c.pace.Waiting() == 0 {
+			break
+		}
+		before = c.pace.Published().Version()
+		if p.publish(c, release.Target{}); !c.pace.Published().Version().Equal(before) {
+			t.Fatal("the next piece does not wait for an answer")
+		}
+		r.Acked(before, now)
+	}
+	if pieces < 2 {
+		t.Errorf("all went in %d pieces", pieces)
+	}
+}
+
 // again0 returns when there is something to do for one that has nothing else to wait for.
 func (p *pipeline) again0(c *ingressController) time.Time {
 	p.controllers = map[string]*ingressController{c.name: c}
