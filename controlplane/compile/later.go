@@ -153,7 +153,9 @@ func (c *Compiler) cost(r *route) int {
 }
 
 // mayWait tells whether a route can be looked at later: it is not served, and nothing is known yet that keeps it from
-// being served.
+// being served. One for which something is kept has to see each change of that, as others do that share it: see
+// keptShared.
 func (c *Compiler) mayWait(r *route) bool {
-	return r.object != nil && r.selected && r.claim != nil && r.refusal == nil && r.lost == "" && !c.published(r)
+	return r.object != nil && r.selected && r.claim != nil && r.refusal == nil && r.lost == "" &&
+		r.kept == nil && !c.published(r)
 }

@@ -359,3 +359,24 @@ func TestBoundOfWhatStays(t *testing.T) {
 		t.Errorf("%d bytes are kept of what is good", n)
 	}
 }
+
+// A refused Route that others' new ones come before does not bring back the certificate that it saw last when the Secret
+// goes: what stays is what was good last, and was served.
+func TestWhatStaysIsTheLastForAll(t *testing.T) {
+	t.Parallel()
+	const cert = "cert/ns1/secret:t"
+	k := newKeeper(t, compile.Config{Most: 1})
+	faulty := secured("a", "1", "a.example.com", "", ofSecret+", insecureEdgeTerminationPolicy: Odd")
+	k.last = k.compiler.Apply(changesFrom(t, faulty+"---\n"+secured("b", "2", "b.example.com", "", ofSecret)+
+		"---\n"+pairSecret("t", "leaf.crt", "leaf.key")))
+	other := strings.ReplaceAll(secured("x", "3", "x.example.com", "", ""), "ns1", "ns0")
+	k.last = k.compiler.Apply(changesFrom(t, pairSecret("t", "renewed.crt", "renewed.key")+"---\n"+other))
+	renewed, ok := k.last.Facts.Get(cert)
+	if !ok {
+		t.Fatal("there is no certificate")
+	}
+	k.last = k.compiler.Apply(changesFrom(t, "gone: Secret ns1/t"))
+	if now, ok := k.last.Facts.Get(cert); !ok || now.Digest() != renewed.Digest() {
+		t.Error("the certificate is the one before the last")
+	}
+}
