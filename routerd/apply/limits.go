@@ -9,10 +9,11 @@ import (
 type told struct {
 	connections uint32
 	unchecked   string
+	slowed      string // namespaces
 }
 
-// tellLimits tells of what the Settings and Routes want and file descriptors do not allow: in the metrics always, in the log
-// when it changes.
+// tellLimits tells of what the Settings and Routes want and do not get: in the metrics always, in the log when it
+// changes.
 func (a *Applier) tellLimits() {
 	r, m := a.cfg.Renderer, a.cfg.Metrics
 	wanted, allowed := r.Connections()
@@ -42,6 +43,25 @@ func (a *Applier) tellLimits() {
 		} else {
 			a.cfg.Log.Info("file descriptors allow all health checks", "servers", servers)
 		}
+	}
+	a.tellSlowed()
+}
+
+// tellSlowed tells of health checks that are made less often than Routes ask for.
+func (a *Applier) tellSlowed() {
+	servers, namespaces := a.cfg.Renderer.SlowedChecks()
+	a.cfg.Metrics.Checks.WithLabelValues("slowed").Set(float64(servers))
+	slowed := strings.Join(namespaces[:min(len(namespaces), 20)], " ")
+	if slowed == a.told.slowed {
+		return
+	}
+	a.told.slowed = slowed
+	if slowed != "" {
+		a.cfg.Log.Warn("routes of a namespace ask for more than 640 health checks a second: their intervals are doubled "+
+			"until they are no more; ask for longer ones",
+			"servers", servers, "namespaces", slowed)
+	} else {
+		a.cfg.Log.Info("health checks are made as often as routes ask for")
 	}
 }
 

@@ -17,7 +17,7 @@ type Metrics struct {
 	Restarts    prometheus.Counter       // times that HAProxy had to be mended: it had ended, or ran something else
 	Adoptions   prometheus.Counter       // times that a running HAProxy was taken over without a reload
 	Leaving     *prometheus.GaugeVec     // what waits in HAProxy for its last connection to end, by kind
-	Checks      *prometheus.GaugeVec     // servers whose health Routes ask to be checked, and those that are: wanted, in_force
+	Checks      *prometheus.GaugeVec     // servers whose health Routes ask to be checked, and those that are: wanted, in_force, slowed
 	Connections *prometheus.GaugeVec     // that the Settings want, and that file descriptors allow: wanted, in_force
 	Suspended   prometheus.Gauge         // servers that are out of service because they are dead
 	Repairs     *prometheus.CounterVec   // differences that were found in HAProxy and repaired, by kind
@@ -63,7 +63,8 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		}, []string{"kind"}),
 		Checks: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Namespace: "tsuji", Subsystem: "apply", Name: "checked_servers",
-			Help: "Servers whose health Routes ask to be checked (wanted), and those that are (in_force): file descriptors may not allow all.",
+			Help: "Servers whose health Routes ask to be checked (wanted), and those that are (in_force): file descriptors may not allow all. " +
+				"Of these, those that are checked less often than is asked for (slowed).",
 		}, []string{"state"}),
 		Connections: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Namespace: "tsuji", Subsystem: "apply", Name: "max_connections",

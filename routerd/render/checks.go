@@ -8,8 +8,10 @@ import "math"
 type checks struct {
 	wanted map[string]map[string]int // namespace → route → servers to check; none is 0
 	total  int
-	inUse  int             // servers that are checked
-	left   map[string]bool // routes whose servers are not checked, though they ask for it
+	inUse  int               // servers that are checked
+	left   map[string]bool   // routes whose servers are not checked, though they ask for it
+	rates  map[string]*rates // by namespace
+	slowed map[string]int    // namespace → servers that are checked less often than is asked for; none is 0
 }
 
 // ask notes that a route asks for so many more servers to be checked, or fewer.

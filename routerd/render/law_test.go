@@ -84,7 +84,8 @@ var pool = sync.OnceValue(func() map[string][]*tsujiv1.Resource {
 			}
 			r.AdjustHeaderCase = j%3 == 1
 			if j > 8 {
-				r.HealthCheckInterval = durationpb.New(5e9)
+				// The shorter ones are lengthened, by as much as the others there allow.
+				r.HealthCheckInterval = durationpb.New([]time.Duration{5 * time.Second, time.Millisecond, 7 * time.Millisecond}[j-9])
 			}
 			add(routeOf(r))
 		}

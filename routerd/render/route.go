@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 )
@@ -16,19 +17,21 @@ type route struct {
 	host     hostKey
 	path     string // of a prefix, with all paths of slashes only as "/"
 	backend  string
-	check    []string // what every server says of health checks; empty: there are none; depends on spec alone
-	limits   []string // what every server says of connections; depends on spec alone
-	entries  []Entry  // in the maps of options, by file and key; depends on spec alone
-	wanted   profile  // as far as spec alone decides
-	cookie   string   // as Backend has it; depends on spec alone
-	claim    *claim   // depends on spec alone
+	interval time.Duration // of health checks, as is asked for; zero: there are none; depends on spec alone
+	limits   []string      // what every server says of connections; depends on spec alone
+	entries  []Entry       // in the maps of options, by file and key; depends on spec alone
+	wanted   profile       // as far as spec alone decides
+	cookie   string        // as Backend has it; depends on spec alone
+	claim    *claim        // depends on spec alone
 
 	// What follows depends on facts as well: Settings, endpoints and CA certificates.
 
 	profile   profile
-	caFile    string // that servers are verified with; empty: none is known, or needed
-	checkable int    // servers that would be checked
-	unchecked bool   // they are not, because too many would be
+	caFile    string   // that servers are verified with; empty: none is known, or needed
+	checkable int      // servers that would be checked
+	unchecked bool     // they are not, because too many would be
+	slowed    int      // how often the interval of their checks is doubled, because there would be too many in a second
+	check     []string // what every server says of health checks; empty: there are none
 	rendered  *Backend
 }
 
@@ -113,9 +116,10 @@ func newRoute(resource string, spec *tsujiv1.Route, v Version) (*route, error) {
 		}
 	}
 	var err error
-	if r.check, err = r.healthCheck(); err != nil {
+	if r.interval, err = checkInterval(spec); err != nil {
 		return nil, err
 	}
+	r.check = r.checkParams()
 	if n := spec.GetMaxConnectionsPerEndpoint(); n > 0 {
 		r.limits = []string{"maxconn", fmt.Sprint(min(n, maxServerConnections))}
 	}

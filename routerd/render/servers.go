@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 )
@@ -339,22 +340,29 @@ func (r *route) serverParams(tls []string, p part, e endpoint) []string {
 	return append(params, r.limits...)
 }
 
-// healthCheck returns what the route's servers say of health checks. There are checks only where the Route asks
-// for them: a standing check of every server costs more than it tells.
-func (r *route) healthCheck() ([]string, error) {
-	d := r.spec.GetHealthCheckInterval()
+// checkInterval returns how often the route's servers are checked, zero for never. There are checks only where the Route
+// asks for them: a standing check of every server costs more than it tells.
+func checkInterval(spec *tsujiv1.Route) (time.Duration, error) {
+	d := spec.GetHealthCheckInterval()
 	if d == nil {
-		return nil, nil
+		return 0, nil
 	}
-	v, err := millis("health check interval", d, 0)
-	if err != nil {
-		return nil, err
+	if _, err := millis("health check interval", d, 0); err != nil {
+		return 0, err
 	}
-	params := []string{"check", "inter", v}
+	return min(d.AsDuration(), maxTimeout), nil
+}
+
+// checkParams returns what the route's servers say of health checks.
+func (r *route) checkParams() []string {
+	if r.interval == 0 {
+		return nil
+	}
+	params := []string{"check", "inter", milliseconds(r.interval << r.slowed)}
 	if r.spec.GetTermination() == tsujiv1.Termination_TERMINATION_REENCRYPT {
 		params = append(params, "check-ssl")
 	}
-	return params, nil
+	return params
 }
 
 // maxServerConnections is the largest limit that is worth telling HAProxy.

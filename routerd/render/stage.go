@@ -150,6 +150,7 @@ func (r *Renderer) stageServers(s *Staged) {
 		}
 	}
 	r.stageChecks(s, f)
+	r.stageRates(s, f)
 }
 
 func (r *Renderer) wantedSettings(s *Staged) *tsujiv1.Settings {

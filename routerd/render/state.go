@@ -171,6 +171,7 @@ func (r *Renderer) forget(rt *route, c *changes) {
 		}
 	}
 	r.checks.ask(rt.spec.GetNamespace(), rt.resource, -rt.asks())
+	r.checks.rate(rt, -1)
 	r.checks.inUse -= rt.checked()
 	delete(r.routes, rt.resource)
 	delete(r.backends, rt.backend)
@@ -197,6 +198,7 @@ func (r *Renderer) remember(rt *route, c *changes) {
 		r.users[name][rt.resource] = true
 	}
 	r.checks.ask(rt.spec.GetNamespace(), rt.resource, rt.asks())
+	r.checks.rate(rt, 1)
 	r.checks.inUse += rt.checked()
 	r.routes[rt.resource] = rt
 	r.backends[rt.backend] = rt
