@@ -69,13 +69,17 @@ func (in planner) unfit(f render.FileChange, ca bool) bool {
 // A namespace may need one with nothing that could wait: what is taken away may bring back what was there before. Then
 // it pays for that.
 //
-// Where backends come by reloads anyway nobody is singled out for a profile. Nor is anybody where the Settings change:
-// that is a reload whatever else there is, and may be why it is needed.
+// Where backends come by reloads anyway nobody is singled out for a profile, and how many reloads there were says nothing
+// of those that were asked for: tooSoon spaces them. Nor is anybody singled out where the Settings change: that is a
+// reload whatever else there is, and may be why it is needed.
 func (a *Applier) afford(needs map[string]string, d snapshot.Delta, now time.Time) error {
 	if _, settings := needs[tsujiv1.SettingsName]; settings || len(needs) == 0 {
 		return nil
 	}
-	everybody := a.pace.wait(now, mostPause)
+	everybody := time.Duration(0)
+	if a.capabilities().DynamicBackends {
+		everybody = a.pace.wait(now, mostPause)
+	}
 	brought := make(map[string]bool, len(d.Put))
 	for _, i := range d.Put {
 		brought[i.Name()] = true
