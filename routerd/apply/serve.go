@@ -164,6 +164,9 @@ func (a *Applier) run(ctx context.Context, m *method, why reason) error {
 		var refused *haproxy.CheckError
 		if err == nil || errors.As(err, &refused) {
 			a.cfg.Metrics.Reloads.WithLabelValues(string(why)).Inc()
+			if err == nil {
+				err = a.sameRelease(w)
+			}
 			return err //nolint:wrapcheck // says what it tried
 		}
 		a.suspect = true

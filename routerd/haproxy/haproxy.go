@@ -201,12 +201,18 @@ func (p *Process) Start(ctx context.Context) (*Runtime, error) {
 }
 
 // Adopt takes over the HAProxy that runs in the directory, and tells whether there was one that answers.
-// A master that answers but is not ours is an error.
+// A master that answers but is not ours is an error. One elsewhere that does not answer properly yet is waited for by
+// Start.
 func (p *Process) Adopt(ctx context.Context) (bool, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.cfg.Elsewhere {
-		return p.adoptElsewhere(ctx)
+		ok, err := p.adoptElsewhere(ctx)
+		if err != nil && ctx.Err() == nil {
+			p.cfg.Log.Info("HAProxy, which is run by somebody else, is not there yet", "error", err)
+			return false, nil
+		}
+		return ok, err
 	}
 	conn, err := p.dial(ctx, MasterSocket)
 	switch {
