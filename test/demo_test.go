@@ -101,7 +101,8 @@ func TestDemo(t *testing.T) {
 		}
 	}
 	for _, zone := range []string{"tok04", "tok05"} {
-		if master, workers := (&router{f: &fleet{t: t}, stateDir: filepath.Join(state, zone)}).haproxyPIDs(); master != 0 || len(workers) > 0 {
+		r := &router{f: &fleet{t: t}, haproxyDir: filepath.Join(state, zone, "haproxy")}
+		if master, workers := r.haproxyPIDs(); master != 0 || len(workers) > 0 {
 			t.Errorf("HAProxy of %s is still there: %d %v", zone, master, workers)
 		}
 	}
