@@ -27,7 +27,8 @@ var imports = map[string]string{
 	"controlplane/quarantine": "controlplane/compile proto/tsuji/v1 snapshot",
 	"controlplane/ratelog":    "",
 	"controlplane/release":    "proto/tsuji/v1 snapshot",
-	"controlplane/xds":        "controlplane/fair controlplane/fleet controlplane/quarantine controlplane/ratelog controlplane/release identity proto/tsuji/v1 snapshot",
+	"controlplane/xds": "controlplane/fair controlplane/fleet controlplane/quarantine controlplane/ratelog controlplane/release " +
+		"identity proto/tsuji/v1 snapshot",
 
 	"routerd":           "admin identity proto/tsuji/v1 routerd/apply routerd/haproxy routerd/health routerd/render routerd/stats routerd/store routerd/subscribe snapshot",
 	"routerd/apply":     "proto/tsuji/v1 routerd/haproxy routerd/render snapshot",

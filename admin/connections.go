@@ -10,7 +10,8 @@ import (
 const maxConnections = 64
 
 // connections bounds a server's connections. One more takes the place of the one that has been without a request for
-// the longest, so that who holds many open shuts out no probe; where each has a request, the new one is closed.
+// the longest, so that who holds many idle ones shuts out no probe. Where each has a request, whose body may never come,
+// the new one is closed.
 type connections struct {
 	mu      sync.Mutex
 	turn    uint64

@@ -19,10 +19,7 @@ import (
 func TestPiecesWaitForAnswers(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	p := &pipeline{
-		board: release.NewBoard(8), fleet: fleet.New(fleet.Config{}), log: slog.New(slog.DiscardHandler), now: func() time.Time { return now },
-	}
-	c := &ingressController{name: "default"}
+	p, c := publishing(&now)
 	small, large := snapshotOf(t, 1), snapshotOf(t, 3000)
 	step := func(what string, moves bool) snapshot.Version {
 		t.Helper()
@@ -80,11 +77,7 @@ func TestPiecesWaitForAnswers(t *testing.T) {
 func TestLittleChangesDoNotPileUp(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	p := &pipeline{
-		board: release.NewBoard(8), fleet: fleet.New(fleet.Config{}),
-		log: slog.New(slog.DiscardHandler), now: func() time.Time { return now },
-	}
-	c := &ingressController{name: "default"}
+	p, c := publishing(&now)
 	p.publish(c, release.Target{Snapshot: snapshotOf(t, 1)})
 	r := p.fleet.Connect(fleet.Router{IngressController: "default", Name: "one", HAProxyVersion: "3.4.7"}, now)
 	r.Acked(c.pace.Published().Version(), now)
@@ -117,11 +110,7 @@ func TestLittleChangesDoNotPileUp(t *testing.T) {
 func TestWhatCannotGoAtOnceWaitsForAnswers(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	p := &pipeline{
-		board: release.NewBoard(8), fleet: fleet.New(fleet.Config{}),
-		log: slog.New(slog.DiscardHandler), now: func() time.Time { return now },
-	}
-	c := &ingressController{name: "default"}
+	p, c := publishing(&now)
 	refused := tsujiv1.CertificateName("ns", tsujiv1.FromSecret, "tls")
 	config, facts := snapshot.Set{}.Edit(), snapshot.Set{}.Edit()
 	for i := range 3000 {
@@ -165,6 +154,14 @@ func TestWhatCannotGoAtOnceWaitsForAnswers(t *testing.T) {
 	if pieces < 2 {
 		t.Errorf("all went in %d pieces", pieces)
 	}
+}
+
+// publishing returns what publishes for one IngressController, and it.
+func publishing(now *time.Time) (*pipeline, *ingressController) {
+	return &pipeline{
+		board: release.NewBoard(8), fleet: fleet.New(fleet.Config{}),
+		log: slog.New(slog.DiscardHandler), now: func() time.Time { return *now },
+	}, &ingressController{name: "default"}
 }
 
 // again0 returns when there is something to do for one that has nothing else to wait for.

@@ -231,14 +231,16 @@ func TestAServerKnownByItsName(t *testing.T) {
 	} else if id, err := FromCertificate(seen.PeerCertificates[0], "td"); err != nil || id.Zone != "tok04" {
 		t.Errorf("the server met %v, %v", id, err)
 	}
-	if _, _, err := meet(t, server.ServerTLS(nil), client.ClientTLSNamed("controlplane.other.svc")); err == nil || !strings.Contains(err.Error(), "controlplane.other.svc") {
+	_, _, err := meet(t, server.ServerTLS(nil), client.ClientTLSNamed("controlplane.other.svc"))
+	if err == nil || !strings.Contains(err.Error(), "controlplane.other.svc") {
 		t.Errorf("by another name: %v", err)
 	}
 	if _, _, err := meet(t, server.ServerTLS(nil), client.ClientTLS("td", acceptAll)); err == nil || !strings.Contains(err.Error(), "0 URI names") {
 		t.Errorf("asked for an identity: %v", err)
 	}
 	stranger, _ := load(t, newCA(t).writeNamed(t, t.TempDir(), nil, []string{"controlplane.tsuji.svc"}))
-	if _, _, err := meet(t, stranger.ServerTLS(nil), client.ClientTLSNamed("controlplane.tsuji.svc")); err == nil || !strings.Contains(err.Error(), "unknown authority") {
+	_, _, err = meet(t, stranger.ServerTLS(nil), client.ClientTLSNamed("controlplane.tsuji.svc"))
+	if err == nil || !strings.Contains(err.Error(), "unknown authority") {
 		t.Errorf("of another authority: %v", err)
 	}
 }

@@ -128,7 +128,9 @@ const maxFileDescriptors = 4 << 20
 
 // newApplier makes the applier and what it stands on: the HAProxy of this directory, and a renderer for its release;
 // and the watcher of its endpoints. The exporter keeps what HAProxy counts, the router's metrics tell of its reloads.
-func newApplier(ctx context.Context, c Config, metrics prometheus.Registerer, exporter *stats.Exporter, router *stats.Router) (*apply.Applier, *health.Watcher, string, error) {
+func newApplier(ctx context.Context, c Config, metrics prometheus.Registerer, exporter *stats.Exporter, router *stats.Router) (
+	*apply.Applier, *health.Watcher, string, error,
+) {
 	process, err := haproxy.New(c.process())
 	if errors.Is(err, haproxy.ErrNoProgram) {
 		return nil, nil, "", fmt.Errorf("--haproxy=%s: want the path of HAProxy's program, or its name if it is in PATH: %w", c.HAProxy, err)

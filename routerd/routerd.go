@@ -42,7 +42,8 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	exporter, err := stats.New(stats.Config{
-		Socket: filepath.Join(c.haproxyDir(), haproxy.AdminSocket), File: filepath.Join(c.StateDir, "counters"), Metrics: metrics, ServerThreshold: c.MetricsServerThreshold, Log: c.Log,
+		Socket: filepath.Join(c.haproxyDir(), haproxy.AdminSocket), File: filepath.Join(c.StateDir, "counters"),
+		Metrics: metrics, ServerThreshold: c.MetricsServerThreshold, Log: c.Log,
 	})
 	if err != nil {
 		return errors.Join(err, record.Close())

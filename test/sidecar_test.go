@@ -99,26 +99,25 @@ func TestSidecarReplaced(t *testing.T) {
 	eventually(t, "the Route is served", func() error { return answers(r.http, "a.example.com", "/", "a") })
 	f.converged(f.operator(), "router-a")
 
-	if f.haproxy == haproxytest.Binary(t) {
-		t.Skip("there is only one HAProxy")
-	}
-	container.kill()
-	f.haproxy = haproxytest.Binary(t)
-	container = r.startHAProxy()
-	eventually(t, "routerd ends", func() error {
-		select {
-		case <-r.done:
-			return nil
-		default:
-			return errors.New("it runs")
+	if other := haproxytest.Binary(t); other != f.haproxy { // there may be only one
+		container.kill()
+		f.haproxy = other
+		container = r.startHAProxy()
+		eventually(t, "routerd ends", func() error {
+			select {
+			case <-r.done:
+				return nil
+			default:
+				return errors.New("it runs")
+			}
+		})
+		if log, err := os.ReadFile(r.log); err != nil || !strings.Contains(string(log), "HAProxy is of another release now") {
+			t.Errorf("it does not say why: %v", err)
 		}
-	})
-	if log, err := os.ReadFile(r.log); err != nil || !strings.Contains(string(log), "HAProxy is of another release now") {
-		t.Errorf("it does not say why: %v", err)
+		r.start()
+		r.ready()
+		eventually(t, "the other release serves the Route", func() error { return answers(r.http, "a.example.com", "/", "a") })
 	}
-	r.start()
-	r.ready()
-	eventually(t, "the Route is served by the other release", func() error { return answers(r.http, "a.example.com", "/", "a") })
 
 	// In peace the files are what is in force: HAProxy serves by itself.
 	r.terminate()

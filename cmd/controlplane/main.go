@@ -83,7 +83,9 @@ them to routerd over gRPC (delta xDS). Every flag can also come from an environm
 	f.StringVar(&kubeconfig, "kubeconfig", "", "how to reach the API server; empty: as a Pod of its cluster")
 	f.StringVar(&namespace, "namespace", "", "follow the Routes of this namespace only; empty: of all")
 	f.StringVar(&reader, "external-certificate-reader", "",
-		"service account that must be allowed to get, list and watch the Secrets that Routes name as external certificates, as system:serviceaccount:openshift-ingress:router must be for OpenShift's router; empty: the control plane's own right to list and watch them is enough")
+		"service account that must be allowed to get, list and watch the Secrets that Routes name as external certificates, "+
+			"as system:serviceaccount:openshift-ingress:router must be for OpenShift's router; "+
+			"empty: the control plane's own right to list and watch them is enough")
 	f.StringVar(&serviceCA, "service-ca-file", "",
 		"file of the CA certificates that Services' own are verified with, PEM; empty: ConfigMap service-ca-bundle of openshift-ingress")
 	f.StringVar(&c.Listen, "listen", "127.0.0.1:9400",

@@ -108,13 +108,15 @@ it ends it.`,
 	f.StringVar(&c.StateDir, "state-dir", "", "directory of what is in force; made if absent, else it must be ours and 0700")
 	f.StringVar(&c.HAProxy, "haproxy", "haproxy", "the HAProxy to run")
 	f.BoolVar(&c.HAProxyTied, "haproxy-tied", false, "end HAProxy when this process ends, however it does; for demonstrations and tests")
-	f.StringVar(&c.HAProxyUser, "haproxy-user", "65534:65534", "user and group, UID:GID, that HAProxy becomes when routerd is root; better one that nobody else has")
+	f.StringVar(&c.HAProxyUser, "haproxy-user", "65534:65534",
+		"user and group, UID:GID, that HAProxy becomes when routerd is root; better one that nobody else has")
 	elsewhere(f, &c)
 	f.BoolVar(&c.NoRuntimeBackends, "no-runtime-backends", false, "add and delete backends by reloads, as before HAProxy 3.4; endpoints, certificates and map entries still change without")
 	f.DurationVar(&c.ShutdownDelay, "shutdown-delay", 45*time.Second, "how long readiness fails before connections are drained")
 	f.DurationVar(&c.DrainTimeout, "drain-timeout", time.Hour, "how long connections may drain")
 	f.StringVar(&c.Admin, "admin", "127.0.0.1:9402", "HTTP address of routerd's own /metrics, /healthz and /readyz")
-	f.StringSliceVar(&c.AdminHosts, "admin-hosts", nil, "names by which --admin may be asked for /metrics, comma-separated, besides addresses, localhost, names without a dot and those of Services (*.svc)")
+	f.StringSliceVar(&c.AdminHosts, "admin-hosts", nil,
+		"names by which --admin may be asked for /metrics, comma-separated, besides addresses, localhost, names without a dot and those of Services (*.svc)")
 	f.StringVar(&c.Profiles, "profiles", "", "path of a unix socket, for this user only, that answers with Go's profiles (/debug/pprof/); empty: none")
 	f.IntVar(&c.MetricsServerThreshold, "metrics-server-threshold", 500, "number of servers above which /metrics has none of servers; negative: never any")
 	f.BoolVarP(&verbose, "verbose", "v", false, "log debug messages too")
@@ -123,7 +125,8 @@ it ends it.`,
 
 // elsewhere adds the flags for a HAProxy that somebody else runs.
 func elsewhere(f *pflag.FlagSet, c *routerd.Config) {
-	f.StringVar(&c.HAProxyMaster, "haproxy-master", "", "unix:PATH of the master's socket of a HAProxy that somebody else runs, with a user of its own; empty: routerd runs --haproxy")
+	f.StringVar(&c.HAProxyMaster, "haproxy-master", "",
+		"unix:PATH of the master's socket of a HAProxy that somebody else runs, with a user of its own; empty: routerd runs --haproxy")
 	f.StringVar(&c.HAProxyDir, "haproxy-dir", "", "HAProxy's directory; with --haproxy-master, one that its user may read; empty: haproxy in --state-dir")
 }
 

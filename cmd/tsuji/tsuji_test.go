@@ -169,7 +169,8 @@ func busy() *controlPlane {
 			},
 		},
 		routes: []*tsujiv1.RouteVerdict{
-			{IngressController: "default", Namespace: "demo", Name: "edge", Host: "edge.demo.example", Termination: tsujiv1.Termination_TERMINATION_EDGE, Admitted: true, Warnings: []string{"Service none does not exist"},
+			{IngressController: "default", Namespace: "demo", Name: "edge", Host: "edge.demo.example",
+				Termination: tsujiv1.Termination_TERMINATION_EDGE, Admitted: true, Warnings: []string{"Service none does not exist"},
 				LastGood: []*tsujiv1.LastGood{{
 					Resource: "cert/demo/secret:edge-tls", Since: ago(time.Hour),
 					Message: "secrets \"edge-tls\" not found; the last good one stays in use\nkind: Evil",
@@ -178,7 +179,9 @@ func busy() *controlPlane {
 			{IngressController: "default", Namespace: "evil", Name: "hello", Host: "hello.demo.example", Termination: tsujiv1.Termination_TERMINATION_INSECURE, Reason: "HostAlreadyClaimed", Message: "route hello already exposes\nhello.demo.example \x1b]0;owned\a"},
 		},
 		routers: []*tsujiv1.Router{
-			{IngressController: "default", Zone: "tok04", Name: "tok04-1", Connected: true, Since: ago(3 * time.Hour), AckedVersion: now, TargetVersion: now, ResponsesSent: 2, ResourcesSent: 9, HaproxyVersion: "3.4.7", ConnectionsAllowed: 8302, ConnectionsWanted: 50000},
+			{IngressController: "default", Zone: "tok04", Name: "tok04-1", Connected: true, Since: ago(3 * time.Hour),
+				AckedVersion: now, TargetVersion: now, ResponsesSent: 2, ResourcesSent: 9, HaproxyVersion: "3.4.7",
+				ConnectionsAllowed: 8302, ConnectionsWanted: 50000},
 			{
 				IngressController: "default", Zone: "tok05", Name: "tok05-1", Connected: true, Since: ago(5 * time.Second), AckedVersion: old, TargetVersion: now, ResponsesSent: 3, ResourcesSent: 9, HaproxyVersion: "3.4.7", Duplicate: true,
 				Refusal: &tsujiv1.Refusal{Class: tsujiv1.RefusalClass_REFUSAL_CLASS_LOCAL, Version: now, Message: "disk full", Resources: []*tsujiv1.RefusedResource{{Resource: "cert/demo/secret:edge-tls", Message: "not written"}}},

@@ -105,9 +105,10 @@ func (c *Compiler) waiting(d *dirty, g *given) (all []*waiting, total int) {
 			w = &waiting{namespace: k.Namespace}
 			byNamespace[k.Namespace] = w
 		}
+		cost := c.cost(r)
 		w.routes = append(w.routes, r)
-		w.cost += c.cost(r)
-		total += c.cost(r)
+		w.cost += cost
+		total += cost
 	}
 	return slices.SortedFunc(maps.Values(byNamespace), func(a, b *waiting) int {
 		return cmp.Or(cmp.Compare(a.cost, b.cost), cmp.Compare(a.namespace, b.namespace))

@@ -258,13 +258,16 @@ spec: {ingressClassName: tsuji, tls: [{hosts: [a.example.com], secretName: t}], 
 	const own = "cert/" + "ns1/destination-ca:i-2sz3mczae5"
 	const staysCA = "the last good CA stays in use for this Route: put a good Secret back, or name another"
 	k := newKeeper(t, compile.Config{})
-	k.compiler.Apply(changesOf(t, strings.Join([]string{class, ingress("1", "ca", ""), authority("ca", "@ca.crt"), pairSecret("t", "leaf.crt", "leaf.key")}, "---\n")))
+	k.compiler.Apply(changesOf(t, strings.Join([]string{
+		class, ingress("1", "ca", ""), authority("ca", "@ca.crt"), pairSecret("t", "leaf.crt", "leaf.key"),
+	}, "---\n")))
 	k.last = k.compiler.Apply(nil)
 	if _, ok := k.last.Facts.Get(own); !ok {
 		t.Fatalf("no %s among %v", own, names(k.last))
 	}
 	k.step("the CA is deleted", "gone: Secret ns1/ca", "",
-		made+": "+own+`: metadata.annotations[route.openshift.io/destination-ca-certificate-secret]: Invalid value: "ca": there is no such Secret in the namespace; `+staysCA)
+		made+": "+own+`: metadata.annotations[route.openshift.io/destination-ca-certificate-secret]: `+
+			`Invalid value: "ca": there is no such Secret in the namespace; `+staysCA)
 	k.step("the certificate, too", "gone: Secret ns1/t", "", made+": "+staysCA+"; cert/ns1/secret:t: spec.tls[0].secretName: Not found")
 	k.step("the CA is none", authority("ca", "nothing"), "", made+": failed to parse CA certificate: there is no certificate in it; "+staysCA)
 	more := `{host: b.example.com, http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}}, `
@@ -303,7 +306,8 @@ func TestServiceCAStays(t *testing.T) {
 	k.step("it comes", bundle("@ca.crt"), ca+" route/ns1/a", "ns1/a: admitted")
 	k.step("it is deleted", "gone: ConfigMap openshift-ingress/service-ca-bundle", "",
 		`ns1/a: `+ca+`: spec.tls.destinationCACertificate is empty, and configmaps "service-ca-bundle" not found in namespace openshift-ingress; `+stays)
-	fault("ConfigMap openshift-ingress/service-ca-bundle: configmaps \"service-ca-bundle\" not found in namespace openshift-ingress; endpoints are verified with the last good one (put the CA")
+	fault("ConfigMap openshift-ingress/service-ca-bundle: configmaps \"service-ca-bundle\" not found in namespace " +
+		"openshift-ingress; endpoints are verified with the last good one (put the CA")
 	k.step("made again, and not yet filled", bundle(""), "", "ns1/a: there is no service-ca.crt in ConfigMap openshift-ingress/service-ca-bundle; "+stays)
 	k.step("a Route that comes then is verified, too", route("b"), "route/ns1/b", "ns1/b: "+stays)
 	k.step("it is none", bundle("nothing"), "", "ns1/a: there is no certificate in it; "+stays, "ns1/b: "+stays)
@@ -326,7 +330,8 @@ func TestBoundOfWhatStays(t *testing.T) {
 	var all, gone []cluster.Change
 	for i := range most + 10 {
 		name := fmt.Sprintf("s%05d", i)
-		s := changesOf(t, fmt.Sprintf("kind: Secret\nmetadata: {namespace: ns1, name: %s}\ntype: kubernetes.io/tls\nstringData: {tls.crt: %q, tls.key: %q}\n", name, chain, key))
+		s := changesOf(t, fmt.Sprintf("kind: Secret\nmetadata: {namespace: ns1, name: %s}\ntype: kubernetes.io/tls\n"+
+			"stringData: {tls.crt: %q, tls.key: %q}\n", name, chain, key))
 		all = append(append(all, s...), changesOf(t, secured(name, name, name+".example.com", "", ", externalCertificate: {name: "+name+"}"))...)
 		gone = append(gone, cluster.Change{Key: s[0].Key})
 	}

@@ -15,7 +15,8 @@ import (
 func TestCmd(t *testing.T) {
 	for _, test := range []struct{ word, want string }{
 		{"a", "x a"}, {"a b;c", `x a\ b\;c`}, {`\`, `x \\`}, {"a<<", "x a<<"}, {"辻", "x 辻"},
-		{"", ""}, {"<<", ""}, {"v <<x", ""}, {"v  <<", ""}, {"v <<x y", ""}, {"a\nb", ""}, {"a\tb", ""}, {"\x7f", ""}, {"\x00", ""}, {strings.Repeat("x", maxBatch), ""},
+		{"", ""}, {"<<", ""}, {"v <<x", ""}, {"v  <<", ""}, {"v <<x y", ""}, {"a\nb", ""}, {"a\tb", ""},
+		{"\x7f", ""}, {"\x00", ""}, {strings.Repeat("x", maxBatch), ""},
 	} {
 		if got := Cmd("x", test.word); got.line != test.want || (got.err == nil) != (test.want != "") {
 			t.Errorf("%.20q: %q, %v", test.word, got.line, got.err)

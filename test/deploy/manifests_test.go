@@ -207,7 +207,8 @@ func TestPodsAreRestricted(t *testing.T) {
 					continue
 				}
 				// HAProxy is somebody else, but where the platform says who everybody is.
-				if own := s.RunAsUser != nil && *s.RunAsUser > 0 && *s.RunAsUser != *pod.RunAsUser && *s.RunAsGroup != *pod.RunAsGroup; own != (said && c.Name == "haproxy") {
+				own := s.RunAsUser != nil && *s.RunAsUser > 0 && *s.RunAsUser != *pod.RunAsUser && *s.RunAsGroup != *pod.RunAsGroup
+				if own != (said && c.Name == "haproxy") {
 					fail("container %s has a user of its own: %v", c.Name, own)
 				}
 				if c.Resources.Requests.Cpu().IsZero() || c.Resources.Requests.Memory().IsZero() {

@@ -52,7 +52,8 @@ func testPods(t *testing.T, server *kubetest.Server) {
 }
 
 func testPodsAs(t *testing.T, server *kubetest.Server, b built, as user) {
-	runs := exec.CommandContext(t.Context(), "setpriv", "--reuid="+fmt.Sprint(as.uid), "--regid="+fmt.Sprint(as.gid), "--clear-groups", haproxytest.Binary(t), "-v")
+	runs := exec.CommandContext(t.Context(), "setpriv", "--reuid="+fmt.Sprint(as.uid), "--regid="+fmt.Sprint(as.gid),
+		"--clear-groups", haproxytest.Binary(t), "-v")
 	if out, err := runs.CombinedOutput(); err != nil {
 		t.Skipf("user %d cannot run HAProxy; is a folder above it closed to others? %v\n%s", as.uid, err, out)
 	}
