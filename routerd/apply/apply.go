@@ -112,6 +112,7 @@ type Applier struct {
 	drained   bool               // and listens no more, but goes on: there is no reload any more
 	stopped   bool               // and takes no more commands
 	diverted  bool               // a HAProxy elsewhere would begin with nothing
+	torn      bool               // one that has begun may have read some files before they were written, some after
 	replaced  error              // by a HAProxy that is not rendered for
 
 	changed chan struct{} // wakes Run up; holds one

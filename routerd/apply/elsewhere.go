@@ -17,6 +17,9 @@ import (
 // haproxy.cfg is there only while all files are what is in force: before anything else is put into force, at run time or
 // by writing files, first.cfg takes its place, with which HAProxy serves nothing until it is reloaded. What was withdrawn
 // never comes back. It costs a reload after HAProxy's own death, as it costs a start where HAProxy is our child.
+//
+// One that begins while files are written may have read some before that and some after, the stamp among these: what it
+// says of itself counts only if files were written while another lived (torn), and it is reloaded otherwise.
 
 // firstFile is what haproxy.cfg is while there is nothing to begin with.
 const firstFile = "first.cfg"
@@ -113,12 +116,38 @@ func (a *Applier) await(ctx context.Context) error {
 // again makes HAProxy run what is in force, after it has ended or run something else. One elsewhere that has begun anew by
 // itself may say that it does already.
 func (a *Applier) again(ctx context.Context, v snapshot.Version) (method, error) {
-	if a.cfg.HAProxy.Elsewhere() && !a.alive() && a.await(ctx) == nil && a.agrees(ctx, v) {
+	if a.cfg.HAProxy.Elsewhere() && !a.alive() && a.await(ctx) == nil && !a.torn && a.agrees(ctx, v) {
 		a.suspect = false
 		a.begunAnew()
 		return byNothing, nil
 	}
 	return a.serve(ctx, v, becauseMend)
+}
+
+var errTorn = errors.New("HAProxy has begun while its files were written")
+
+// outlived notes, after files have been written, whether the worker that was there before still is: then whatever begins
+// from now on reads all of them.
+func (a *Applier) outlived(ctx context.Context) {
+	if a.torn && a.worker != nil {
+		_, err := a.worker.Info(ctx)
+		a.torn = err != nil
+	}
+}
+
+// settle makes sure that what is run by a reload lives, once the files have been written. One elsewhere that ended since
+// it was looked at is not to begin with them, since they may not be what it can run; and another may have begun already.
+func (a *Applier) settle(ctx context.Context) error {
+	if !a.cfg.HAProxy.Elsewhere() || a.alive() {
+		return nil
+	}
+	if err := a.divert(); err != nil {
+		return err
+	}
+	if err := a.await(ctx); err != nil {
+		return err
+	}
+	return a.writeFiles()
 }
 
 // ErrOtherRelease says that a HAProxy elsewhere is of another release than what is rendered for: it was replaced. routerd

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 	"github.com/tsuji-dev/tsuji/routerd/apply"
@@ -164,5 +165,51 @@ func TestElsewhereIsWaitedFor(t *testing.T) {
 	r.put(route("a"), a)
 	if got := w.get("a.test"); got != "a" {
 		t.Errorf("what is served: %s", got)
+	}
+}
+
+// A HAProxy elsewhere that begins while files are written may read some from before and some from after that, the stamp
+// among these. It is not believed.
+func TestElsewhereBeginsMeanwhile(t *testing.T) { haproxytest.Each(t, tornStory) }
+
+func tornStory(t *testing.T, binary string) {
+	t.Parallel()
+	w := newWorld(t, binary)
+	config := filepath.Join(w.dir, haproxy.ConfigFile)
+	var kill func()
+	var before []byte // haproxy.cfg, while the next writing is one that HAProxy begins in
+	var r *router
+	r = w.router(options{elsewhere: true, idle: true, apply: func(c *apply.Config) {
+		c.OnWrite = func(time.Duration) {
+			if before == nil {
+				return
+			}
+			after, err := os.ReadFile(config)
+			must(t, err)
+			kill()
+			<-r.process.Exited()
+			must(t, os.WriteFile(config, before, 0o640))
+			before = nil
+			w.runElsewhere()
+			if _, err := r.process.Await(t.Context()); err != nil {
+				t.Error(err)
+			}
+			must(t, os.WriteFile(config, after, 0o640))
+		}
+	}})
+	must(t, apply.Prepare(w.dir, false))
+	kill = w.runElsewhere()
+	settings := func(on bool) *tsujiv1.Resource {
+		return &tsujiv1.Resource{Name: tsujiv1.SettingsName, Kind: &tsujiv1.Resource_Settings{Settings: &tsujiv1.Settings{AbortOnClose: on}}}
+	}
+	old, moved := endpoints("a", serve(t, "old")), endpoints("a", serve(t, "moved"))
+	r.put(settings(false), route("a"), old)
+	before, _ = os.ReadFile(config)
+	r.put(settings(true), route("a"), moved)
+	if before != nil {
+		t.Fatal("nothing was written")
+	}
+	if got := w.get("a.test"); got != "moved" {
+		t.Errorf("what is in force is answered by %q", got)
 	}
 }

@@ -194,6 +194,9 @@ func (a *Applier) connectInForce(ctx context.Context) error {
 		return err
 	}
 	if a.worker.PID() != a.pid { // it began with the files, and nobody has told it anything since
+		if a.torn {
+			return errTorn
+		}
 		a.begunAnew()
 	}
 	return nil

@@ -55,6 +55,7 @@ func programDigest(r *render.Renderer) string {
 func (a *Applier) writeFiles() error {
 	begun := time.Now()
 	files, err := a.dirtyFiles()
+	a.torn = a.torn || a.cfg.HAProxy.Elsewhere() && len(files) > 0
 	for i, f := range files {
 		if f.Path == stampMap && !f.Remove {
 			f.Content = append([]byte(programKey+" "+a.program+"\n"), f.Content...)
@@ -74,6 +75,7 @@ func (a *Applier) writeFiles() error {
 		return fmt.Errorf("write HAProxy's files: %w", err)
 	}
 	a.stale, a.unwritten = time.Time{}, 0
+	a.slow("write files", begun)
 	if len(files) > 0 {
 		a.cfg.OnWrite(time.Since(begun))
 	}

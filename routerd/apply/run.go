@@ -158,7 +158,10 @@ func (a *Applier) look(ctx context.Context) {
 		a.suspect = true
 		return
 	}
-	if a.worker.PID() != a.pid {
+	if a.worker.PID() == a.pid {
+		return
+	}
+	if a.suspect = a.torn; !a.suspect {
 		a.begunAnew()
 	}
 }
@@ -175,6 +178,7 @@ func (a *Applier) tidy(ctx context.Context, now time.Time) {
 			}
 		} else {
 			a.sweepFiles()
+			a.outlived(ctx)
 		}
 	}
 	a.sweepUnknown(ctx, now)

@@ -104,13 +104,16 @@ func (a *Applier) serve(ctx context.Context, v snapshot.Version, why reason) (me
 	if err := a.writeFiles(); err != nil {
 		return m, err
 	}
+	if err := a.settle(ctx); err != nil {
+		return m, err
+	}
 	loading := time.Now()
 	err := a.load(ctx, v, &m, why)
 	a.cfg.OnReload(time.Since(loading), err)
 	if err != nil {
 		return m, err
 	}
-	a.suspect, a.unswept = false, false
+	a.suspect, a.unswept, a.torn = false, false, false
 	a.begunAnew()
 	a.costs.reload, a.postponed = time.Since(begun), 0
 	if m == byReload {
@@ -125,7 +128,10 @@ func (a *Applier) serve(ctx context.Context, v snapshot.Version, why reason) (me
 func (a *Applier) load(ctx context.Context, v snapshot.Version, m *method, why reason) error {
 	elsewhere := a.cfg.HAProxy.Elsewhere()
 	if !elsewhere {
-		if err := a.cfg.HAProxy.Check(ctx); err != nil {
+		checking := time.Now()
+		err := a.cfg.HAProxy.Check(ctx)
+		a.slow("check files", checking)
+		if err != nil {
 			return &checkFailed{err}
 		}
 	}
@@ -146,6 +152,16 @@ func (a *Applier) load(ctx context.Context, v snapshot.Version, m *method, why r
 	return err
 }
 
+// slowStep is how long a step of a reload may take before it is told: no change of anybody comes into force meanwhile.
+const slowStep = 2 * time.Second
+
+// slow tells which step of a reload took long.
+func (a *Applier) slow(step string, begun time.Time) {
+	if took := time.Since(begun); took > slowStep {
+		a.cfg.Log.Info("a step of a reload took long", "step", step, "duration", took)
+	}
+}
+
 // checkFailed says that the check of the files failed, before anything was done with them. What fails
 // later, an address that is taken for one, is not the content's fault.
 type checkFailed struct{ error }
@@ -156,8 +172,12 @@ func (e *checkFailed) Unwrap() error { return e.error }
 func (a *Applier) run(ctx context.Context, m *method, why reason) error {
 	if a.alive() {
 		*m = byReload
+		keeping := time.Now()
 		a.cfg.BeforeReload(ctx)
+		a.slow("keep what the worker has counted", keeping)
+		loading := time.Now()
 		w, err := a.cfg.HAProxy.Reload(ctx)
+		a.slow("reload", loading)
 		// The old worker would wait for this connection to end.
 		a.disconnect()
 		a.worker = w
@@ -173,12 +193,14 @@ func (a *Applier) run(ctx context.Context, m *method, why reason) error {
 		if a.alive() && !errors.Is(err, haproxy.ErrGone) {
 			return err //nolint:wrapcheck // says what it tried
 		}
+		a.cfg.HAProxy.Leave()
 		if a.cfg.HAProxy.Elsewhere() { // who runs it starts another, which is not to begin with this
-			a.cfg.HAProxy.Leave()
 			return errors.Join(err, a.divert())
 		}
 		a.cfg.Log.Warn("HAProxy cannot be reloaded any more; starting another", "error", err)
-		a.cfg.HAProxy.Leave()
+	} else if a.cfg.HAProxy.Elsewhere() {
+		a.suspect = true
+		return errors.Join(haproxy.ErrGone, a.divert())
 	}
 	*m = byStart
 	a.disconnect()
