@@ -147,7 +147,7 @@ func TestIdleConnectionsMakeRoom(t *testing.T) {
 	}
 }
 
-// Where each connection has a request there is no room, and one more is closed. They all get their answers.
+// Where each connection has a request, one more takes the place of that which asked first. The others get their answers.
 func TestBusyConnectionsAreBounded(t *testing.T) {
 	l := tcp(t)
 	arrived, release := make(chan struct{}, maxConnections), make(chan struct{})
@@ -165,17 +165,45 @@ func TestBusyConnectionsAreBounded(t *testing.T) {
 		<-arrived
 		held = append(held, c)
 	}
-	if got, err := ask(connect(t, l), "/healthz", "Host: x\r\n"); err == nil {
-		t.Errorf("one more was answered %d", got)
+	if got, err := ask(connect(t, l), "/healthz", "Host: x\r\n"); got != 200 {
+		t.Errorf("one more: %d, %v", got, err)
+	}
+	if _, err := held[0].Read(make([]byte, 1)); !errors.Is(err, io.EOF) && !strings.Contains(fmt.Sprint(err), "reset") {
+		t.Errorf("the one that asked first: %v, want that it was closed", err)
 	}
 	close(release)
-	for i, c := range held {
+	for i, c := range held[1:] {
 		if res, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || res.StatusCode != http.StatusOK {
 			t.Errorf("connection %d: %v", i, err)
 		}
 	}
-	if got, err := ask(connect(t, l), "/healthz", "Host: x\r\n"); got != 200 {
-		t.Errorf("when they were answered: %d, %v", got, err)
+}
+
+// Who announces bodies that never come, or does not read answers, on as many connections as there are, shuts out no
+// probe either, however often.
+func TestSlowClientsMakeRoom(t *testing.T) {
+	for name, request := range map[string]string{
+		"a body that never comes": "GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n",
+		"a body in pieces":        "POST /healthz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nabc",
+		"half a head":             "GET /healthz HTTP/1.1\r\nHost: x\r\nX: ",
+		"answers not read":        strings.Repeat("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", 2000),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := tcp(t)
+			serving(t, l, Config{Ready: func() error { return nil }})
+			for range 2 * maxConnections {
+				c := connect(t, l)
+				go func() { _, _ = io.WriteString(c, request) }() // it may not get all of it off
+			}
+			for i := range maxConnections {
+				for _, path := range []string{"/healthz", "/readyz"} {
+					if got, err := ask(connect(t, l), path, "Host: x\r\nConnection: close\r\n"); got != 200 {
+						t.Fatalf("probe %d, %s: %d, %v", i, path, got, err)
+					}
+				}
+			}
+		})
 	}
 }
 

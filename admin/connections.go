@@ -10,13 +10,13 @@ import (
 const maxConnections = 64
 
 // connections bounds a server's connections. One more takes the place of the one that has been without a request for
-// the longest, so that who holds many idle ones shuts out no probe. Where each has a request, whose body may never come,
-// the new one is closed.
+// the longest, and where each has a request, of the one whose request began first: it may be one whose body never comes,
+// or whose answer is not read. So who holds all connections shuts out no probe, which is answered at once.
 type connections struct {
 	mu      sync.Mutex
 	turn    uint64
 	waiting map[net.Conn]uint64 // without a request, since which turn; guarded by mu
-	busy    map[net.Conn]bool   // with one; guarded by mu
+	busy    map[net.Conn]uint64 // with one; guarded by mu
 }
 
 // changed follows a connection's states; it is http.Server's ConnState.
@@ -24,21 +24,24 @@ func (c *connections) changed(conn net.Conn, state http.ConnState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.waiting == nil {
-		c.waiting, c.busy = map[net.Conn]uint64{}, map[net.Conn]bool{}
+		c.waiting, c.busy = map[net.Conn]uint64{}, map[net.Conn]uint64{}
 	}
+	c.turn++
 	switch state {
 	case http.StateNew:
-		if len(c.waiting)+len(c.busy) >= maxConnections && !c.makeRoom() {
-			_ = conn.Close() // its next state is StateClosed
+		if len(c.waiting)+len(c.busy) >= maxConnections && !closeOldest(c.waiting) {
+			closeOldest(c.busy)
 		}
-		c.wait(conn)
+		c.waiting[conn] = c.turn
 	case http.StateIdle:
-		delete(c.busy, conn)
-		c.wait(conn)
+		if _, known := c.busy[conn]; known { // else it was closed to make room
+			delete(c.busy, conn)
+			c.waiting[conn] = c.turn
+		}
 	case http.StateActive:
-		if _, known := c.waiting[conn]; known { // else it was closed to make room
+		if _, known := c.waiting[conn]; known {
 			delete(c.waiting, conn)
-			c.busy[conn] = true
+			c.busy[conn] = c.turn
 		}
 	case http.StateHijacked, http.StateClosed:
 		delete(c.waiting, conn)
@@ -46,24 +49,18 @@ func (c *connections) changed(conn net.Conn, state http.ConnState) {
 	}
 }
 
-// wait notes that a connection has no request. mu is held.
-func (c *connections) wait(conn net.Conn) {
-	c.turn++
-	c.waiting[conn] = c.turn
-}
-
-// makeRoom closes the connection that has waited for the longest, if one waits. mu is held.
-func (c *connections) makeRoom() bool {
+// closeOldest closes the connection that has been there for the longest, and tells whether there was one.
+func closeOldest(conns map[net.Conn]uint64) bool {
 	var oldest net.Conn
-	for conn, since := range c.waiting {
-		if oldest == nil || since < c.waiting[oldest] {
+	for conn, since := range conns {
+		if oldest == nil || since < conns[oldest] {
 			oldest = conn
 		}
 	}
 	if oldest == nil {
 		return false
 	}
-	delete(c.waiting, oldest)
-	_ = oldest.Close()
+	delete(conns, oldest)
+	_ = oldest.Close() // its next state is StateClosed
 	return true
 }
