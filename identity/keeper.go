@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -26,8 +27,8 @@ const maxFile = 1 << 20
 type Files struct {
 	// Cert is the certificate and its intermediates, PEM.
 	Cert string
-	// Key is the private key, PEM. Nobody but its owner may have access to it; if that is root, and we are not,
-	// its group may read it too, as a Pod's group may what is in a volume of a Secret.
+	// Key is the private key, PEM. Nobody but its owner may have access to it; in a volume that a kubelet made, its
+	// group may read it too.
 	Key string
 	// CA is the certificates of the authorities that peers are verified with, PEM.
 	CA string
@@ -216,7 +217,11 @@ func (f Files) read() (material, error) {
 	if m.infos, err = f.stat(); err != nil {
 		return material{}, err
 	}
-	if err := private(m.infos[1], os.Geteuid()); err != nil {
+	folder, err := folderOf(f.Key)
+	if err != nil {
+		return material{}, fmt.Errorf("private key %s: %w", f.Key, err)
+	}
+	if err := private(m.infos[1], folder, os.Geteuid()); err != nil {
 		return material{}, fmt.Errorf("private key %s: %w", f.Key, err)
 	}
 	cert, err := readFile(f.Cert)
@@ -240,18 +245,35 @@ func (f Files) read() (material, error) {
 	return m, nil
 }
 
-// private tells what is wrong with a private key's file, for a process of that user. A kubelet writes Secrets as
-// root, and lets a process that is not root read them through its group, which is its Pod's: that is the one
-// way of sharing that is no mistake.
-func private(i os.FileInfo, user int) error {
+// private tells what is wrong with a private key's file, in that folder, for a process of that user. A kubelet lets the
+// group of a Pod, its fsGroup, read what it mounts, whoever the processes run as: files of Secrets are root's and of
+// mode 0440 or 0640, and those of pod certificates are the Pod's user's and of mode 0640. That is the one way of sharing
+// that is no mistake. So the group may read what root wrote; and what we own, where the folder gives that group to all
+// that is made in it, as those of such a volume do (kubelet: pkg/volume/volume_linux.go, projected/projected.go).
+func private(i, folder os.FileInfo, user int) error {
 	mode := i.Mode().Perm()
 	if mode&0o077 == 0 {
 		return nil
 	}
-	if owner, ok := i.Sys().(*syscall.Stat_t); ok && mode&0o077 == 0o040 && owner.Uid == 0 && user != 0 {
-		return nil
+	s, ok := i.Sys().(*syscall.Stat_t)
+	f, ok2 := folder.Sys().(*syscall.Stat_t)
+	if ok && ok2 && mode&0o077 == 0o040 {
+		given := folder.Mode()&os.ModeSetgid != 0 && f.Gid == s.Gid
+		if s.Uid == 0 || int(s.Uid) == user && given {
+			return nil
+		}
 	}
-	return fmt.Errorf("its mode is %04o, so that others than its owner have access; make it 0600", mode)
+	return fmt.Errorf("its mode is %04o, so that others than its owner have access;"+
+		" make it 0600, or say defaultMode: 0400 where a volume of a Secret is mounted", mode)
+}
+
+// folderOf returns the folder that a file is in, behind all links.
+func folderOf(path string) (os.FileInfo, error) {
+	path, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return nil, err
+	}
+	return os.Stat(filepath.Dir(path))
 }
 
 // CheckWriters tells who else may write a file that decides whom a process of that user trusts. What a kubelet mounts

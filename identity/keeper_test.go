@@ -256,7 +256,7 @@ func TestWrongFilesAreRefused(t *testing.T) {
 		{"certificate: stat ", func(f *Files) error { f.Cert += ".gone"; return nil }},
 		{"private key: stat ", func(f *Files) error { f.Cert += ".gone"; f.Key += ".gone"; return nil }},
 		{"CA certificates: stat ", func(f *Files) error { f.CA += ".gone"; return nil }},
-		{"make it 0600", func(f *Files) error { return os.Chmod(f.Key, 0o640) }},
+		{"make it 0600", func(f *Files) error { return os.Chmod(f.Key, 0o660) }},
 		{"make it 0600", func(f *Files) error { return os.Chmod(f.Key, 0o604) }},
 		{"may write it", func(f *Files) error { return os.Chmod(f.CA, 0o664) }},
 		{"may write it", func(f *Files) error { return os.Chmod(f.CA, 0o646) }},
@@ -280,41 +280,71 @@ func TestWrongFilesAreRefused(t *testing.T) {
 	}
 }
 
-// A key is for its owner, and through a group for one who is not root if root owns it: so a Pod gets its Secrets.
+// A key is for its owner, and for the group that a kubelet gave it to: so a Pod gets its keys, whoever it runs as.
 func TestWhoMayReadAKey(t *testing.T) {
+	const pod = 2000                                                       // the fsGroup
+	plain, volume := folder{mode: 0o755}, folder{mode: 0o2755, group: pod} // where a key is
 	for _, c := range []struct {
 		mode        os.FileMode
 		owner, user int
+		in          folder
 		ok          bool
 	}{
-		{0o600, 1000, 1000, true},
-		{0o400, 0, 0, true},
-		{0o440, 0, 65532, true}, // a Secret's volume
-		{0o640, 0, 65532, true},
-		{0o440, 0, 0, false},         // root needs no group
-		{0o440, 65532, 65532, false}, // nor does an owner
-		{0o440, 1000, 65532, false},  // some other user's
-		{0o444, 0, 65532, false},
-		{0o404, 0, 65532, false},
-		{0o660, 0, 65532, false},
-		{0o450, 0, 65532, false},
+		{0o600, 1000, 1000, plain, true},
+		{0o400, 0, 0, plain, true},
+		{0o440, 0, 65532, volume, true}, // a Secret's, with defaultMode 0400
+		{0o640, 0, 65532, volume, true}, // with 0600
+		{0o440, 0, 0, volume, true},     // in a Pod that runs as root
+		{0o640, 0, 0, volume, true},
+		{0o640, 0, 0, plain, true},                                     // a group that root chose, as Debian's ssl-cert
+		{0o640, 65532, 65532, volume, true},                            // a pod certificate's
+		{0o640, 0, 1000700000, volume, true},                           // on OpenShift
+		{0o440, 65532, 65532, plain, false},                            // an owner needs no group
+		{0o640, 65532, 65532, folder{mode: 0o2755, group: 100}, false}, // another one's
+		{0o640, 65532, 65532, folder{mode: 0o755, group: pod}, false},
+		{0o440, 1000, 65532, volume, false}, // some other user's
+		{0o640, 1000, 0, volume, false},
+		{0o444, 0, 65532, volume, false}, // a Secret's, with no defaultMode
+		{0o644, 0, 0, volume, false},
+		{0o404, 0, 65532, volume, false},
+		{0o660, 0, 65532, volume, false},
+		{0o660, 0, 0, volume, false},
+		{0o420, 0, 0, volume, false},
+		{0o642, 0, 0, volume, false},
+		{0o450, 0, 65532, volume, false},
+		{0o660, 65532, 65532, volume, false},
 	} {
-		err := private(file{mode: c.mode, owner: c.owner}, c.user)
+		err := private(file{mode: c.mode, owner: c.owner, group: pod}, c.in.info(), c.user)
 		if (err == nil) != c.ok {
-			t.Errorf("mode %04o, owner %d, read by user %d: %v", c.mode, c.owner, c.user, err)
+			t.Errorf("mode %04o, owner %d, in a folder of mode %04o and group %d, read by user %d: %v",
+				c.mode, c.owner, c.in.mode, c.in.group, c.user, err)
 		}
 	}
 }
 
-// file is a file of which the mode and the owner are known.
+// folder is what a key's folder says of itself; its mode is in the kernel's form.
+type folder struct {
+	mode  uint32
+	group int
+}
+
+func (f folder) info() os.FileInfo {
+	mode := os.ModeDir | os.FileMode(f.mode&0o777)
+	if f.mode&0o2000 != 0 {
+		mode |= os.ModeSetgid
+	}
+	return file{mode: mode, group: f.group}
+}
+
+// file is a file of which the mode, the owner and the group are known.
 type file struct {
 	os.FileInfo
-	mode  os.FileMode
-	owner int
+	mode         os.FileMode
+	owner, group int
 }
 
 func (f file) Mode() os.FileMode { return f.mode }
-func (f file) Sys() any          { return &syscall.Stat_t{Uid: uint32(f.owner)} }
+func (f file) Sys() any          { return &syscall.Stat_t{Uid: uint32(f.owner), Gid: uint32(f.group)} }
 
 // A file that decides whom a process trusts is written by root, or by itself. What a kubelet mounts is not written by
 // others: a Secret's with mode 0400 or 0644, to which it adds that a group may read, of root, behind a symbolic link.
@@ -359,7 +389,8 @@ func TestWhoMayWriteDeniedPeers(t *testing.T) {
 	}
 }
 
-// Files as a kubelet lays them out are read, and what is taken from them while they are in use is seen: permissions too.
+// Files as a kubelet lays them out for a Pod with an fsGroup are read, and what is taken from them while they are in use
+// is seen: permissions too.
 func TestAMountedSecret(t *testing.T) {
 	one := newCA(t)
 	dir := t.TempDir()
@@ -377,7 +408,8 @@ func TestAMountedSecret(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Chmod(f.CA, 0o644); err != nil {
+	err := errors.Join(os.Chmod(data, 0o775|os.ModeSetgid), os.Chmod(f.Cert, 0o440), os.Chmod(f.Key, 0o440), os.Chmod(f.CA, 0o644))
+	if err != nil {
 		t.Fatal(err)
 	}
 	k, logged := load(t, f)
