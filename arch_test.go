@@ -12,6 +12,7 @@ import (
 var imports = map[string]string{
 	"proto/tsuji/v1": "snapshot",
 	"snapshot":       "",
+	"checkrate":      "",
 
 	"identity":           "",
 	"identity/authority": "identity",
@@ -34,7 +35,7 @@ var imports = map[string]string{
 	"routerd/apply":     "proto/tsuji/v1 routerd/haproxy routerd/render snapshot",
 	"routerd/haproxy":   "",
 	"routerd/health":    "routerd/apply routerd/haproxy routerd/render",
-	"routerd/render":    "proto/tsuji/v1 snapshot",
+	"routerd/render":    "checkrate proto/tsuji/v1 snapshot",
 	"routerd/stats":     "",
 	"routerd/store":     "snapshot",
 	"routerd/subscribe": "proto/tsuji/v1 snapshot",
@@ -70,7 +71,7 @@ var rules = archtest.Rules{
 		},
 	},
 	// These are functions of their input: they see no clock, chance, environment, file, socket or log.
-	Pure: []string{"snapshot", "controlplane/compile", "controlplane/release", "controlplane/fleet", "routerd/render"},
+	Pure: []string{"checkrate", "snapshot", "controlplane/compile", "controlplane/release", "controlplane/fleet", "routerd/render"},
 	Impure: []archtest.Ban{
 		{Path: "os/"}, {Path: "io/ioutil"}, {Path: "path/filepath"}, {Path: "syscall"}, {Path: "golang.org/x/sys/"}, {Path: "runtime/"}, {Path: "unsafe"}, {Path: "C"},
 		{Path: "time", Names: "Now Sleep After AfterFunc Tick NewTimer NewTicker Since Until Local LoadLocation"},
@@ -81,7 +82,7 @@ var rules = archtest.Rules{
 		{Path: "context", Names: "WithTimeout WithTimeoutCause WithDeadline WithDeadlineCause AfterFunc"},
 		{Path: "golang.org/x/sync/"}, {Path: "k8s.io/client-go/"}, {Path: "k8s.io/klog/"}, {Path: "github.com/prometheus/"},
 	},
-	StandardOnly: []string{"snapshot", "identity"},
+	StandardOnly: []string{"checkrate", "snapshot", "identity"},
 }
 
 // Every package imports what its row allows, every row is used, and those that are pure are.

@@ -1,59 +1,25 @@
 package render
 
 import (
-	"math/bits"
-	"time"
+	"iter"
+	"maps"
+	"slices"
+
+	"github.com/tsuji-dev/tsuji/checkrate"
 )
 
-const (
-	// ratePerCheck is a check each second in the unit of rates.
-	ratePerCheck = 1 << 20
-	// mostRate is what the Routes of a namespace may have: 640 checks a second, a tenth of a core of HAProxy's.
-	// widestShare is the class of what one of them may: 512, so that a large one leaves something to small ones.
-	mostRate, widestShare = 640 * ratePerCheck, 29
-	// longestInterval is where an interval is not lengthened any more: 50,000 servers are 14 checks a second then.
-	longestInterval = time.Hour
-)
-
-// rates counts a namespace's Routes by how many checks a second they ask for, in classes: one of class c asks for
-// 2^c units at most, and for more than half as many.
-type rates [64]int
-
-// share returns the class that each Route may have so that all together are no more than the bound; of one that asks
-// for more the interval is doubled until it fits. So those that ask for little keep what they ask for, whatever others
-// do, and what one more endpoint changes is rarely a class.
-func (r *rates) share() int {
-	share := widestShare
-	for ; r != nil && share > 0; share-- {
-		sum := 0
-		for class, n := range r {
-			sum += n << min(class, share)
-		}
-		if sum <= mostRate {
-			break
-		}
-	}
-	return share
+// rates are what the Routes of a namespace ask for and have.
+type rates struct {
+	counts checkrate.Counts
+	share  checkrate.Share
 }
 
 // rateClass returns how many checks the route asks for, -1 if for none. There may be no route.
 func (r *route) rateClass() int {
-	if r == nil || r.checked() == 0 {
+	if r == nil {
 		return -1
 	}
-	const second = uint64(time.Second / time.Millisecond)
-	interval := uint64(max(1, r.interval/time.Millisecond))
-	units := (uint64(r.checked())*second*ratePerCheck + interval - 1) / interval
-	return bits.Len64(units - 1)
-}
-
-// doublings returns how often the route's interval is doubled where so much is its share.
-func (r *route) doublings(share int) int {
-	n := 0
-	for class := r.rateClass(); class-n > share && r.interval<<n < longestInterval; {
-		n++
-	}
-	return n
+	return checkrate.Class(r.checked(), r.interval)
 }
 
 // slow has the route's interval doubled so often, and tells whether that is news. Its servers are not made again.
@@ -67,9 +33,9 @@ func (r *route) slow(n int) bool {
 }
 
 // stageRates decides again how often routes' servers are checked, of which stageChecks has decided whether they are.
-// Where a namespace's share becomes another, the servers of all its Routes that are beyond it are other ones.
+// Where a namespace's share becomes another, the servers of all its Routes that it concerns are other ones.
 func (r *Renderer) stageRates(s *Staged, f facts) {
-	after := map[string]*rates{}
+	s.rates = map[string]*rates{}
 	for name, now := range s.routes {
 		old := r.routes[name]
 		was, is := old.rateClass(), now.rateClass()
@@ -77,45 +43,71 @@ func (r *Renderer) stageRates(s *Staged, f facts) {
 			continue
 		}
 		namespace := now.namespaceOr(old)
-		of := after[namespace]
+		of := s.rates[namespace]
 		if of == nil {
 			of = new(rates)
-			if before := r.checks.rates[namespace]; before != nil {
-				*of = *before
-			}
-			after[namespace] = of
+			*of = r.checks.of(namespace)
+			s.rates[namespace] = of
 		}
-		of.count(was, -1)
-		of.count(is, 1)
+		of.counts.Add(was, -1)
+		of.counts.Add(is, 1)
 	}
-	for _, rt := range s.routes {
-		if rt.rateClass() < 0 {
+	for namespace, of := range s.rates {
+		of.share = of.counts.Share(func(class int) []string { return r.asking(s, namespace, class) })
+	}
+	for name, rt := range s.routes {
+		class := rt.rateClass()
+		if class < 0 {
 			continue
 		}
-		namespace := rt.spec.GetNamespace()
-		of, differs := after[namespace]
-		if !differs {
-			of = r.checks.rates[namespace]
+		of := s.rates[rt.spec.GetNamespace()]
+		if of == nil {
+			before := r.checks.of(rt.spec.GetNamespace())
+			of = &before
 		}
-		if rt.slow(rt.doublings(of.share())) {
+		if rt.slow(of.share.Doublings(name, class, rt.interval)) {
 			rt.resolve(f)
 		}
 	}
-	for namespace, of := range after {
-		share := of.share()
-		if share == r.checks.rates[namespace].share() {
+	for namespace, of := range s.rates {
+		if of.share == r.checks.of(namespace).share {
 			continue
 		}
-		for name := range r.checks.wanted[namespace] {
-			if _, staged := s.routes[name]; staged {
-				continue
-			}
-			if rt := *r.routes[name]; rt.slow(rt.doublings(share)) {
+		for name, before := range r.others(s, namespace) {
+			doublings := of.share.Doublings(name, before.rateClass(), before.interval)
+			if rt := *before; rt.slow(doublings) {
 				rt.resolve(f)
 				s.routes[name] = &rt
 			}
 		}
 	}
+}
+
+// others are the routes of a namespace that ask for checks, have them, and are not staged.
+func (r *Renderer) others(s *Staged, namespace string) iter.Seq2[string, *route] {
+	return func(yield func(string, *route) bool) {
+		for name := range r.checks.wanted[namespace] {
+			if _, staged := s.routes[name]; staged {
+				continue
+			}
+			if rt := r.routes[name]; rt.checked() > 0 && !yield(name, rt) {
+				return
+			}
+		}
+	}
+}
+
+// asking returns the routes of a namespace that will ask for a class of checks, sorted.
+func (r *Renderer) asking(s *Staged, namespace string, class int) (names []string) {
+	for _, of := range []iter.Seq2[string, *route]{r.others(s, namespace), maps.All(s.routes)} {
+		for name, rt := range of {
+			if rt.rateClass() == class && rt.spec.GetNamespace() == namespace {
+				names = append(names, name)
+			}
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 func (r *route) namespaceOr(old *route) string {
@@ -125,33 +117,39 @@ func (r *route) namespaceOr(old *route) string {
 	return r.spec.GetNamespace()
 }
 
-func (r *rates) count(class, more int) {
-	if class >= 0 {
-		r[class] += more
+// of returns a namespace's rates. One that asks for nothing has all that there is.
+func (c *checks) of(namespace string) rates {
+	if of := c.rates[namespace]; of != nil {
+		return *of
+	}
+	return rates{share: new(checkrate.Counts).Share(nil)}
+}
+
+// settle makes the rates of namespaces what was staged.
+func (c *checks) settle(staged map[string]*rates) {
+	for namespace, of := range staged {
+		switch {
+		case of.counts == checkrate.Counts{}:
+			delete(c.rates, namespace)
+		case c.rates == nil:
+			c.rates = map[string]*rates{namespace: of}
+		default:
+			c.rates[namespace] = of
+		}
 	}
 }
 
-// rate counts a route that comes, 1, or goes, -1.
-func (c *checks) rate(rt *route, more int) {
-	class, namespace := rt.rateClass(), rt.spec.GetNamespace()
-	if class < 0 {
+// slow counts the servers of a route that are checked less often than it asks for: one that comes, 1, or goes, -1.
+func (c *checks) slow(rt *route, more int) {
+	if rt.slowed == 0 {
 		return
 	}
-	if c.rates == nil {
-		c.rates, c.slowed = map[string]*rates{}, map[string]int{}
+	if c.slowed == nil {
+		c.slowed = map[string]int{}
 	}
-	of := c.rates[namespace]
-	if of == nil {
-		of = new(rates)
-		c.rates[namespace] = of
-	}
-	if of.count(class, more); *of == (rates{}) {
-		delete(c.rates, namespace)
-	}
-	if rt.slowed > 0 {
-		if c.slowed[namespace] += more * rt.checked(); c.slowed[namespace] == 0 {
-			delete(c.slowed, namespace)
-		}
+	namespace := rt.spec.GetNamespace()
+	if c.slowed[namespace] += more * rt.checked(); c.slowed[namespace] == 0 {
+		delete(c.slowed, namespace)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 	"github.com/tsuji-dev/tsuji/routerd/render"
+	"github.com/tsuji-dev/tsuji/snapshot"
 )
 
 // checkedRoute is a Route of which so many servers are checked so often, with its endpoints.
@@ -84,15 +85,15 @@ func TestCheckRate(t *testing.T) {
 			want: "few 5s, many 32s, most 32s, too 1h0m0s", slowed: 10000,
 		},
 		{
-			what: "a third", put: checkedRoute("ns", "too", 5000, time.Second), changed: "be_http:ns:many be_http:ns:most",
-			want: "few 5s, many 1m4s, most 1m4s, too 1m4s", slowed: 15000,
+			what: "a third", put: checkedRoute("ns", "too", 5000, time.Second), changed: "be_http:ns:many",
+			want: "few 5s, many 1m4s, most 32s, too 1m4s", slowed: 15000,
 		},
 		{
 			what: "another namespace", put: checkedRoute("other", "many", 500, time.Second),
-			want: "few 5s, many 1m4s, most 1m4s, too 1m4s", slowed: 15000,
+			want: "few 5s, many 1m4s, most 32s, too 1m4s", slowed: 15000,
 		},
 		{
-			what: "one goes", removed: "route/ns/many", changed: "be_http:ns:most be_http:ns:too",
+			what: "one goes", removed: "route/ns/many", changed: "be_http:ns:too",
 			want: "few 5s, most 32s, too 32s", slowed: 10000,
 		},
 		{
@@ -152,5 +153,52 @@ func TestCheckRateOfManyRoutes(t *testing.T) {
 	}
 	if _, n := intervals(t, r, "ns"); n > 640 || n < 160 {
 		t.Errorf("%g checks a second", n)
+	}
+}
+
+// A Route that comes or goes changes how often the servers of a few others are checked, however many there are that are
+// checked less often than they ask for: a tenant cannot have all of its servers made again by a small change.
+func TestCheckRateChangesLittle(t *testing.T) {
+	t.Parallel()
+	r := renderer(t, options())
+	const large = 64
+	var all []*tsujiv1.Resource
+	for i := range large {
+		all = append(all, checkedRoute("ns", fmt.Sprintf("large-%02d", i), 20, time.Second)...)
+	}
+	if _, err := r.Apply(delta(t, all...)); err != nil {
+		t.Fatal(err)
+	}
+	shares := map[string]int{}
+	changed := 0
+	expectFew := func(what string, d snapshot.Delta) {
+		t.Helper()
+		change, err := r.Apply(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		others := 0
+		for _, b := range change.Backends {
+			if strings.HasPrefix(b.Name, "be_http:ns:large-") {
+				others++
+			}
+		}
+		if changed += others; others > 2 {
+			t.Errorf("%s: the servers of %d other Routes are made again", what, others)
+		}
+	}
+	for i := range 60 {
+		expectFew(fmt.Sprint("one comes, ", i), delta(t, checkedRoute("ns", fmt.Sprint("r", i), 10, time.Second)...))
+		have, perSecond := intervals(t, r, "ns")
+		if perSecond > 640 || perSecond < 320 {
+			t.Errorf("%d more: %g checks a second", i, perSecond)
+		}
+		shares[have["ns:large-63"]]++
+	}
+	for i := range 60 {
+		expectFew(fmt.Sprint("one goes, ", i), snapshot.Delta{Removed: []string{tsujiv1.RouteName("ns", fmt.Sprint("r", i))}})
+	}
+	if len(shares) < 2 || changed < 2*large/2 {
+		t.Errorf("intervals %v, and %d changes: no share was crossed", shares, changed)
 	}
 }

@@ -17,6 +17,7 @@ type Staged struct {
 	endpoints    map[string][]endpoint
 	certificates map[string]*certificate // nil: gone
 	leftOut      map[string]bool         // routes whose servers are not checked, though they ask for it
+	rates        map[string]*rates       // of the namespaces that ask for others than before
 }
 
 // Stage renders what the difference touches. It changes nothing. An error is as that of Apply.

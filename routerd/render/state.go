@@ -73,6 +73,7 @@ func (r *Renderer) Commit(s *Staged) Change {
 		r.commitRoute(name, s.routes[name], moves, c)
 	}
 	r.checks.left = s.leftOut
+	r.checks.settle(s.rates)
 	r.commitHosts(moves, c)
 	r.commitLines(c)
 	r.dropHosts(c)
@@ -171,7 +172,7 @@ func (r *Renderer) forget(rt *route, c *changes) {
 		}
 	}
 	r.checks.ask(rt.spec.GetNamespace(), rt.resource, -rt.asks())
-	r.checks.rate(rt, -1)
+	r.checks.slow(rt, -1)
 	r.checks.inUse -= rt.checked()
 	delete(r.routes, rt.resource)
 	delete(r.backends, rt.backend)
@@ -198,7 +199,7 @@ func (r *Renderer) remember(rt *route, c *changes) {
 		r.users[name][rt.resource] = true
 	}
 	r.checks.ask(rt.spec.GetNamespace(), rt.resource, rt.asks())
-	r.checks.rate(rt, 1)
+	r.checks.slow(rt, 1)
 	r.checks.inUse += rt.checked()
 	r.routes[rt.resource] = rt
 	r.backends[rt.backend] = rt
