@@ -226,13 +226,18 @@ func reloadUnderLoadStory(t *testing.T, binary string) {
 		before := done.Load()
 		eventually(t, "load after the reload", func() bool { return done.Load() > before+100 })
 	}
-	// And endpoints move at run time meanwhile.
+	// And endpoints move meanwhile: at run time, or by a reload each, of which one for each two endpoints will do.
+	moves := 60
+	if !r.can.DynamicServers {
+		moves = 9
+	}
 	ends := []*tsujiv1.Endpoint{serve(t, "x"), serve(t, "y"), serve(t, "z")}
 	worker := r.pids().Worker
 	current, _ := r.InForce()
-	for i := range 60 {
+	for i := range moves {
 		item, err := tsujiv1.Encode(endpoints("a", ends[i%3], ends[i/3%3]))
 		must(t, err)
+		r.HoldReloads(0)
 		d := snapshot.Delta{Put: []snapshot.Item{item}}
 		current = current.Apply(current.Version().Revision+1, d)
 		if refusal := r.Apply(t.Context(), current, d); refusal != nil {
