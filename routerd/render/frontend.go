@@ -258,7 +258,7 @@ func (w *writer) httpRules(exact, wildcard string, plain bool) {
 	w.line("  default_backend %s", defaultBackend)
 }
 
-// refuseHosts answers 400 where what is looked up would not be what the endpoint is sent.
+// refuseHosts answers 400 where what is looked up would not be what the endpoint is sent, or is asked for behind it.
 func (w *writer) refuseHosts() {
 	if !w.o.version().AtLeast(3, 0) {
 		// A "/" in the host would name another path, of which the options would be used. 3.0 refuses all but these bytes, and
@@ -268,6 +268,9 @@ func (w *writer) refuseHosts() {
 	}
 	// Its target is a host and a port. HAProxy takes one with a path, sees none in it, and sends it on.
 	w.line("  http-request deny deny_status 400 if METH_CONNECT { url -m sub / }")
+	// What is asked for in HTTP/2 after an upgrade within HTTP/1 goes by every rule. 3.0 and later leave out an exact
+	// "h2c"; an endpoint may be less exact. Without it the request is answered in HTTP/1.
+	w.line("  http-request del-header Upgrade if { req.hdr(upgrade) -m sub -i h2 }")
 }
 
 func (w *writer) uniqueID() {

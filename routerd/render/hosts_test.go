@@ -3,6 +3,8 @@ package render_test
 import (
 	"bufio"
 	"bytes"
+	"crypto/sha1" // #nosec G505 -- RFC 6455
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,7 +31,7 @@ import (
 // Go's own server refuses what some endpoints would not.
 type head struct {
 	Endpoint, Method, Target string
-	Hosts                    []string
+	Hosts, Upgrades          []string
 }
 
 // listen starts an endpoint that answers with the head that it was sent.
@@ -66,6 +68,7 @@ func answerHead(c net.Conn, name string) {
 	r := bufio.NewReader(c)
 	first, _ := r.ReadString('\n')
 	h := head{Endpoint: name, Target: first}
+	key := "" // of a websocket
 	if parts := strings.Split(strings.TrimSuffix(first, "\r\n"), " "); len(parts) == 3 {
 		h.Method, h.Target = parts[0], parts[1]
 	}
@@ -74,11 +77,23 @@ func answerHead(c net.Conn, name string) {
 		if line = strings.TrimSuffix(line, "\r\n"); err != nil || line == "" {
 			break
 		}
-		if name, value, _ := strings.Cut(line, ":"); strings.EqualFold(name, "host") {
-			h.Hosts = append(h.Hosts, strings.TrimSpace(value))
+		name, value, _ := strings.Cut(line, ":")
+		switch value = strings.TrimSpace(value); strings.ToLower(name) {
+		case "host":
+			h.Hosts = append(h.Hosts, value)
+		case "upgrade":
+			h.Upgrades = append(h.Upgrades, value)
+		case "sec-websocket-key":
+			key = value
 		}
 	}
 	body, _ := json.Marshal(h)
+	if key != "" {
+		accept := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")) // #nosec G401 -- RFC 6455
+		_, _ = fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+			"Sec-WebSocket-Accept: %s\r\n\r\n%s", base64.StdEncoding.EncodeToString(accept[:]), body)
+		return
+	}
 	_, _ = fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(body), body)
 }
 
@@ -93,6 +108,22 @@ func (rt *router) ask(request string) (status int, got head) {
 	}
 	body, _ := io.ReadAll(res.Body)
 	_ = json.Unmarshal(body, &got)
+	return res.StatusCode, got
+}
+
+// askUpgrade asks for another protocol, in which the endpoint says what it was sent.
+func (rt *router) askUpgrade(request string) (status int, got head) {
+	c := rt.dial()
+	defer func() { _ = c.Close() }()
+	_, _ = io.WriteString(c, request)
+	r := bufio.NewReader(c)
+	res, err := http.ReadResponse(r, nil)
+	if err != nil {
+		return 0, head{}
+	}
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		_ = json.NewDecoder(r).Decode(&got)
+	}
 	return res.StatusCode, got
 }
 
@@ -173,6 +204,19 @@ var askedIn = map[string]func(rt *router, host, path string) (int, head){
 	"CONNECT": func(rt *router, host, path string) (int, head) {
 		return rt.ask("CONNECT " + host + path + " HTTP/1.1\r\nHost: " + host + "\r\nConnection: close\r\n\r\n")
 	},
+	"an upgrade to HTTP/2": func(rt *router, host, path string) (int, head) {
+		return rt.ask("GET " + path + " HTTP/1.1\r\nHost: " + host +
+			"\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n")
+	},
+	"an upgrade to HTTP/2 beside others": func(rt *router, host, path string) (int, head) {
+		return rt.ask("GET " + path + " HTTP/1.1\r\nHost: " + host +
+			"\r\nConnection: Upgrade\r\nUpgrade: x\r\nUpgrade: y, H2C/1\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n")
+	},
+	"a websocket": func(rt *router, host, path string) (int, head) {
+		return rt.askUpgrade("GET " + path + " HTTP/1.1\r\nHost: " + host +
+			"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+			"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+	},
 	"OPTIONS of nothing": func(rt *router, host, _ string) (int, head) {
 		return rt.ask("OPTIONS * HTTP/1.1\r\nHost: " + host + "\r\nConnection: close\r\n\r\n")
 	},
@@ -187,6 +231,22 @@ var askedIn = map[string]func(rt *router, host, path string) (int, head){
 	},
 	"host beside another :authority": func(rt *router, host, path string) (int, head) {
 		return rt.ask2(":method", "GET", ":scheme", "http", ":authority", "one.example.com", ":path", path, "host", host)
+	},
+	"CONNECT of HTTP/2": func(rt *router, host, path string) (int, head) {
+		return rt.ask2(":method", "CONNECT", ":authority", host+path)
+	},
+	"CONNECT of HTTP/2 with a path": func(rt *router, host, path string) (int, head) {
+		return rt.ask2(":method", "CONNECT", ":scheme", "http", ":authority", host, ":path", path)
+	},
+	"a websocket of HTTP/2": func(rt *router, host, path string) (int, head) {
+		return rt.ask2(":method", "CONNECT", ":protocol", "websocket", ":scheme", "http", ":authority", host, ":path", path)
+	},
+	"a websocket of HTTP/2 beside another host": func(rt *router, host, path string) (int, head) {
+		return rt.ask2(":method", "CONNECT", ":protocol", "websocket", ":scheme", "http", ":authority", host, ":path", path,
+			"host", "one.example.com")
+	},
+	"HTTP/2 by CONNECT": func(rt *router, host, path string) (int, head) {
+		return rt.ask2(":method", "CONNECT", ":protocol", "h2c", ":scheme", "http", ":authority", host, ":path", path)
 	},
 	"two fields host": func(rt *router, host, path string) (int, head) {
 		return rt.ask2(":method", "GET", ":scheme", "http", ":path", path, "host", "one.example.com", "host", host)
@@ -246,6 +306,10 @@ func hostileHostsStory(t *testing.T, binary string) {
 				t.Errorf("%s %q, path %q: %d", way, host, path, status)
 			}
 			return
+		}
+		if strings.Contains(strings.ToLower(strings.Join(got.Upgrades, ",")), "h2") {
+			t.Errorf("%s %q, path %q: %s was sent the upgrades %q: what it would be asked then, nobody looks at",
+				way, host, path, got.Endpoint, got.Upgrades)
 		}
 		if len(got.Hosts) != 1 {
 			t.Errorf("%s %q, path %q: %s was sent the hosts %q", way, host, path, got.Endpoint, got.Hosts)
@@ -321,7 +385,10 @@ func goodHosts(t *testing.T, rt *router) {
 		{"x.w.example.com", "/admin/x", "wild-admin"}, {"x_y.w.example.com", "/admin/x", "wild-admin"}, {"xn--abc.w.example.com", "/public", "wild-public"},
 		{"one.example.com", "/admin", "exactly"}, {"one.example.com", "/admin/", "one"}, {"three.example.com", "/", "wild"},
 	} {
-		for _, way := range []string{"HTTP/1.1", "HTTP/1.0", "an absolute target", ":authority", "host, and no :authority"} {
+		for _, way := range []string{
+			"HTTP/1.1", "HTTP/1.0", "an absolute target", ":authority", "host, and no :authority",
+			"an upgrade to HTTP/2", "a websocket", "a websocket of HTTP/2",
+		} {
 			if status, got := askedIn[way](rt, c.host, c.path); got.Endpoint != c.want {
 				t.Errorf("%s %q, path %s: %d %s, want %s", way, c.host, c.path, status, got.Endpoint, c.want)
 			}
