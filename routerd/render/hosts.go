@@ -70,8 +70,10 @@ const (
 // wins, only whole segments match, and a key that ends in pathEnd matches one path alone. No path has it.
 const pathEnd = "#"
 
+const redirectPrefix = "redirect:"
+
 // redirectBackend names the backend that redirects to HTTPS.
-func redirectBackend(code uint32) string { return fmt.Sprintf("redirect:%d", code) }
+func redirectBackend(code uint32) string { return fmt.Sprintf("%s%d", redirectPrefix, code) }
 
 // empty tells whether nothing claims the host any more.
 func (h *host) empty() bool { return len(h.paths.prefixes)+len(h.paths.exact) == 0 }

@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+	"github.com/tsuji-dev/tsuji/routerd/render"
 )
 
 // oracle answers as OpenShift's router does, from the routes: one expression for each, the exact hosts
@@ -79,6 +80,47 @@ func (o oracle) http(base string) string {
 
 func (o oracle) https(base string) string { return name(o.first(base, terminated)) }
 
+// tls is https with the TLS that is passed through: of the host itself, or of the wildcard above it unless TLS of the
+// host itself ends at the router; whatever the path.
+func (o oracle) tls(host, path string) string {
+	var passed, under *tsujiv1.Route
+	ends := false
+	for _, r := range o {
+		_, parent, _ := strings.Cut(host, ".")
+		_, domain, _ := strings.Cut(r.GetHost(), ".")
+		switch {
+		case r.GetWildcard():
+			if domain == parent && r.GetTermination() == passthrough {
+				under = r
+			}
+		case r.GetHost() == host:
+			ends = ends || terminated(r)
+			if r.GetTermination() == passthrough {
+				passed = r
+			}
+		}
+	}
+	if passed == nil && !ends {
+		passed = under
+	}
+	if passed != nil {
+		return name(passed)
+	}
+	return o.https(host + path)
+}
+
+// answered is what a claim that answers comes to, in the words of the oracle.
+func answered(c *render.Claim, plain bool) string {
+	switch {
+	case c == nil:
+		return name(nil)
+	case plain && c.Redirect != 0:
+		return fmt.Sprintf("redirect:%d", c.Redirect)
+	default:
+		return name(c.Route)
+	}
+}
+
 func name(r *tsujiv1.Route) string {
 	if r == nil {
 		return "503"
@@ -143,7 +185,8 @@ func (p program) answer(exact, wild mapModel, host, path string, plain bool) str
 	return v
 }
 
-// Whatever the routes of some hosts are, one lookup in the maps gives the answer that OpenShift's rules give.
+// Whatever the routes of some hosts are, one lookup in the maps gives the answer that OpenShift's rules give, and so does
+// Lookup. TestExplainAgreesWithHAProxy (./cmd/tsuji) asks HAProxy itself.
 func TestMapsAnswerAsOpenShift(t *testing.T) {
 	t.Parallel()
 	hosts := []string{"a.x", "b.x", "x", "a.b.x"}
@@ -197,6 +240,18 @@ func TestMapsAnswerAsOpenShift(t *testing.T) {
 			}
 			if got, want := p.answer(p.https, p.httpsWild, host, path, false), all.https(host+path); got != want {
 				rt.Errorf("https://%s%s: maps say %s, OpenShift %s", host, path, got, want)
+			}
+			l := r.Lookup(host, path)
+			if got, want := answered(l.HTTP, true), all.http(host+path); got != want {
+				rt.Errorf("http://%s%s: Lookup says %s, OpenShift %s", host, path, got, want)
+			}
+			if got, want := answered(l.HTTPS, false), all.tls(host, path); got != want {
+				rt.Errorf("https://%s%s: Lookup says %s, OpenShift %s", host, path, got, want)
+			}
+			for _, c := range l.Claims {
+				if got, want := c.Covers, expression(c.Route).MatchString(host+path); got != want {
+					rt.Errorf("%s%s: Lookup says %s covers it: %t, OpenShift %t", host, path, name(c.Route), got, want)
+				}
 			}
 		}
 	})
