@@ -31,6 +31,8 @@ var imports = map[string]string{
 	"controlplane/xds": "controlplane/fair controlplane/fleet controlplane/quarantine controlplane/ratelog controlplane/release " +
 		"identity proto/tsuji/v1 snapshot",
 
+	"explain": "controlplane/cluster controlplane/compile proto/tsuji/v1 routerd/render snapshot",
+
 	"routerd":           "admin identity proto/tsuji/v1 routerd/apply routerd/haproxy routerd/health routerd/render routerd/stats routerd/store routerd/subscribe snapshot",
 	"routerd/apply":     "proto/tsuji/v1 routerd/haproxy routerd/render snapshot",
 	"routerd/haproxy":   "",
@@ -43,7 +45,7 @@ var imports = map[string]string{
 	"cmd/internal/flagenv": "",
 	"cmd/controlplane":     "cmd/internal/flagenv controlplane controlplane/cluster",
 	"cmd/routerd":          "cmd/internal/flagenv routerd",
-	"cmd/tsuji":            "cmd/internal/flagenv controlplane/cluster controlplane/compile identity identity/authority proto/tsuji/v1 routerd/render snapshot",
+	"cmd/tsuji":            "cmd/internal/flagenv controlplane/cluster controlplane/compile explain identity identity/authority proto/tsuji/v1 routerd/render snapshot",
 
 	// Stories of the whole system look at binaries from outside; what they import of the daemons besides is to compare.
 	"test":              "controlplane/compile identity identity/authority proto/tsuji/v1 routerd/apply routerd/haproxy routerd/render snapshot test/haproxytest test/kubetest test/netnstest test/podtest",
@@ -71,7 +73,9 @@ var rules = archtest.Rules{
 		},
 	},
 	// These are functions of their input: they see no clock, chance, environment, file, socket or log.
-	Pure: []string{"checkrate", "snapshot", "controlplane/compile", "controlplane/release", "controlplane/fleet", "routerd/render"},
+	Pure: []string{
+		"checkrate", "snapshot", "controlplane/compile", "controlplane/release", "controlplane/fleet", "routerd/render", "explain",
+	},
 	Impure: []archtest.Ban{
 		{Path: "os/"}, {Path: "io/ioutil"}, {Path: "path/filepath"}, {Path: "syscall"}, {Path: "golang.org/x/sys/"}, {Path: "runtime/"}, {Path: "unsafe"}, {Path: "C"},
 		{Path: "time", Names: "Now Sleep After AfterFunc Tick NewTimer NewTicker Since Until Local LoadLocation"},

@@ -22,6 +22,7 @@ import (
 
 	"github.com/tsuji-dev/tsuji/controlplane/cluster"
 	"github.com/tsuji-dev/tsuji/controlplane/compile"
+	"github.com/tsuji-dev/tsuji/explain"
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 	"github.com/tsuji-dev/tsuji/test/haproxytest"
 )
@@ -92,7 +93,7 @@ func TestManifests(t *testing.T) {
 		}
 		var hosts []string
 		for _, v := range result.Verdicts {
-			hosts = append(hosts, fmt.Sprintf("%s%s %s", v.GetHost(), v.GetPath(), termination(v.GetTermination())))
+			hosts = append(hosts, fmt.Sprintf("%s%s %s", v.GetHost(), v.GetPath(), explain.Termination(v.GetTermination())))
 			if !v.GetAdmitted() || len(v.GetWarnings()) > 0 {
 				t.Errorf("%s is refused, or warned of: %v", v.GetName(), v)
 			}

@@ -13,9 +13,8 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/tsuji-dev/tsuji/controlplane/cluster"
-	"github.com/tsuji-dev/tsuji/controlplane/compile"
+	"github.com/tsuji-dev/tsuji/explain"
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
-	"github.com/tsuji-dev/tsuji/snapshot"
 )
 
 func explainCommand(w world) *cobra.Command {
@@ -40,12 +39,12 @@ tell what the answer is.`,
   tsuji explain --files=examples/demo hello.demo.example`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			q, err := parseQuestion(args[0])
+			q, err := parseRequest(args[0])
 			if err != nil {
 				return err
 			}
 			answer := func(ctx context.Context, e evidence) error {
-				x, err := explain(ctx, q, ingressController, e)
+				x, err := explainFrom(ctx, q, ingressController, e)
 				if err != nil {
 					return err
 				}
@@ -66,25 +65,24 @@ tell what the answer is.`,
 			})
 		},
 	}
-	cmd.Flags().StringVar(&ingressController, "ingress-controller", "default", "the IngressController whose routers are asked")
-	cmd.Flags().StringSliceVar(&files, "files", nil, "manifests to look at instead of a control plane: files, directories, or -")
+	cmd.Flags().StringVar(&ingressController, "ingress-controller", "default",
+		"the IngressController whose routers are asked")
+	cmd.Flags().StringSliceVar(&files, "files", nil,
+		"manifests to look at instead of a control plane: files, directories, or -")
 	c.flags(cmd.Flags())
 	o.flags(cmd.Flags(), asTable)
 	return cmd
 }
 
-// question is a request, as far as its Route depends on it.
-type question struct{ host, path string }
-
-// parseQuestion reads HOST, HOST/PATH, or a URL.
-func parseQuestion(s string) (question, error) {
+// parseRequest reads HOST, HOST/PATH, or a URL.
+func parseRequest(s string) (explain.Request, error) {
 	text := s
 	if !strings.Contains(text, "://") {
 		text = "http://" + text
 	}
 	u, err := url.Parse(text)
 	if err != nil || u.Host == "" || u.User != nil {
-		return question{}, usagef("%.200q: want HOST or HOST/PATH", s)
+		return explain.Request{}, usagef("%.200q: want HOST or HOST/PATH", s)
 	}
 	host := u.Host
 	if h, _, err := net.SplitHostPort(host); err == nil {
@@ -94,7 +92,7 @@ func parseQuestion(s string) (question, error) {
 	if path == "" {
 		path = "/"
 	}
-	return question{host: strings.TrimRight(strings.ToLower(host), "."), path: path}, nil
+	return explain.Request{Host: strings.TrimRight(strings.ToLower(host), "."), Path: path}, nil
 }
 
 // evidence is what an explanation rests on: manifests, or a control plane.
@@ -103,8 +101,8 @@ type evidence interface {
 	routes(ctx context.Context) ([]*tsujiv1.RouteVerdict, error)
 	// resources returns those of one version whose names begin so.
 	resources(ctx context.Context, prefix string) ([]*tsujiv1.Resource, error)
-	// object returns what only the Route itself tells; ok: it is known.
-	object(namespace, name string) (o object, ok bool)
+	// object returns what only the Route itself tells; zero: it is not known.
+	object(namespace, name string) explain.Object
 	// routers returns those that do not serve the version which resources are of.
 	routers(ctx context.Context) ([]*elsewhere, error)
 }
@@ -117,24 +115,6 @@ type elsewhere struct {
 	Version string `json:"version"` // that it serves; empty: none
 	Since   string `json:"since"`   // when it acked that (RFC 3339); empty: not known
 	Why     string `json:"why,omitempty"`
-}
-
-// object is what a Route tells that verdicts and resources do not.
-type object struct {
-	place   string    // file and line
-	created time.Time // zero: it does not say
-}
-
-// shown tells people where a Route is, and how old; empty: it is not known.
-func (o object) shown() string {
-	switch {
-	case o.place == "":
-		return ""
-	case o.created.IsZero():
-		return fmt.Sprintf(" (%s, without creationTimestamp: the youngest)", o.place)
-	default:
-		return fmt.Sprintf(" (%s, created %s)", o.place, o.created.UTC().Format(time.RFC3339))
-	}
 }
 
 // routes implements evidence.
@@ -157,14 +137,15 @@ func (c *compiled) resources(_ context.Context, prefix string) ([]*tsujiv1.Resou
 }
 
 // object implements evidence.
-func (c *compiled) object(namespace, name string) (object, bool) {
+func (c *compiled) object(namespace, name string) explain.Object {
 	key := c.written(namespace, name)
-	i, ok := slices.BinarySearchFunc(c.Changes, key, func(ch cluster.Change, k cluster.Key) int { return ch.Key.Compare(k) })
+	i, ok := slices.BinarySearchFunc(c.Changes, key,
+		func(ch cluster.Change, k cluster.Key) int { return ch.Key.Compare(k) })
 	if !ok {
-		return object{}, false
+		return explain.Object{}
 	}
 	r := c.Changes[i].Object
-	return object{place: c.Places[key].String(), created: r.GetCreationTimestamp().Time}, true
+	return explain.Object{Place: c.Places[key].String(), Created: r.GetCreationTimestamp().Time}
 }
 
 // routers implements evidence.
@@ -178,7 +159,8 @@ type asked struct {
 }
 
 func (a *asked) routes(ctx context.Context) ([]*tsujiv1.RouteVerdict, error) {
-	l, err := allRoutes(ctx, tsujiv1.NewRouteServiceClient(a.conn), &tsujiv1.ListRoutesRequest{IngressController: a.ingressController})
+	l, err := allRoutes(ctx, tsujiv1.NewRouteServiceClient(a.conn),
+		&tsujiv1.ListRoutesRequest{IngressController: a.ingressController})
 	return l.GetRoutes(), err
 }
 
@@ -192,10 +174,11 @@ func (a *asked) resources(ctx context.Context, prefix string) ([]*tsujiv1.Resour
 	return s.GetResources(), nil
 }
 
-func (a *asked) object(string, string) (object, bool) { return object{}, false }
+func (a *asked) object(string, string) explain.Object { return explain.Object{} }
 
 func (a *asked) routers(ctx context.Context) ([]*elsewhere, error) {
-	l, err := tsujiv1.NewFleetServiceClient(a.conn).ListRouters(ctx, &tsujiv1.ListRoutersRequest{IngressController: a.ingressController})
+	l, err := tsujiv1.NewFleetServiceClient(a.conn).ListRouters(ctx,
+		&tsujiv1.ListRoutersRequest{IngressController: a.ingressController})
 	if err != nil {
 		return nil, err
 	}
@@ -216,21 +199,16 @@ func (a *asked) routers(ctx context.Context) ([]*elsewhere, error) {
 	return list, nil
 }
 
-// explanation is what explain tells. Others read it as JSON: fields are not renamed.
+// explanation is what the command tells. Others read it as JSON: fields are not renamed.
 type explanation struct {
-	Host    string       `json:"host"`
-	Path    string       `json:"path"`
-	HTTP    *answer      `json:"http"`
-	HTTPS   *answer      `json:"https"`
-	Routes  []*candidate `json:"routes"`  // all that ask for the host
-	Answers []*details   `json:"answers"` // of the Routes that answer
+	*explain.Explanation
 	// Elsewhere are the routers that serve another version than the one that this is about.
 	Elsewhere []*elsewhere `json:"elsewhere"`
 }
 
-// explain finds out about a request.
-func explain(ctx context.Context, q question, ingressController string, e evidence) (*explanation, error) {
-	list, err := e.resources(ctx, "route/")
+// explainFrom collects the evidence about a request, and explains it.
+func explainFrom(ctx context.Context, q explain.Request, ingressController string, e evidence) (*explanation, error) {
+	routes, err := e.resources(ctx, "route/")
 	if err != nil {
 		return nil, err
 	}
@@ -238,41 +216,32 @@ func explain(ctx context.Context, q question, ingressController string, e eviden
 	if err != nil {
 		return nil, err
 	}
-	exact, wildcard := rivals(q, list)
-	x := &explanation{Host: q.host, Path: q.path, Routes: []*candidate{}, Answers: []*details{}}
-	var httpRoute, httpsRoute *tsujiv1.Route
-	x.HTTP, httpRoute = plainHTTP(q, exact, wildcard)
-	x.HTTPS, httpsRoute = overTLS(q, exact, wildcard)
-	sources := map[string]string{}
-	for _, v := range verdicts {
-		sources[v.GetNamespace()+"/"+v.GetName()] = madeOf(v)
-	}
-	for _, r := range slices.Concat(exact, wildcard) {
-		o, _ := e.object(r.GetNamespace(), r.GetName())
-		x.Routes = append(x.Routes, &candidate{
-			Route: routeName(r), Source: sources[routeName(r)], Place: o.place, Host: shownHost(r), Path: r.GetPath(), Exact: r.GetExact(),
-			Termination: termination(r.GetTermination()), Admitted: true,
-			HTTP: whyHTTP(q, r, httpRoute, exact), HTTPS: whyHTTPS(q, r, httpsRoute),
-		})
-	}
-	for _, v := range verdicts {
-		if refusedRival(q, v) {
-			o, _ := e.object(v.GetNamespace(), v.GetName())
-			x.Routes = append(x.Routes, &candidate{
-				Route: v.GetNamespace() + "/" + v.GetName(), Source: madeOf(v), Place: o.place, Host: v.GetHost(), Path: v.GetPath(), Exact: v.GetExact(),
-				Termination: termination(v.GetTermination()), HTTP: "refused", HTTPS: "refused", Reason: v.GetReason(), Message: v.GetMessage(), shown: o.shown(),
-			})
-		}
-	}
-	if err := x.describe(ctx, ingressController, e, verdicts, httpRoute, httpsRoute); err != nil {
+	x, err := explain.Explain(q, explain.Input{
+		IngressController: ingressController, Routes: routes, Verdicts: verdicts, Object: e.object,
+		Resource: func(name string) (*tsujiv1.Resource, error) { return named(ctx, e, name) },
+	})
+	if err != nil {
 		return nil, err
 	}
 	routers, err := e.routers(ctx)
 	if err != nil {
 		return nil, err
 	}
-	x.Elsewhere = append([]*elsewhere{}, routers...)
-	return x, nil
+	return &explanation{Explanation: x, Elsewhere: append([]*elsewhere{}, routers...)}, nil
+}
+
+// named returns the resource of that name; nil: there is none.
+func named(ctx context.Context, e evidence, name string) (*tsujiv1.Resource, error) {
+	list, err := e.resources(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range list { // names that only begin so are found, too
+		if r.GetName() == name {
+			return r, nil
+		}
+	}
+	return nil, nil //nolint:nilnil // a resource may be absent
 }
 
 // text tells what a router serves instead.
@@ -288,66 +257,6 @@ func (e *elsewhere) text() string {
 		return serves + ", and refused the one that followed: " + e.Why
 	}
 	return serves + ", and is behind"
-}
-
-// describe adds the details of the Routes that answer.
-func (x *explanation) describe(ctx context.Context, ingressController string, e evidence, verdicts []*tsujiv1.RouteVerdict, http, https *tsujiv1.Route) error {
-	settings, err := e.resources(ctx, tsujiv1.SettingsName)
-	if err != nil {
-		return err
-	}
-	o := origins{ingressController: ingressController}
-	if len(settings) > 0 {
-		o.settings = settings[0].GetSettings()
-	}
-	if o.defaults, err = defaultSettings(ingressController); err != nil {
-		return err
-	}
-	for _, at := range []struct {
-		route  *tsujiv1.Route
-		answer *answer
-	}{{http, x.HTTP}, {https, x.HTTPS}} {
-		r := at.route
-		if r == nil {
-			continue
-		}
-		i := slices.IndexFunc(x.Answers, func(d *details) bool { return d.Route == routeName(r) })
-		if i < 0 {
-			d, err := o.details(ctx, e, r, verdicts)
-			if err != nil {
-				return err
-			}
-			i, x.Answers = len(x.Answers), append(x.Answers, d)
-		}
-		if at.answer.Status == 0 && !x.Answers[i].takesTraffic() {
-			at.answer.Status, at.answer.Text = 503, "503: Route "+routeName(r)+" has no endpoint that takes traffic"
-		}
-	}
-	return nil
-}
-
-// defaultSettings are those of an IngressController that says nothing.
-func defaultSettings(ingressController string) (*tsujiv1.Settings, error) {
-	r := compile.New(compile.Config{IngressController: ingressController}).Apply(nil)
-	i, ok := r.Config.Get(tsujiv1.SettingsName)
-	if !ok {
-		return nil, nil //nolint:nilnil // then nothing is known of them
-	}
-	res, err := tsujiv1.Decode(i)
-	return res.GetSettings(), err
-}
-
-// one makes a snapshot of resources.
-func one(resources []*tsujiv1.Resource) (snapshot.Snapshot, error) {
-	var d snapshot.Delta
-	for _, r := range resources {
-		i, err := tsujiv1.Encode(r)
-		if err != nil {
-			return snapshot.Snapshot{}, err
-		}
-		d.Put = append(d.Put, i)
-	}
-	return snapshot.Snapshot{}.Apply(0, d), nil
 }
 
 // ofSource tells people what a Route was made of.
@@ -376,10 +285,52 @@ func (x *explanation) table(g *grid) {
 	}
 	for _, r := range x.Routes {
 		if !r.Admitted {
-			g.text("\n%s%s%s is refused: %s: %s", r.Route, ofSource(r.Source), r.shown, r.Reason, strings.ReplaceAll(r.Message, "\n", " "))
+			message := strings.ReplaceAll(r.Message, "\n", " ")
+			g.text("\n%s%s%s is refused: %s: %s", r.Route, ofSource(r.Source), placed(r.Object), r.Reason, message)
 		}
 	}
 	for _, d := range x.Answers {
-		d.table(g)
+		detailsTable(g, d)
 	}
+}
+
+// detailsTable writes what is known of a Route that answers.
+func detailsTable(g *grid, d *explain.Details) {
+	g.text("\nRoute %s%s%s", d.Route, ofSource(d.Source), placed(d.Object))
+	for _, w := range d.Warnings {
+		g.text("  warning: %s", w)
+	}
+	g.row("  OPTION", "VALUE", "FROM")
+	for _, o := range d.Options {
+		g.row("  "+o.Name, o.Value, o.From)
+	}
+	g.text("")
+	if len(d.Servers) == 0 {
+		g.text("  no endpoints")
+		return
+	}
+	g.row("  ENDPOINT", "ADDRESS", "WEIGHT")
+	for _, s := range d.Servers {
+		g.row("  "+s.Name, s.Address, fmt.Sprint(s.Weight))
+	}
+}
+
+// placed tells people where a Route is, and how old; empty: it is not known.
+func placed(o explain.Object) string {
+	switch {
+	case o.Place == "":
+		return ""
+	case o.Created.IsZero():
+		return fmt.Sprintf(" (%s, without creationTimestamp: the youngest)", o.Place)
+	default:
+		return fmt.Sprintf(" (%s, created %s)", o.Place, o.Created.UTC().Format(time.RFC3339))
+	}
+}
+
+// shownPath tells people a path, and whether it is exact.
+func shownPath(path string, exact bool) string {
+	if exact {
+		return path + " (exact)"
+	}
+	return path
 }

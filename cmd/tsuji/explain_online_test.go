@@ -49,7 +49,7 @@ func TestExplainOnline(t *testing.T) {
 			return x
 		}
 		offline, online := asked("--files=shop"), asked("--insecure", "--server="+address)
-		if d := cmp.Diff(offline, online, cmp.AllowUnexported(candidate{}, details{})); d != "" {
+		if d := cmp.Diff(offline, online); d != "" {
 			t.Errorf("%s (-offline +online):\n%s", request, d)
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tsuji-dev/tsuji/explain"
 	"github.com/tsuji-dev/tsuji/test/haproxytest"
 )
 
@@ -79,20 +80,18 @@ spec: {routeAdmission: {wildcardPolicy: WildcardsAllowed}, tuningOptions: {maxCo
 	if err != nil || len(c.Faults) > 0 {
 		t.Fatal(err, c.Faults)
 	}
-	list, err := c.resources(t.Context(), "route/")
-	if err != nil {
-		t.Fatal(err)
-	}
 	answers, alone := map[string]int{}, 0
 	for i := range domains {
 		for _, host := range []string{"a", "b", "c"} {
 			for _, path := range []string{"/", "/a", "/a/", "/ab", "/a/b", "/a/b/c"} {
-				q := question{host: fmt.Sprintf("%s.d%d.example", host, i), path: path}
-				exact, wildcard := rivals(q, list)
-				byHTTP, _ := plainHTTP(q, exact, wildcard)
-				byTLS, through := overTLS(q, exact, wildcard)
+				q := explain.Request{Host: fmt.Sprintf("%s.d%d.example", host, i), Path: path}
+				x, err := explainFrom(t.Context(), q, "default", c)
+				if err != nil {
+					t.Fatal(err)
+				}
+				byHTTP, byTLS := x.HTTP, x.HTTPS
 				want := expected(byTLS)
-				if through != nil && passthrough(through) {
+				if strings.Contains(byTLS.Text, "TLS ends at the endpoint") {
 					want = "200 " // which Route, the router cannot tell the endpoint
 				}
 				if strings.Contains(byHTTP.Route, "/exact-") || strings.Contains(byTLS.Route, "/exact-") {
@@ -100,7 +99,7 @@ spec: {routeAdmission: {wildcardPolicy: WildcardsAllowed}, tuningOptions: {maxCo
 				}
 				for scheme, want := range map[string]string{"http": expected(byHTTP), "https": want} {
 					if got := get(t, scheme, q); got != want {
-						t.Errorf("%s://%s%s: HAProxy answers %q, explain tells %q", scheme, q.host, q.path, got, want)
+						t.Errorf("%s://%s%s: HAProxy answers %q, explain tells %q", scheme, q.Host, q.Path, got, want)
 					}
 					answers[want[:3]]++
 				}
@@ -117,7 +116,7 @@ spec: {routeAdmission: {wildcardPolicy: WildcardsAllowed}, tuningOptions: {maxCo
 	}
 }
 
-func expected(a *answer) string {
+func expected(a *explain.Answer) string {
 	if a.Status != 0 {
 		return fmt.Sprint(a.Status)
 	}
@@ -163,7 +162,7 @@ func randomRoute(w io.Writer, rnd *rand.Rand, name, domain string) {
 }
 
 // runHAProxy runs HAProxy with what was rendered, and returns what asks it: for the status and, with 200, the body.
-func runHAProxy(t *testing.T, binary, dir, http80, https443 string) func(t *testing.T, scheme string, q question) string {
+func runHAProxy(t *testing.T, binary, dir, http80, https443 string) func(t *testing.T, scheme string, q explain.Request) string {
 	t.Helper()
 	var log strings.Builder
 	cmd := exec.CommandContext(t.Context(), binary, "-f", "haproxy.cfg", "-db")
@@ -193,8 +192,8 @@ func runHAProxy(t *testing.T, binary, dir, http80, https443 string) func(t *test
 		_ = cmd.Process.Kill()
 		<-exited
 	})
-	ask := func(scheme string, q question) (string, error) {
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, scheme+"://"+q.host+q.path, http.NoBody)
+	ask := func(scheme string, q explain.Request) (string, error) {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, scheme+"://"+q.Host+q.Path, http.NoBody)
 		if err != nil {
 			return "", err
 		}
@@ -224,7 +223,7 @@ func runHAProxy(t *testing.T, binary, dir, http80, https443 string) func(t *test
 			t.Fatal(err)
 		}
 	}
-	return func(t *testing.T, scheme string, q question) string {
+	return func(t *testing.T, scheme string, q explain.Request) string {
 		t.Helper()
 		got, err := ask(scheme, q)
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tsuji-dev/tsuji/controlplane/cluster"
 	"github.com/tsuji-dev/tsuji/controlplane/compile"
+	"github.com/tsuji-dev/tsuji/explain"
 )
 
 func lintCommand(w world) *cobra.Command {
@@ -88,7 +89,7 @@ func lint(c *compiled, ingressController string) *lintReport {
 		key := writtenIn(v)
 		judged[key] = true
 		at := c.Places[key]
-		f := finding{Place: at.Path, Line: at.Line, Route: v.GetNamespace() + "/" + v.GetName(), Source: madeOf(v)}
+		f := finding{Place: at.Path, Line: at.Line, Route: v.GetNamespace() + "/" + v.GetName(), Source: explain.MadeOf(v)}
 		switch {
 		case v.GetAdmitted():
 			r.Admitted++

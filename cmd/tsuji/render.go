@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tsuji-dev/tsuji/explain"
 	"github.com/tsuji-dev/tsuji/identity/authority"
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 	"github.com/tsuji-dev/tsuji/routerd/render"
@@ -126,7 +127,7 @@ func printFiles(w io.Writer, files []render.File) error {
 	for _, f := range files {
 		switch {
 		case strings.HasSuffix(f.Path, ".pem"):
-			named = append(named, fmt.Sprintf("# %s: %s", f.Path, certificateSummary(&tsujiv1.Certificate{ChainPem: f.Content})))
+			named = append(named, fmt.Sprintf("# %s: %s", f.Path, explain.Certificate(&tsujiv1.Certificate{ChainPem: f.Content})))
 		case len(f.Content) == 0:
 			named = append(named, fmt.Sprintf("# %s: empty", f.Path))
 		default:

@@ -2,14 +2,13 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 
+	"github.com/tsuji-dev/tsuji/explain"
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 )
 
@@ -65,49 +64,14 @@ func routesTable(g *grid, list []*tsujiv1.RouteVerdict) {
 	g.row("CONTROLLER", "NAMESPACE", "NAME", "HOST", "PATH", "TERMINATION", "ADMITTED", "REASON", "MESSAGE")
 	for _, r := range list {
 		message := r.GetMessage()
-		if of := madeOf(r); of != "" {
+		if of := explain.MadeOf(r); of != "" {
 			message = strings.TrimSuffix("of "+of+": "+message, ": ")
 		}
-		if list := remarks(r); len(list) > 0 {
+		if list := explain.Remarks(r); len(list) > 0 {
 			message = strings.TrimPrefix(message+"; warning: "+strings.Join(list, "; warning: "), "; ")
 		}
 		g.row(r.GetIngressController(), r.GetNamespace(), r.GetName(), r.GetHost(),
-			shownPath(r.GetPath(), r.GetExact()), termination(r.GetTermination()),
+			shownPath(r.GetPath(), r.GetExact()), explain.Termination(r.GetTermination()),
 			yesNo(r.GetAdmitted()), r.GetReason(), message)
 	}
-}
-
-// remarks are what the owner of a Route should know although it is served: what of it routers refuse, and what is
-// served instead, and then the warnings.
-func remarks(v *tsujiv1.RouteVerdict) []string {
-	var list []string
-	for _, q := range v.GetQuarantines() {
-		served := "nothing is served in its place"
-		if q.GetLastGood() {
-			served = "it is served as it was last good"
-		}
-		by := "routers refuse"
-		if q.GetRouter() != "" {
-			by = "router " + q.GetRouter() + " refuses"
-		}
-		list = append(list, fmt.Sprintf("%s %s since %s: %s; %s", by, q.GetResource(),
-			q.GetSince().AsTime().Format(time.RFC3339), q.GetMessage(), served))
-	}
-	return append(list, v.GetWarnings()...)
-}
-
-// madeOf tells which part of which object a Route was made of: "Ingress shop, spec.rules[0]"; empty: it is an
-// object of its own.
-func madeOf(v *tsujiv1.RouteVerdict) string {
-	if s := v.GetSource(); s != nil {
-		return s.GetKind() + " " + s.GetName() + ", " + s.GetField()
-	}
-	return ""
-}
-
-func termination(t tsujiv1.Termination) string {
-	if t == tsujiv1.Termination_TERMINATION_UNSPECIFIED {
-		return ""
-	}
-	return strings.ToLower(strings.TrimPrefix(t.String(), "TERMINATION_"))
 }

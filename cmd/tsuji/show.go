@@ -3,9 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"slices"
@@ -17,6 +15,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"sigs.k8s.io/yaml"
 
+	"github.com/tsuji-dev/tsuji/explain"
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 )
 
@@ -196,7 +195,7 @@ func summary(r *tsujiv1.Resource) string {
 		for _, b := range k.Route.GetBackends() {
 			to = append(to, fmt.Sprintf("%s (%d)", b.GetService(), b.GetWeight()))
 		}
-		return fmt.Sprintf("%s%s, %s, to %s", k.Route.GetHost(), shownPath(k.Route.GetPath(), k.Route.GetExact()), termination(k.Route.GetTermination()), strings.Join(to, ", "))
+		return fmt.Sprintf("%s%s, %s, to %s", k.Route.GetHost(), shownPath(k.Route.GetPath(), k.Route.GetExact()), explain.Termination(k.Route.GetTermination()), strings.Join(to, ", "))
 	case *tsujiv1.Resource_Endpoints:
 		ready := 0
 		for _, e := range k.Endpoints.GetEndpoints() {
@@ -206,30 +205,10 @@ func summary(r *tsujiv1.Resource) string {
 		}
 		return fmt.Sprintf("%d of %s ready", ready, count(len(k.Endpoints.GetEndpoints()), "endpoint"))
 	case *tsujiv1.Resource_Certificate:
-		return certificateSummary(k.Certificate)
+		return explain.Certificate(k.Certificate)
 	case *tsujiv1.Resource_Settings:
 		return "settings of the IngressController"
 	default:
 		return ""
 	}
-}
-
-func certificateSummary(c *tsujiv1.Certificate) string {
-	text, what := c.GetChainPem(), "certificate for "
-	if len(text) == 0 {
-		text, what = c.GetCaBundlePem(), "CA certificates, the first of "
-	}
-	block, _ := pem.Decode(text)
-	if block == nil {
-		return ""
-	}
-	leaf, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		return ""
-	}
-	name := leaf.Subject.CommonName
-	if len(leaf.DNSNames) > 0 {
-		name = strings.Join(leaf.DNSNames, ", ")
-	}
-	return what + name + ", until " + leaf.NotAfter.UTC().Format("2006-01-02")
 }

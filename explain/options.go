@@ -1,4 +1,4 @@
-package main
+package explain
 
 import (
 	"fmt"
@@ -9,18 +9,20 @@ import (
 
 	"github.com/tsuji-dev/tsuji/controlplane/cluster"
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
+	"github.com/tsuji-dev/tsuji/routerd/render"
 )
 
 // optionList collects options, each with the one thing that it is by: of the Route, which the verdict tells; of
 // the IngressController; or nothing, by default.
 type optionList struct {
 	origins
+	claim   *render.Claim         // the Route
 	verdict *tsujiv1.RouteVerdict // nil: none is known
-	list    []option
+	list    []Option
 }
 
 func (p *optionList) add(name, value, from string) {
-	p.list = append(p.list, option{name, value, from})
+	p.list = append(p.list, Option{name, value, from})
 }
 
 // by says which of the annotations and fields an option is by, or else otherwise. One that ends in "*" stands for
@@ -38,7 +40,8 @@ func (p *optionList) by(otherwise string, names ...string) string {
 		}
 	}
 	for _, n := range names {
-		if slices.ContainsFunc(p.verdict.GetWarnings(), func(w string) bool { return strings.HasPrefix(w, "annotation "+n+":") }) {
+		about := func(warning string) bool { return strings.HasPrefix(warning, "annotation "+n+":") }
+		if slices.ContainsFunc(p.verdict.GetWarnings(), about) {
 			return otherwise + "; " + n + " was not understood"
 		}
 	}
@@ -82,9 +85,11 @@ func (p *optionList) route(r *tsujiv1.Route) {
 	if r.GetTermination() != tsujiv1.Termination_TERMINATION_INSECURE {
 		p.tls(r)
 	}
-	p.timeout("timeout server", r.GetTimeouts().GetServer(), passthrough(r), "serverTimeout", (*tsujiv1.Timeouts).GetServer, haproxyAnnotation+"timeout")
-	p.timeout("timeout tunnel", r.GetTimeouts().GetTunnel(), false, "tunnelTimeout", (*tsujiv1.Timeouts).GetTunnel, tunnelAnnotations(r)...)
-	if !passthrough(r) {
+	p.timeout("timeout server", r.GetTimeouts().GetServer(), p.claim.Passthrough,
+		"serverTimeout", (*tsujiv1.Timeouts).GetServer, haproxyAnnotation+"timeout")
+	p.timeout("timeout tunnel", r.GetTimeouts().GetTunnel(), false,
+		"tunnelTimeout", (*tsujiv1.Timeouts).GetTunnel, p.tunnelAnnotations()...)
+	if !p.claim.Passthrough {
 		p.http(r)
 	}
 	if r.GetRestrictSources() {
@@ -96,10 +101,11 @@ func (p *optionList) route(r *tsujiv1.Route) {
 	}
 	p.limits(r.GetRateLimit())
 	if d := r.GetHealthCheckInterval(); d != nil {
-		p.add("health check interval", d.AsDuration().String(), p.by(byDefault, routerAnnotation+"haproxy.health.check.interval"))
+		p.add("health check interval", d.AsDuration().String(),
+			p.by(byDefault, routerAnnotation+"haproxy.health.check.interval"))
 	}
 	if n := r.GetMaxConnectionsPerEndpoint(); n > 0 {
-		p.add("connections per endpoint", number(n), p.by(byDefault, haproxyAnnotation+"pod-concurrent-connections"))
+		p.add("connections per endpoint", fmt.Sprint(n), p.by(byDefault, haproxyAnnotation+"pod-concurrent-connections"))
 	}
 }
 
@@ -134,7 +140,7 @@ func (p *optionList) services(r *tsujiv1.Route) {
 	switch {
 	case active > 1:
 		from = "default for several Services"
-	case passthrough(r):
+	case p.claim.Passthrough:
 		from = "default for passthrough"
 	case r.GetBalance() == tsujiv1.Balance_BALANCE_LEAST_CONNECTIONS:
 		from = p.controller("spec.unsupportedConfigOverrides.loadBalancingAlgorithm")
@@ -148,15 +154,15 @@ func (p *optionList) tls(r *tsujiv1.Route) {
 	if p.verdict.GetSource() == nil {
 		from = "spec.tls.termination"
 	}
-	p.add("TLS", termination(r.GetTermination()), p.by(from, terminationAnnotation))
+	p.add("TLS", Termination(r.GetTermination()), p.by(from, terminationAnnotation))
 	policy := byDefault
 	if p.verdict.GetSource() != nil && r.GetInsecurePolicy() == tsujiv1.InsecurePolicy_INSECURE_POLICY_REDIRECT {
 		policy = "default for an Ingress"
 	}
 	p.add("plain HTTP", word(r.GetInsecurePolicy().String(), "INSECURE_POLICY_"),
 		p.by(policy, "spec.tls.insecureEdgeTerminationPolicy", tsujiAnnotation+"insecure-edge-termination-policy"))
-	if redirects(r) {
-		p.add("redirect code", number(redirectCode(r)), p.by(byDefault, tsujiAnnotation+"redirect-code"))
+	if code := p.claim.Redirect; code != 0 {
+		p.add("redirect code", fmt.Sprint(code), p.by(byDefault, tsujiAnnotation+"redirect-code"))
 	}
 	if r.GetTermination() != tsujiv1.Termination_TERMINATION_REENCRYPT {
 		return
@@ -179,9 +185,9 @@ const (
 )
 
 // tunnelAnnotations are those that set the tunnel timeout: with passthrough all time is tunnel time.
-func tunnelAnnotations(r *tsujiv1.Route) []string {
+func (p *optionList) tunnelAnnotations() []string {
 	names := []string{haproxyAnnotation + "timeout-tunnel"}
-	if passthrough(r) {
+	if p.claim.Passthrough {
 		names = append(names, haproxyAnnotation+"timeout")
 	}
 	return names
@@ -202,7 +208,8 @@ func (p *optionList) http(r *tsujiv1.Route) {
 	if f := r.GetForwarded(); f != tsujiv1.ForwardedPolicy_FORWARDED_POLICY_UNSPECIFIED {
 		standard = f
 	}
-	p.add("forwarded headers", word(standard.String(), "FORWARDED_POLICY_"), p.by(from, haproxyAnnotation+"set-forwarded-headers"))
+	p.add("forwarded headers", word(standard.String(), "FORWARDED_POLICY_"),
+		p.by(from, haproxyAnnotation+"set-forwarded-headers"))
 	if h := r.GetHsts(); h != "" {
 		p.add("HSTS", h, p.by(byDefault, haproxyAnnotation+"hsts_header"))
 	}
@@ -212,12 +219,13 @@ func (p *optionList) http(r *tsujiv1.Route) {
 	if r.GetAdjustHeaderCase() {
 		p.add("header case", "adjusted", p.by(byDefault, haproxyAnnotation+"h1-adjust-case"))
 	}
+	all := p.settings.GetHeaders()
 	for _, h := range []struct {
 		name, field     string
 		route, settings []*tsujiv1.HeaderAction
 	}{
-		{"request headers", "spec.httpHeaders.actions.request", r.GetRequestHeaders(), p.settings.GetHeaders().GetRequest()},
-		{"response headers", "spec.httpHeaders.actions.response", r.GetResponseHeaders(), p.settings.GetHeaders().GetResponse()},
+		{"request headers", "spec.httpHeaders.actions.request", r.GetRequestHeaders(), all.GetRequest()},
+		{"response headers", "spec.httpHeaders.actions.response", r.GetResponseHeaders(), all.GetResponse()},
 	} {
 		if len(h.route) > 0 {
 			p.add(h.name, headers(h.route), h.field)
@@ -229,7 +237,10 @@ func (p *optionList) http(r *tsujiv1.Route) {
 }
 
 // timeout tells the Route's own, or else the IngressController's, unless it is without.
-func (p *optionList) timeout(name string, own *durationpb.Duration, without bool, field string, of func(*tsujiv1.Timeouts) *durationpb.Duration, annotations ...string) {
+func (p *optionList) timeout(
+	name string, own *durationpb.Duration, without bool,
+	field string, of func(*tsujiv1.Timeouts) *durationpb.Duration, annotations ...string,
+) {
 	setting := of(p.settings.GetTimeouts())
 	from := p.setting("spec.tuningOptions."+field, setting.AsDuration() == of(p.defaults.GetTimeouts()).AsDuration())
 	switch {
@@ -252,7 +263,7 @@ func (p *optionList) limits(l *tsujiv1.RateLimit) {
 		{l.GetRequestsPer_10S(), "requests in 10s", annotation + "rate-http"},
 	} {
 		if x.n > 0 {
-			p.add("rate limit", number(x.n)+" "+x.what, p.by(byDefault, x.name))
+			p.add("rate limit", fmt.Sprint(x.n)+" "+x.what, p.by(byDefault, x.name))
 		}
 	}
 	if l.GetRequestsPer_10S() == 0 {
@@ -260,12 +271,13 @@ func (p *optionList) limits(l *tsujiv1.RateLimit) {
 	}
 	over := "the connection is closed"
 	if l.GetDenyStatus() != 0 {
-		over = number(l.GetDenyStatus())
+		over = fmt.Sprint(l.GetDenyStatus())
 	}
 	p.add("over the limit of requests", over, p.by(byDefault, tsujiAnnotation+"rate-limit-status"))
 }
 
-// certificate tells of the one that answers for the host; found is the one that the Route names, nil if it is not there.
+// certificate tells of the one that answers for the host; found is the one that the Route names, nil if it is not
+// there.
 func (p *optionList) certificate(r *tsujiv1.Route, found *tsujiv1.Resource) {
 	switch {
 	case r.GetCertificate() == "" && p.settings.GetDefaultCertificate() != "":
@@ -275,7 +287,7 @@ func (p *optionList) certificate(r *tsujiv1.Route, found *tsujiv1.Resource) {
 	case found == nil:
 		p.add("certificate", "not there: that for hosts without one is used", p.by(byDefault, certificateFields()...))
 	default:
-		p.add("certificate", certificateSummary(found.GetCertificate()), p.by(byDefault, certificateFields()...))
+		p.add("certificate", Certificate(found.GetCertificate()), p.by(byDefault, certificateFields()...))
 	}
 }
 
