@@ -9,6 +9,15 @@ SHELL       := bash
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 BENCH   ?= .
 FUZZTIME ?= 1h
+# What `make bench-fleet` runs with; docs/scale.md tells what they mean.
+ROUTERS  ?= 1000
+ROUTES   ?= 10000
+CHANGES  ?= 30
+RATE     ?= 100
+DURATION ?= 60s
+SEED     ?= 1
+OPPONENT ?= true
+PROFILE  ?=
 # The race detector needs a C compiler; Go turns cgo on where it finds one.
 RACE    := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 
@@ -62,6 +71,11 @@ bench: haproxy kubeapi ## run the benchmarks, for some five minutes; BENCH=regex
 .PHONY: bench-cluster
 bench-cluster: haproxy kubeapi ## measure writes to an API server until HAProxy answers by them; takes ten minutes
 	TSUJI_BENCH_CLUSTER=1 go test -run '^$$' -bench 'Cluster' -benchtime 50x -timeout 40m ./test
+
+.PHONY: bench-fleet
+bench-fleet: ## measure the control plane with ROUTERS=1000 light routers and ROUTES=10000, beside LinearCache; takes ten minutes
+	go test -run 'TestFleetAtScale' -v -count=1 -timeout 1h ./test/fleet -args -routers=$(ROUTERS) -routes=$(ROUTES) \
+		-changes=$(CHANGES) -rate=$(RATE) -duration=$(DURATION) -seed=$(SEED) -opponent=$(OPPONENT) -profile=$(PROFILE)
 
 .PHONY: lint
 lint: golangci-lint buf ## lint the Go and the protos, formatting included

@@ -53,6 +53,7 @@ var imports = map[string]string{
 	"test/certificates": "controlplane/cluster controlplane/compile proto/tsuji/v1 routerd/apply routerd/haproxy routerd/render snapshot test/certtest test/haproxytest",
 	"test/certtest":     "",
 	"test/deploy":       "identity identity/authority proto/tsuji/v1 test/haproxytest test/kubetest test/netnstest",
+	"test/fleet":        "controlplane controlplane/cluster controlplane/compile controlplane/xds identity identity/authority proto/tsuji/v1 snapshot test/haproxytest",
 	"test/fuzzroutes":   "controlplane/cluster controlplane/compile identity/authority proto/tsuji/v1 routerd/apply routerd/haproxy routerd/render snapshot test/haproxytest",
 	"test/haproxytest":  "",
 	"test/kubetest":     "",
