@@ -34,7 +34,11 @@ func servedStory(t *testing.T, binary string) {
 	first := compiler.Apply(nil)
 	current := snapshot.New(1, first.Config, first.Facts)
 	a, metrics, address := router(t, binary, current)
-	for some := range slices.Chunk(all, 40) {
+	portion := 40
+	if !haproxytest.AtLeast(t, binary, 3, 4) {
+		portion = (len(all) + 3) / 4 // each is a reload for its backends, and four follow each other without a pause
+	}
+	for some := range slices.Chunk(all, portion) {
 		var changes []cluster.Change
 		for _, b := range some {
 			changes = append(changes, cluster.Change{Key: cluster.Key{Kind: cluster.Route, Namespace: "ns", Name: b.route.Name}, Object: b.route})
