@@ -8,10 +8,13 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"flag"
 	"fmt"
 	"log/slog"
 	"math/big"
 	"os"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -29,7 +32,20 @@ import (
 	"github.com/tsuji-dev/tsuji/test/podtest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain lets twice as many stories run at a time as there are cores, if nothing else was asked for: what they do most is
+// to wait for an endpoint that is gone.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	const parallel = "test.parallel"
+	asked := false
+	flag.Visit(func(f *flag.Flag) { asked = asked || f.Name == parallel })
+	if !asked {
+		if err := flag.Set(parallel, strconv.Itoa(2*runtime.GOMAXPROCS(0))); err != nil {
+			panic(err)
+		}
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // router is an Applier with its HAProxy and a Watcher.
 type router struct {
