@@ -12,12 +12,13 @@ import (
 // How many connections there may be. A router and a tool have one each; those that are lost without a word are noticed
 // within a minute, and more may be made meanwhile.
 const (
-	mostShared    = 512 // of an identity that the routers of a zone share
-	mostOwn       = 16  // of any other identity
-	mostUnknown   = 16  // of all together whose certificates have no identity
-	mostUnproven  = 256 // of a host, which have not shown a certificate yet
-	unknownPeer   = "no identity"
-	unprovenPlace = "handshake "
+	mostShared      = 512  // of an identity that the routers of a zone share
+	mostOwn         = 16   // of any other identity
+	mostUnknown     = 16   // of all together whose certificates have no identity
+	mostUnproven    = 256  // of a host, which have not shown a certificate yet
+	mostAllUnproven = 2048 // of all hosts, which have not
+	unknownPeer     = "no identity"
+	unprovenPlace   = "handshake "
 )
 
 // connections are those that are open, with the certificates that they were made with.

@@ -25,11 +25,12 @@ type door struct {
 	guard   *access.Guard
 	address string
 	let     chan error // what came of each handshake
+	refused chan error // takes those that failed, unless it is nil
 }
 
-func newDoor(t *testing.T, denied *identity.Denied) *door {
+func newDoor(t *testing.T, denied *identity.Denied, refused chan error) *door {
 	t.Helper()
-	d := &door{t: t, ca: newAuthority(t), let: make(chan error)}
+	d := &door{t: t, ca: newAuthority(t), let: make(chan error), refused: refused}
 	d.guard = access.New(access.Config{TrustDomain: domain, Denied: denied, Log: slog.New(slog.DiscardHandler)})
 	creds := d.guard.Credentials(keeperOf(t, d.ca, "spiffe://"+domain+"/controlplane/cp").ServerTLS)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -53,7 +54,11 @@ func newDoor(t *testing.T, denied *identity.Denied) *door {
 				} else {
 					go func() { _, _ = io.Copy(io.Discard, conn); conn.Close() }() // as gRPC does
 				}
-				d.let <- err
+				if err != nil && d.refused != nil {
+					d.refused <- err
+				} else {
+					d.let <- err
+				}
 			}()
 		}
 	}()
@@ -68,6 +73,11 @@ func (d *door) config(uri string) *tls.Config {
 
 // knock connects from a host, and tells whether it was let in. The connection stays.
 func (d *door) knock(c *tls.Config, host string) (*tls.Conn, error) {
+	return d.knockFor(c, host, d.let)
+}
+
+// knockFor is knock where what came of it is told elsewhere.
+func (d *door) knockFor(c *tls.Config, host string, let <-chan error) (*tls.Conn, error) {
 	d.t.Helper()
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(host)}}
 	raw, err := dialer.DialContext(d.t.Context(), "tcp", d.address)
@@ -77,7 +87,10 @@ func (d *door) knock(c *tls.Config, host string) (*tls.Conn, error) {
 	conn := tls.Client(raw, c)
 	d.t.Cleanup(func() { raw.Close() })
 	if err := conn.HandshakeContext(d.t.Context()); err != nil {
-		return nil, errors.Join(err, <-d.let)
+		if d.refused == nil {
+			err = errors.Join(err, <-d.let)
+		}
+		return nil, err
 	}
 	return conn, <-d.let
 }
@@ -97,7 +110,7 @@ func ended(t *testing.T, conn *tls.Conn) {
 // no other out, and nobody else's identity has less for it.
 func TestConnectionsOfAnIdentity(t *testing.T) {
 	t.Parallel()
-	d := newDoor(t, nil)
+	d := newDoor(t, nil, nil)
 	const zone = "spiffe://" + domain + "/ingress/default/zone/tok04"
 	for uri, most := range map[string]int{zone: access.MostShared, zone + "/router/r1": access.MostOwn} {
 		c := d.config(uri)
@@ -123,36 +136,43 @@ func TestConnectionsOfAnIdentity(t *testing.T) {
 	}
 }
 
-// Who connects and shows no certificate cannot take all handshakes of others; they end for it soon, by gRPC.
+// Who connects and shows no certificate holds a bounded number of connections, and keeps nobody out who has one: not even
+// from the same host. The oldest gives way.
 func TestHandshakesOfAHost(t *testing.T) {
 	t.Parallel()
-	d := newDoor(t, nil)
-	var all []net.Conn
-	defer func() {
-		for _, raw := range all {
-			raw.Close()
-			if err := <-d.let; err == nil {
-				t.Error("who shows no certificate was let in")
-			}
-		}
-	}()
-	for range access.MostUnproven {
+	d := newDoor(t, nil, make(chan error, 4*access.MostUnproven))
+	silent := func() net.Conn {
 		raw, err := net.Dial("tcp", d.address)
 		if err != nil {
 			t.Fatal(err)
 		}
-		all = append(all, raw)
+		t.Cleanup(func() { raw.Close() })
+		return raw
 	}
-	conn, err := net.Dial("tcp", d.address)
-	if err != nil {
-		t.Fatal(err)
+	var all []net.Conn
+	for range access.MostUnproven {
+		all = append(all, silent())
 	}
-	defer conn.Close()
-	if err := <-d.let; err == nil || !strings.Contains(err.Error(), "have not shown a certificate") {
-		t.Errorf("one more: %v", err)
+	ada := d.config("spiffe://" + domain + "/operator/ada")
+	for i, host := range []string{"127.0.0.1", "127.0.0.1", "127.0.0.2"} {
+		if _, err := d.knock(ada, host); err != nil {
+			t.Errorf("beside %d silent connections, %d from %s: %v", len(all), i, host, err)
+		}
 	}
-	if _, err := d.knock(d.config("spiffe://"+domain+"/operator/ada"), "127.0.0.2"); err != nil {
-		t.Errorf("another host: %v", err)
+	// Who goes on connecting only ends connections of his own.
+	for range access.MostUnproven {
+		all = append(all, silent())
+	}
+	if _, err := d.knock(ada, "127.0.0.1"); err != nil {
+		t.Errorf("beside those that come on: %v", err)
+	}
+	for _, raw := range all[:access.MostUnproven] {
+		if err := raw.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := raw.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
+			t.Fatalf("one of the oldest was not ended: %v", err)
+		}
 	}
 }
 
@@ -172,7 +192,7 @@ func TestDeniedPeers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := newDoor(t, denied)
+	d := newDoor(t, denied, nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	ran := make(chan error)
 	go func() { ran <- denied.Run(ctx, d.guard.EndDenied) }()

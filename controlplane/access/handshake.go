@@ -42,21 +42,24 @@ type handshakes struct {
 }
 
 var (
-	errUnproven = fmt.Errorf("more than %d connections of this host have not shown a certificate yet", mostUnproven)
-	errCrowd    = errors.New("its identity has too many connections: give each router a certificate of its own (…/router/NAME)")
+	errUnproven = fmt.Errorf("more than %d connections of this host, or %d of all, have not shown a certificate yet, and this is the oldest",
+		mostUnproven, mostAllUnproven)
+	errCrowd = errors.New("its identity has too many connections: give each router a certificate of its own (…/router/NAME)")
 )
 
 // ServerHandshake does as gRPC's own, within bounds, and logs what goes wrong.
 func (h *handshakes) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	address := raw.RemoteAddr().String()
 	host := fair.HostOf(address)
-	unproven, ok := h.guard.connections.places.Enter(unprovenPlace+host, host, mostUnproven, nil)
-	if !ok {
+	places, giveWay := h.guard.connections.places, func() {
 		h.failed(host, address, errUnproven)
-		return nil, nil, errUnproven
+		_ = raw.Close()
 	}
+	ofHost := places.Push(unprovenPlace+host, host, mostUnproven, giveWay)
+	ofAll := places.Push(unprovenPlace, host, mostAllUnproven, giveWay)
 	conn, info, err := h.TransportCredentials.ServerHandshake(raw)
-	unproven.Leave()
+	ofHost.Leave()
+	ofAll.Leave()
 	if err != nil {
 		h.failed(host, address, err)
 		return conn, info, err //nolint:wrapcheck // gRPC looks at it

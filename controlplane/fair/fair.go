@@ -59,25 +59,35 @@ func NewPlaces() *Places { return &Places{all: map[string]map[string][]*Place{}}
 // with the most places gives way, which its giveWay is called for, if the newcomer's host has fewer then all the same.
 // If not, ok is false.
 func (p *Places) Enter(key, host string, most int, giveWay func()) (place *Place, ok bool) {
-	place, victim := p.enter(key, host, most, giveWay)
+	place, victim := p.enter(key, host, most, giveWay, false)
 	if victim != nil {
 		victim.giveWay()
 	}
 	return place, place != nil
 }
 
-func (p *Places) enter(key, host string, most int, giveWay func()) (place, victim *Place) {
+// Push takes a place as Enter does, but the oldest gives way to a newcomer of its own host too: for what is held for a
+// short time by whoever is honest.
+func (p *Places) Push(key, host string, most int, giveWay func()) *Place {
+	place, victim := p.enter(key, host, most, giveWay, true)
+	if victim != nil {
+		victim.giveWay()
+	}
+	return place
+}
+
+func (p *Places) enter(key, host string, most int, giveWay func(), push bool) (place, victim *Place) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	taken, busiest := 0, host
 	for h, places := range p.all[key] {
 		taken += len(places)
-		if n := len(p.all[key][busiest]); len(places) > n || len(places) == n && h < busiest {
+		if n := len(p.all[key][busiest]); len(places) > n || len(places) == n && h < busiest && busiest != host {
 			busiest = h
 		}
 	}
 	if taken >= most {
-		if len(p.all[key][host])+1 >= len(p.all[key][busiest]) {
+		if !push && len(p.all[key][host])+1 >= len(p.all[key][busiest]) {
 			return nil, nil
 		}
 		victim = p.all[key][busiest][0]

@@ -57,6 +57,25 @@ func TestPlaces(t *testing.T) {
 	}
 }
 
+// Who pushes in takes the place of the oldest of its own host, or of the host with more.
+func TestPush(t *testing.T) {
+	t.Parallel()
+	p := fair.NewPlaces()
+	var left []string
+	push := func(host, name string) *fair.Place { return p.Push("k", host, 3, func() { left = append(left, name) }) }
+	push("a", "a1")
+	a2 := push("a", "a2")
+	push("b", "b1")
+	push("b", "b2") // a has more
+	push("a", "a3") // b has more now
+	push("c", "c1") // a has more again
+	a2.Leave()      // it has a place no more
+	push("d", "d1") // a, b and c have one each, and d has none
+	if got := fmt.Sprint(left); got != "[a1 b1 a2 a3]" {
+		t.Errorf("these gave way: %s", got)
+	}
+}
+
 // However many turns an identity and its host ask for, others find some; who waits is let in by who holds least.
 func TestTurns(t *testing.T) {
 	turns := fair.NewTurns(64, 0)
