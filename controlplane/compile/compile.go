@@ -162,14 +162,18 @@ type dirty struct {
 	serviceCA           bool // the cluster's own CA may be another
 }
 
-// Apply takes changes and returns the state with them. A key that comes twice counts as it came last.
-func (c *Compiler) Apply(changes []cluster.Change) Result {
-	d := &dirty{
+func newDirty() *dirty {
+	return &dirty{
 		standing: map[id]*route{}, content: map[id]*route{},
 		services: map[id]struct{}{}, secrets: map[id]struct{}{}, configMaps: map[id]struct{}{}, ingresses: map[id]struct{}{},
 		endpoints: map[endpointsRef]struct{}{}, counted: map[endpointsRef]struct{}{}, access: map[string]struct{}{},
-		settings: !c.started, serviceCA: !c.started,
 	}
+}
+
+// Apply takes changes and returns the state with them. A key that comes twice counts as it came last.
+func (c *Compiler) Apply(changes []cluster.Change) Result {
+	d := newDirty()
+	d.settings, d.serviceCA = !c.started, !c.started
 	first := !c.started
 	c.started = true
 	c.notices = nil
@@ -329,6 +333,26 @@ func (e edit) applyTo(s snapshot.Set) snapshot.Set {
 		return s
 	}
 	return s.Apply(d)
+}
+
+// replace takes in what is decided anew: it counts, whatever was decided of the same names before.
+func (e *edit) replace(anew edit) {
+	names := make(map[string]struct{}, len(anew.put)+len(anew.remove))
+	for _, i := range anew.put {
+		names[i.Name()] = struct{}{}
+	}
+	for _, n := range anew.remove {
+		names[n] = struct{}{}
+	}
+	e.put = slices.DeleteFunc(e.put, func(i snapshot.Item) bool {
+		_, again := names[i.Name()]
+		return again
+	})
+	e.remove = slices.DeleteFunc(e.remove, func(n string) bool {
+		_, again := names[n]
+		return again
+	})
+	e.put, e.remove = append(e.put, anew.put...), append(e.remove, anew.remove...)
 }
 
 // add adds a resource. It cannot fail for what compile makes: every string in it is valid UTF-8.

@@ -18,3 +18,19 @@ func (c *Compiler) KeptBytes(namespace string) int { return c.keeps.bytes[namesp
 
 // MaxKept is the bound of that.
 const MaxKept = maxKept
+
+// JudgeTwice judges a Route, and once more as allot does, and returns the names of what is to be put and removed.
+func (c *Compiler) JudgeTwice(namespace, name string) (names []string) {
+	k := id{Namespace: namespace, Name: name}
+	r := c.objects.routes[k]
+	d, out := newDirty(), output{}
+	c.judge(r, d, &out)
+	c.judgeAgain(map[id]*route{k: r}, d, &out)
+	for _, e := range []edit{out.config, out.facts} {
+		for _, i := range e.put {
+			names = append(names, i.Name())
+		}
+		names = append(names, e.remove...)
+	}
+	return names
+}

@@ -108,7 +108,9 @@ func (c *Compiler) markHolds(d *dirty) {
 		}
 		c.markCertificates(namespace, d)
 	}
-	c.rehold = newRehold()
+	if len(c.rehold.resources)+len(c.rehold.namespaces) > 0 {
+		c.rehold = newRehold()
+	}
 }
 
 // markCertificates marks what is shared of a namespace, by the Settings or by Routes of others, too.
@@ -205,7 +207,8 @@ func (c *Compiler) promoteHeld(d *dirty) {
 
 // touched are the namespaces whose Routes may refer to something that differs; the empty one: all.
 func (d *dirty) touched() map[string]struct{} {
-	namespaces := maps.Clone(d.access)
+	namespaces := map[string]struct{}{}
+	maps.Copy(namespaces, d.access) // not maps.Clone, for which all maps of d would be on the heap
 	for _, set := range []map[id]struct{}{d.services, d.secrets} {
 		for k := range set {
 			namespaces[k.Namespace] = struct{}{}

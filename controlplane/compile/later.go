@@ -10,22 +10,32 @@ import (
 
 // given are hosts of which some were served and are not any more, so that others may have to answer for them.
 type given struct {
-	hosts map[string]struct{} // wildcards by "*." and parent
-	below map[string]struct{} // wildcards that answer for the single ones of these
+	claims []*claim            // those of which touches was not asked yet
+	hosts  map[string]struct{} // wildcards by "*." and parent
+	below  map[string]struct{} // wildcards that answer for the single ones of these
 }
 
-func (g *given) add(c *claim) {
+func (g *given) add(c *claim) { g.claims = append(g.claims, c) }
+
+// index takes in the claims. Nearly always nobody asks for them.
+func (g *given) index() {
 	if g.hosts == nil {
 		g.hosts, g.below = map[string]struct{}{}, map[string]struct{}{}
 	}
-	g.hosts[c.key()] = struct{}{}
-	if !c.wildcard {
-		g.below["*."+parent(c.host)] = struct{}{}
+	for _, c := range g.claims {
+		g.hosts[c.key()] = struct{}{}
+		if !c.wildcard {
+			g.below["*."+parent(c.host)] = struct{}{}
+		}
 	}
+	g.claims = nil
 }
 
 // touches tells whether who has a claim may have to answer for one of the hosts.
 func (g *given) touches(c *claim) bool {
+	if len(g.claims) > 0 {
+		g.index()
+	}
 	if _, ok := g.hosts[c.key()]; ok {
 		return true
 	}
@@ -62,7 +72,9 @@ func (c *Compiler) putOff(d *dirty, g *given) {
 			d.content[k] = r
 		}
 	}
-	c.later = map[id]*route{} // not cleared: see claims.settle
+	if len(c.later) > 0 || c.later == nil {
+		c.later = map[id]*route{} // not cleared: see claims.settle
+	}
 	if c.most == 0 {
 		return
 	}

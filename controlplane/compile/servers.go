@@ -125,8 +125,8 @@ func (c *Compiler) judgeAgain(routes map[id]*route, d *dirty, out *output) {
 			c.judge(r, d, &more)
 		}
 	}
-	out.config.put = append(out.config.put, more.config.put...)
-	out.facts.put = append(out.facts.put, more.facts.put...)
+	out.config.replace(more.config)
+	out.facts.replace(more.facts)
 	told := make(map[id]int, len(out.verdicts))
 	for i, v := range out.verdicts {
 		told[idOf(v)] = i

@@ -127,3 +127,13 @@ func TestServersIncrementally(t *testing.T) {
 		t.Errorf("%d of 200 steps were beyond the bound", limited)
 	}
 }
+
+// What is judged twice in one Apply is put once: the last judgement counts.
+func TestJudgedTwiceIsPutOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	w.apply(put(sliceOf("some", 0, 3, 1, 1, 10)), put(routeTo("a", "some")))
+	if got, want := w.compiler.JudgeTwice("ns1", "a"), []string{"route/ns1/a"}; !slices.Equal(got, want) {
+		t.Errorf("%q are put or removed, want %q", got, want)
+	}
+}
