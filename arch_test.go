@@ -21,7 +21,7 @@ var imports = map[string]string{
 	"controlplane":            "admin controlplane/access controlplane/cluster controlplane/compile controlplane/fleet controlplane/inspect controlplane/quarantine controlplane/release controlplane/xds identity proto/tsuji/v1 snapshot",
 	"controlplane/access":     "controlplane/fair controlplane/ratelog identity",
 	"controlplane/cluster":    "identity proto/tsuji/v1",
-	"controlplane/compile":    "controlplane/cluster proto/tsuji/v1 snapshot",
+	"controlplane/compile":    "checkrate controlplane/cluster proto/tsuji/v1 snapshot",
 	"controlplane/fair":       "",
 	"controlplane/fleet":      "proto/tsuji/v1 snapshot",
 	"controlplane/inspect":    "controlplane/cluster controlplane/compile controlplane/fleet controlplane/release proto/tsuji/v1 snapshot",

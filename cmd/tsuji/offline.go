@@ -62,10 +62,10 @@ func (c *compiled) told() []*tsujiv1.RouteVerdict {
 	if !slices.ContainsFunc(c.Changes, func(ch cluster.Change) bool { return ch.Key.Kind == cluster.EndpointSlice }) {
 		s = snapshot.Snapshot{}
 	}
-	told := make([]*tsujiv1.RouteVerdict, 0, len(c.verdicts))
+	told, passing := make([]*tsujiv1.RouteVerdict, 0, len(c.verdicts)), compile.NewPassing(s, c.now)
 	for _, v := range c.verdicts {
 		v = proto.CloneOf(v)
-		v.Warnings = append(v.Warnings, compile.Passing(v, s, c.now)...)
+		v.Warnings = append(v.Warnings, passing.Of(v)...)
 		told = append(told, v)
 	}
 	return told

@@ -194,11 +194,22 @@ func Expiry(until, now time.Time) string {
 	}
 }
 
-// Passing tells of a Route that is served what its verdict does not, since it changes while the Route does not: that
-// its certificate has expired, or soon will, and which of its Services have no endpoint that is ready; and what is
-// served as it was last good, and since when. It is asked for when somebody looks: endpoints come and go with every
-// Pod, and verdicts must not.
-func Passing(v *tsujiv1.RouteVerdict, served snapshot.Snapshot, now time.Time) []string {
+// Passing tells of Routes that are served what their verdicts do not, since it changes while a Route does not. It is
+// asked when somebody looks: endpoints come and go with every Pod, and verdicts must not. It is for one goroutine.
+type Passing struct {
+	served snapshot.Snapshot
+	now    time.Time
+	checks map[string]*checks // by namespace; nil: nobody asked
+}
+
+// NewPassing makes a Passing for one look at what is served at a moment.
+func NewPassing(served snapshot.Snapshot, now time.Time) *Passing {
+	return &Passing{served: served, now: now}
+}
+
+// Of tells that a Route's certificate has expired, or soon will; which of its Services have no endpoint that is ready;
+// that endpoints are checked less often than it asks for; and what is served as it was last good, and since when.
+func (p *Passing) Of(v *tsujiv1.RouteVerdict) []string {
 	if !v.GetAdmitted() {
 		return nil
 	}
@@ -211,14 +222,17 @@ func Passing(v *tsujiv1.RouteVerdict, served snapshot.Snapshot, now time.Time) [
 		warnings = append(warnings, w)
 	}
 	if t := v.GetCertificateNotAfter(); t != nil {
-		if e := Expiry(t.AsTime(), now); e != "" {
-			if t.AsTime().Before(now) {
+		if e := Expiry(t.AsTime(), p.now); e != "" {
+			if t.AsTime().Before(p.now) {
 				e += ": clients that verify it do not take it"
 			}
 			warnings = append(warnings, "the certificate for the host "+e)
 		}
 	}
-	route := decoded(served, tsujiv1.RouteName(v.GetNamespace(), v.GetName())).GetRoute()
+	route := decoded(p.served, tsujiv1.RouteName(v.GetNamespace(), v.GetName())).GetRoute()
+	if w := p.lengthened(route); w != "" {
+		warnings = append(warnings, w)
+	}
 	var without []string
 	active := 0
 	for _, b := range route.GetBackends() {
@@ -226,7 +240,7 @@ func Passing(v *tsujiv1.RouteVerdict, served snapshot.Snapshot, now time.Time) [
 			continue
 		}
 		active++
-		e := decoded(served, b.GetEndpoints()).GetEndpoints()
+		e := decoded(p.served, b.GetEndpoints()).GetEndpoints()
 		if slices.ContainsFunc(e.GetEndpoints(), (*tsujiv1.Endpoint).GetReady) {
 			continue
 		}
@@ -236,8 +250,8 @@ func Passing(v *tsujiv1.RouteVerdict, served snapshot.Snapshot, now time.Time) [
 			continue
 		}
 		what += " has no endpoint that is ready"
-		if p := e.GetPort(); p != "" && p != tsujiv1.AnyPort {
-			what += " at port " + quoted(p)
+		if port := e.GetPort(); port != "" && port != tsujiv1.AnyPort {
+			what += " at port " + quoted(port)
 		}
 		without = append(without, what)
 	}

@@ -61,11 +61,11 @@ metadata: {namespace: ns1, name: idle}
 		if len(now.Verdicts) > 0 {
 			t.Errorf("an endpoint changed verdicts: %v", now.Verdicts)
 		}
-		if got := compile.Passing(v, snapshot.New(0, now.Config, now.Facts), at.now); !slices.Equal(got, at.want) {
+		if got := compile.NewPassing(snapshot.New(0, now.Config, now.Facts), at.now).Of(v); !slices.Equal(got, at.want) {
 			t.Errorf("%s, ready %t:\n got %q\nwant %q", at.now, at.ready, got, at.want)
 		}
 	}
-	if got := compile.Passing(r.Verdicts[1], snapshot.New(0, r.Config, r.Facts), end); len(got) > 0 {
+	if got := compile.NewPassing(snapshot.New(0, r.Config, r.Facts), end).Of(r.Verdicts[1]); len(got) > 0 {
 		t.Errorf("of a Route that is refused: %q", got)
 	}
 }
@@ -174,5 +174,55 @@ func TestPassingFaults(t *testing.T) {
 		if got := told(late); !strings.Contains(got, want) {
 			t.Errorf("%s is not told: %s", want, got)
 		}
+	}
+}
+
+// Owners are told where routers check less often than their Route asks for, how often they do, and why. The intervals are
+// those that package render's TestCheckRate has of the same Routes.
+func TestLengthenedChecksAreTold(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	add := func(namespace, name string, endpoints int, interval string) {
+		slice, r := sliceOf(name, 0, endpoints, 1, 1, 10), routeTo(name, name)
+		for i := range slice.Endpoints {
+			slice.Endpoints[i].Conditions.Ready = nil // they are ready
+		}
+		slice.Namespace, r.Namespace = namespace, namespace
+		r.Annotations = map[string]string{"router.openshift.io/haproxy.health.check.interval": interval}
+		w.apply(put(slice), put(r))
+	}
+	told := func() string {
+		passing := compile.NewPassing(snapshot.New(0, w.last.Config, w.last.Facts), time.Time{})
+		var all []string
+		for _, v := range w.verdicts {
+			for _, warning := range passing.Of(v) {
+				if text, ok := strings.CutPrefix(warning, "annotation router.openshift.io/haproxy.health.check.interval: "); ok {
+					text, _, _ = strings.Cut(text, ": all Routes of a namespace have 640 checks a second")
+					all = append(all, v.GetName()+": "+text)
+				}
+			}
+		}
+		slices.Sort(all)
+		return strings.Join(all, "\n")
+	}
+	add("ns1", "few", 10, "5s")
+	add("ns1", "many", 500, "1s")
+	if got := told(); got != "" {
+		t.Errorf("told without a need: %s", got)
+	}
+	add("ns1", "many", 5000, "1s")
+	add("ns1", "most", 5000, "2s")
+	add("ns1", "too", 5000, "1s")
+	add("ns2", "elsewhere", 500, "1s")
+	want := "many: 5000 endpoints are checked every 64s, and not every 1s\n" +
+		"most: 5000 endpoints are checked every 32s, and not every 2s\n" +
+		"too: 5000 endpoints are checked every 64s, and not every 1s"
+	if got := told(); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	add("ns1", "too", 0, "1s")
+	add("ns1", "most", 0, "2s")
+	if got, want := told(), "many: 5000 endpoints are checked every 16s, and not every 1s"; got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"github.com/tsuji-dev/tsuji/controlplane/compile"
 	"github.com/tsuji-dev/tsuji/controlplane/release"
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
-	"github.com/tsuji-dev/tsuji/snapshot"
 )
 
 // verdictKey names a Route as an IngressController sees it.
@@ -40,15 +39,15 @@ func (s *Server) ListRoutes(_ context.Context, q *tsujiv1.ListRoutesRequest) (*t
 		after = verdictKey{from.After[0], from.After[1], from.After[2]}
 	}
 	page := s.page(q, asked, after, pageSize(q.GetPageSize()))
-	now, served := s.c.Now(), map[string]snapshot.Snapshot{}
+	now, passing := s.c.Now(), map[string]*compile.Passing{}
 	for i, v := range page.GetRoutes() {
-		of, ok := served[v.GetIngressController()]
-		if !ok {
+		of := passing[v.GetIngressController()]
+		if of == nil {
 			target, _, _ := s.c.Board.Target(release.View{IngressController: v.GetIngressController()})
-			of = target.Snapshot
-			served[v.GetIngressController()] = of
+			of = compile.NewPassing(target.Snapshot, now)
+			passing[v.GetIngressController()] = of
 		}
-		if warnings := compile.Passing(v, of, now); len(warnings) > 0 {
+		if warnings := of.Of(v); len(warnings) > 0 {
 			v = proto.CloneOf(v) // others have it, too
 			v.Warnings = append(v.Warnings, warnings...)
 			page.Routes[i] = v
