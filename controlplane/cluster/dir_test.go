@@ -58,7 +58,7 @@ type mirror struct {
 // until takes batches until ok says so.
 func (m *mirror) until(t testing.TB, s Source, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		changed := s.Changed()
 		b, synced := s.Take()

@@ -220,7 +220,7 @@ func (w *world) difference(m *mirror, want map[Key]metav1.Object) string {
 func (w *world) converge(m *mirror, k *Kube, what string) {
 	w.a.t.Helper()
 	want := w.list()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		changed := k.Changed()
 		m.until(w.a.t, k, what, m.synchronized)
@@ -419,7 +419,7 @@ func TestKubeOutages(t *testing.T) {
 // gone waits until an object that is being deleted is.
 func (a *api) gone(apiVersion, kind, namespace, name string) {
 	a.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		_, err := a.resource(apiVersion, kind, namespace).Get(context.Background(), name, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			return

@@ -149,7 +149,7 @@ func (a *api) awaitRight(source *rest.Config, to authorizationv1.ResourceAttribu
 	for _, to.Verb = range []string{"list", "watch"} {
 		spec, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &to})
 		must(a.t, err)
-		for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 			answer, err := reviews.Create(context.Background(), &unstructured.Unstructured{Object: map[string]any{
 				"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": spec,
 			}}, metav1.CreateOptions{})
@@ -290,7 +290,7 @@ func followingUntil(t testing.TB, c KubeConfig, change ...func(*Kube)) (*Kube, f
 			select {
 			case err := <-done:
 				must(t, err)
-			case <-time.After(20 * time.Second):
+			case <-time.After(time.Minute):
 				t.Error("Run does not end")
 			}
 		})
@@ -477,7 +477,7 @@ func TestKubeCoalesces(t *testing.T) {
 	}
 	a.remove("route.openshift.io/v1", "Route", ns, "passing")
 	a.apply(aRoute(ns, "last", "", ""))
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) { // without taking
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) { // without taking
 		k.mu.Lock()
 		_, ok := k.current.objects[Route][name{Namespace: ns, Name: "last"}]
 		k.mu.Unlock()

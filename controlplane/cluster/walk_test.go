@@ -139,7 +139,7 @@ func TestFileIsExchanged(t *testing.T) {
 		if !errors.Is(err, errNotOrdinary) {
 			t.Errorf("a FIFO in place of a file: %v", err)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("it waits for somebody to write into the FIFO")
 	}
 

@@ -304,7 +304,7 @@ func stopStory(t *testing.T, binary string) {
 	select {
 	case err := <-first:
 		must(t, err)
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the second call did not hasten")
 	}
 	must(t, <-second)

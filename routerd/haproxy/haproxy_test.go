@@ -135,7 +135,7 @@ func awaitExit(t testing.TB, p *Process) {
 	t.Helper()
 	select {
 	case <-p.Exited():
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("HAProxy has not ended")
 	}
 }
@@ -336,7 +336,7 @@ func commandsStory(t *testing.T, binary string) {
 		SetServerWeight("b", "s1", 0), SetServerAddr("b", "s1", netip.MustParseAddrPort("[::1]:82"))))
 	// HAProxy moves a server a little later than it says so.
 	var states map[string]ServerState
-	for deadline := time.Now().Add(5 * time.Second); states["s1"].Port != 82 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(time.Minute); states["s1"].Port != 82 && time.Now().Before(deadline); {
 		list, err := r.BackendsState(ctx, "b")
 		must(t, err)
 		states = list[0]

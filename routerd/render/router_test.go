@@ -137,7 +137,7 @@ func startEdited(t *testing.T, binary string, o render.Options, edit func(config
 			t.Logf("HAProxy said:\n%s", out.String())
 		}
 	})
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		res, err := http.Get("http://" + rt.stats + "/healthz")
 		if err == nil {
 			_ = res.Body.Close()
