@@ -35,7 +35,6 @@ func (r *route) slow(n int) bool {
 // stageRates decides again how often routes' servers are checked, of which stageChecks has decided whether they are.
 // Where a namespace's share becomes another, the servers of all its Routes that it concerns are other ones.
 func (r *Renderer) stageRates(s *Staged, f facts) {
-	s.rates = map[string]*rates{}
 	for name, now := range s.routes {
 		old := r.routes[name]
 		was, is := old.rateClass(), now.rateClass()
@@ -46,7 +45,9 @@ func (r *Renderer) stageRates(s *Staged, f facts) {
 		of := s.rates[namespace]
 		if of == nil {
 			of = new(rates)
-			*of = r.checks.of(namespace)
+			if *of = r.checks.of(namespace); s.rates == nil {
+				s.rates = map[string]*rates{}
+			}
 			s.rates[namespace] = of
 		}
 		of.counts.Add(was, -1)
