@@ -45,7 +45,9 @@ var imports = map[string]string{
 	"cmd/internal/flagenv": "",
 	"cmd/controlplane":     "cmd/internal/flagenv controlplane controlplane/cluster",
 	"cmd/routerd":          "cmd/internal/flagenv routerd",
-	"cmd/tsuji":            "cmd/internal/flagenv controlplane/cluster controlplane/compile explain identity identity/authority proto/tsuji/v1 routerd/render snapshot",
+	"cmd/tsuji": "cmd/internal/flagenv cmd/tsuji/internal/demo controlplane/cluster controlplane/compile explain identity identity/authority " +
+		"proto/tsuji/v1 routerd/render snapshot",
+	"cmd/tsuji/internal/demo": "identity identity/authority",
 
 	// Stories of the whole system look at binaries from outside; what they import of the daemons besides is to compare.
 	"test":              "controlplane/compile identity identity/authority proto/tsuji/v1 routerd/apply routerd/haproxy routerd/render snapshot test/haproxytest test/kubetest test/netnstest test/podtest",
@@ -67,7 +69,7 @@ var rules = archtest.Rules{
 	Only: []archtest.Only{
 		{Path: "k8s.io/", Who: "controlplane/cluster controlplane/compile test/", Why: "Kubernetes types end at compile"},
 		{Path: "github.com/openshift/", Who: "controlplane/cluster controlplane/compile test/", Why: "OpenShift's types end at compile"},
-		{Path: "os/exec", Who: "routerd/haproxy cmd/tsuji test/", Why: "processes are started by routerd/haproxy, and by the demo"},
+		{Path: "os/exec", Who: "routerd/haproxy cmd/tsuji/internal/demo test/", Why: "processes are started by routerd/haproxy, and by the demo"},
 		{
 			Path: "google.golang.org/grpc/codes", Who: "controlplane/access controlplane/inspect controlplane/xds routerd/subscribe cmd/tsuji proto/tsuji/v1 test/",
 			Why: "gRPC codes stay at the doors, and in what is generated",

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/tsuji-dev/tsuji/cmd/internal/flagenv"
+	"github.com/tsuji-dev/tsuji/cmd/tsuji/internal/demo"
 	"github.com/tsuji-dev/tsuji/identity"
 )
 
@@ -39,7 +40,7 @@ func (c *connection) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.tls.Cert, "tls-cert", "", "file of an operator's certificate, PEM")
 	f.StringVar(&c.tls.Key, "tls-key", "", "file of its private key, PEM")
 	f.StringVar(&c.tls.CA, "ca", "", "file of the CA certificates that the control plane is verified with, PEM")
-	f.StringVar(&c.trustDomain, "trust-domain", "tsuji.local", "SPIFFE trust domain of all identities")
+	f.StringVar(&c.trustDomain, "trust-domain", demo.TrustDomain, "SPIFFE trust domain of all identities")
 	f.BoolVar(&c.insecure, "insecure", false, "no TLS: for a control plane that runs with --insecure")
 	f.DurationVar(&c.timeout, "timeout", 10*time.Second, "how long to wait for an answer")
 }
@@ -66,7 +67,7 @@ func (c *connection) fromDemo(f *pflag.FlagSet) error {
 			return nil
 		}
 	}
-	env, err := readEnv(defaultStateDir)
+	env, err := demo.Env(demo.StateDir)
 	if err != nil {
 		return err
 	}

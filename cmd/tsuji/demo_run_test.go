@@ -16,13 +16,17 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/spf13/pflag"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
+	"github.com/tsuji-dev/tsuji/cmd/tsuji/internal/demo"
 	"github.com/tsuji-dev/tsuji/identity"
 )
+
+const examples = "../../examples/demo"
 
 // standIn makes this test's program a child of the demo's, when it is called by such a name: a control plane
 // that answers as a busy one, or a router that does nothing until it is ended.
@@ -115,12 +119,21 @@ func bins(t *testing.T) string {
 func freeOffset(t *testing.T) int {
 	t.Helper()
 	for range 100 {
-		if n := 1000 + rand.IntN(15000); portsAt(n).free(t.Context()) == nil {
+		if n := 1000 + rand.IntN(15000); demo.PortsFree(t.Context(), n) == nil {
 			return n
 		}
 	}
 	t.Fatal("no free ports found")
 	return 0
+}
+
+func waitFor(t *testing.T, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it did not come true within 10 s")
+		}
+	}
 }
 
 // The demo comes up, is found by the other commands, reports a child that died, goes on without it, and ends
@@ -150,7 +163,7 @@ func TestDemo(t *testing.T) {
 
 	pids := map[string]int{}
 	for _, name := range []string{"controlplane", "tok04", "tok05"} {
-		b, err := os.ReadFile(filepath.Join(defaultStateDir, name+".pid"))
+		b, err := os.ReadFile(filepath.Join(demo.StateDir, name+".pid"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -173,8 +186,8 @@ func TestDemo(t *testing.T) {
 			t.Errorf("%s is still there: %v", name, err)
 		}
 	}
-	for _, gone := range []string{envName, tlsName, "manifests/" + generatedName} {
-		if _, err := os.Stat(filepath.Join(defaultStateDir, gone)); !errors.Is(err, fs.ErrNotExist) {
+	for _, gone := range []string{"env", "tls", "manifests/" + demo.GeneratedName} {
+		if _, err := os.Stat(filepath.Join(demo.StateDir, gone)); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s is left", gone)
 		}
 	}

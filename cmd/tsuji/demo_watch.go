@@ -8,18 +8,18 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 
+	"github.com/tsuji-dev/tsuji/cmd/tsuji/internal/demo"
 	"github.com/tsuji-dev/tsuji/identity"
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 )
 
 // watch asks the demo's control plane how far things are.
 type watch struct {
-	conn    *grpc.ClientConn
-	version string // that all routers had when current last found nothing missing
+	conn *grpc.ClientConn
 }
 
-func watchControlPlane(server string, operator identity.Files) (*watch, error) {
-	c := connection{server: server, tls: operator, trustDomain: demoTrustDomain}
+func watchControlPlane(server string, operator identity.Files) (demo.ControlPlane, error) {
+	c := connection{server: server, tls: operator, trustDomain: demo.TrustDomain}
 	conn, err := c.dial(grpc.WithConnectParams(grpc.ConnectParams{
 		Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.5, MaxDelay: 500 * time.Millisecond},
 		MinConnectTimeout: time.Second,
@@ -30,10 +30,11 @@ func watchControlPlane(server string, operator identity.Files) (*watch, error) {
 	return &watch{conn: conn}, nil
 }
 
-func (w *watch) close() { w.conn.Close() }
+// Close implements demo.ControlPlane.
+func (w *watch) Close() { w.conn.Close() }
 
-// synced tells whether the control plane has read its source.
-func (w *watch) synced(ctx context.Context) (missing string, err error) {
+// Synced implements demo.ControlPlane.
+func (w *watch) Synced(ctx context.Context) (missing string, err error) {
 	s, err := tsujiv1.NewStatusServiceClient(w.conn).GetStatus(ctx, &tsujiv1.GetStatusRequest{})
 	if err != nil {
 		return "", fmt.Errorf("the control plane to answer: %w", err)
@@ -44,24 +45,24 @@ func (w *watch) synced(ctx context.Context) (missing string, err error) {
 	return "", nil
 }
 
-// current tells whether as many routers as wanted serve what they should.
-func (w *watch) current(ctx context.Context, want int) (missing string, err error) {
+// Serving implements demo.ControlPlane.
+func (w *watch) Serving(ctx context.Context, routers int) (version, missing string, err error) {
 	l, err := tsujiv1.NewFleetServiceClient(w.conn).ListRouters(ctx, &tsujiv1.ListRoutersRequest{})
 	if err != nil {
-		return "", fmt.Errorf("the control plane to list routers: %w", err)
+		return "", "", fmt.Errorf("the control plane to list routers: %w", err)
 	}
 	current := 0
 	for _, r := range l.GetRouters() {
 		switch routerState(r) {
 		case "current":
 			current++
-			w.version = r.GetAckedVersion()
+			version = short(r.GetAckedVersion())
 		case "refused":
 			missing = fmt.Sprintf(" (%s refused: %s)", r.GetName(), r.GetRefusal().GetMessage())
 		}
 	}
-	if current >= want {
-		return "", nil
+	if current >= routers {
+		return version, "", nil
 	}
-	return fmt.Sprintf("routers to serve the first version: %d of %d do%s", current, want, missing), nil
+	return "", fmt.Sprintf("routers to serve the first version: %d of %d do%s", current, routers, missing), nil
 }

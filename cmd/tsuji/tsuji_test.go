@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/tsuji-dev/tsuji/cmd/tsuji/internal/demo"
 	"github.com/tsuji-dev/tsuji/identity"
 	"github.com/tsuji-dev/tsuji/identity/authority"
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
@@ -205,26 +206,14 @@ func manifests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	issue := func(host string) pair {
-		cert, key, err := ca.Issue(authority.Options{DNSNames: []string{host}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return pair{cert, key}
-	}
-	content, err := generated(credentialsOf{ca: ca.CertPEM(), edge: issue(edgeHost), reencrypt: issue(reencryptHost)})
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir := filepath.Join(t.TempDir(), "manifests")
-	demo := filepath.Join(testdata, "..", "..", "..", "examples", "demo")
-	if err := errors.Join(copyManifests(filepath.Join(testdata, "manifests"), dir, 0), copyManifests(demo, filepath.Join(dir, "demo"), 0)); err != nil {
+	if err := errors.Join(
+		os.CopyFS(dir, os.DirFS(filepath.Join(testdata, "manifests"))),
+		demo.Manifests(filepath.Join(testdata, "../../..", "examples/demo"), filepath.Join(dir, "demo"), ca),
+	); err != nil {
 		t.Fatal(err)
 	}
 	t.Chdir(dir)
-	if err := os.WriteFile(filepath.Join("demo", generatedName), content, 0o600); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // untilDate matches when a certificate ends, which is another day each day.
@@ -295,7 +284,7 @@ func TestConnection(t *testing.T) {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		id.TrustDomain = demoTrustDomain
+		id.TrustDomain = demo.TrustDomain
 		f, err := ca.WriteFiles(dir, "x", authority.Options{URI: id.String()})
 		if err != nil {
 			t.Fatal(err)
@@ -366,11 +355,13 @@ func TestConnection(t *testing.T) {
 	} {
 		t.Run(c.story, func(t *testing.T) {
 			if c.demo {
-				if err := os.Mkdir(defaultStateDir, 0o700); err != nil {
+				if err := os.Mkdir(demo.StateDir, 0o700); err != nil {
 					t.Fatal(err)
 				}
-				defer os.RemoveAll(defaultStateDir)
-				if err := writeEnv(defaultStateDir, good, operator); err != nil {
+				defer os.RemoveAll(demo.StateDir)
+				env := fmt.Sprintf("export TSUJI_SERVER=%s\nexport TSUJI_TLS_CERT=%s\nexport TSUJI_TLS_KEY=%s\nexport TSUJI_CA=%s\n",
+					good, operator.Cert, operator.Key, operator.CA)
+				if err := os.WriteFile(filepath.Join(demo.StateDir, "env"), []byte(env), 0o600); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"bytes"
@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
 
 	"github.com/tsuji-dev/tsuji/controlplane/cluster"
 	"github.com/tsuji-dev/tsuji/controlplane/compile"
@@ -27,22 +28,26 @@ import (
 	"github.com/tsuji-dev/tsuji/test/haproxytest"
 )
 
-const examples = "../../examples/demo"
+const examples = "../../../../examples/demo"
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // newDemo is a demo that has its certificates and manifests, but runs nothing.
 func newDemo(t *testing.T, offset int) (*demo, credentialsOf, string) {
 	t.Helper()
-	d := &demo{source: t.TempDir(), stateDir: filepath.Join(t.TempDir(), "state"), binDir: "bin", haproxy: "haproxy", offset: offset, ports: portsAt(offset)}
-	if err := os.CopyFS(d.source, os.DirFS(examples)); err != nil {
+	d := &demo{ports: portsAt(offset), Config: Config{
+		Source: t.TempDir(), StateDir: filepath.Join(t.TempDir(), "state"), BinDir: "bin", HAProxy: "haproxy", PortOffset: offset,
+	}}
+	if err := os.CopyFS(d.Source, os.DirFS(examples)); err != nil {
 		t.Fatal(err)
 	}
-	os.Remove(filepath.Join(d.source, generatedName)) // of a demo that runs in this checkout
-	s, err := openState(d.stateDir)
+	os.Remove(filepath.Join(d.Source, GeneratedName)) // of a demo that runs in this checkout
+	s, err := openState(d.StateDir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.close)
-	c, err := issue(d.stateDir)
+	c, err := issue(d.StateDir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,15 +128,15 @@ func TestManifests(t *testing.T) {
 				t.Errorf("no route leads to %+v: %v", b, addresses)
 			}
 		}
-		if info, err := os.Stat(filepath.Join(dir, generatedName)); err != nil || info.Mode().Perm() != 0o600 {
-			t.Errorf("%s holds keys, and has the mode %v %v", generatedName, info, err)
+		if info, err := os.Stat(filepath.Join(dir, GeneratedName)); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s holds keys, and has the mode %v %v", GeneratedName, info, err)
 		}
 	}
 }
 
 // A file of the user's own is never written over; one of an earlier demo is.
 func TestGeneratedIsOurs(t *testing.T) {
-	path := filepath.Join(t.TempDir(), generatedName)
+	path := filepath.Join(t.TempDir(), GeneratedName)
 	for _, c := range []struct {
 		before string
 		wrong  string
@@ -212,7 +217,7 @@ func TestEnv(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(dir, tlsName), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if none, err := readEnv(dir); err != nil || none != nil {
+	if none, err := Env(dir); err != nil || none != nil {
 		t.Errorf("before there is one, got %v %v", none, err)
 	}
 	os.RemoveAll(filepath.Join(dir, tlsName))
@@ -229,7 +234,7 @@ func TestEnv(t *testing.T) {
 	}
 	fmt.Fprintln(f, "export TSUJI_INSECURE=true")
 	f.Close()
-	got, err := readEnv(dir)
+	got, err := Env(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -324,7 +329,16 @@ func TestChild(t *testing.T) {
 	died := start("tok04", `echo level=INFO msg=hi; echo level=WARN msg=careful >&2; echo "bad $TSUJI_LEAK" >&2; exit 3`)
 	<-died.reported
 	asked := start("tok05", `trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.01; done`)
-	waitFor(t, func() bool { log, _ := os.ReadFile(asked.logFile); return bytes.Contains(log, []byte("ready")) })
+	for {
+		if log, _ := os.ReadFile(asked.logFile); bytes.Contains(log, []byte("ready")) {
+			break
+		}
+		select {
+		case <-asked.reported:
+			t.Fatalf("it ended before it was asked to: %v", asked.err)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
 	asked.quiet()
 	asked.terminate()
 	<-asked.reported
@@ -349,15 +363,6 @@ func TestChild(t *testing.T) {
 	}
 	if strings.Contains(told, "tok05") {
 		t.Errorf("an end that was asked for is told:\n%s", told)
-	}
-}
-
-func waitFor(t *testing.T, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("it did not come true within 10 s")
-		}
 	}
 }
 

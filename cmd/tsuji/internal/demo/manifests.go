@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"bytes"
@@ -13,10 +13,12 @@ import (
 	"strings"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/tsuji-dev/tsuji/identity/authority"
 )
 
-// generatedName is the manifest that the demo writes beside those of its source.
-const generatedName = "generated.yaml"
+// GeneratedName is the name of the manifest that the demo writes beside those of its source.
+const GeneratedName = "generated.yaml"
 
 // generatedMark begins that file, so that a user's own of the same name is never written over.
 const generatedMark = "# Made by `tsuji demo`"
@@ -28,21 +30,37 @@ const generatedHead = generatedMark + ` at each start, and removed at its end: t
 // manifests completes the source with what only the demo knows, and returns the directory to serve from:
 // the source itself, or with other ports a copy of it in the state directory.
 func (d *demo) manifests(c credentialsOf) (string, error) {
-	source := d.source
-	if d.offset != 0 {
-		source = filepath.Join(d.stateDir, "manifests")
-		if err := copyManifests(d.source, source, d.offset); err != nil {
-			return "", fmt.Errorf("copy %s with other ports: %w", d.source, err)
+	source := d.Source
+	if d.PortOffset != 0 {
+		source = filepath.Join(d.StateDir, "manifests")
+		if err := copyManifests(d.Source, source, d.PortOffset); err != nil {
+			return "", fmt.Errorf("copy %s with other ports: %w", d.Source, err)
 		}
 	}
 	content, err := generated(c)
 	if err != nil {
 		return "", err
 	}
-	if err := writeGenerated(filepath.Join(source, generatedName), content); err != nil {
+	if err := writeGenerated(filepath.Join(source, GeneratedName), content); err != nil {
 		return "", err
 	}
 	return source, nil
+}
+
+// Manifests writes to a directory, which it makes, what a demo of this source serves. No demo runs for it.
+func Manifests(source, target string, ca *authority.Authority) error {
+	c, err := issueHosts(ca)
+	if err != nil {
+		return err
+	}
+	if err := copyManifests(source, target, 0); err != nil {
+		return fmt.Errorf("copy %s: %w", source, err)
+	}
+	content, err := generated(c)
+	if err != nil {
+		return err
+	}
+	return writeGenerated(filepath.Join(target, GeneratedName), content)
 }
 
 // generated returns the manifest with what depends on certificates: the Secrets, and the one Route that
@@ -84,7 +102,7 @@ func generated(c credentialsOf) ([]byte, error) {
 	} {
 		text, err := yaml.Marshal(part.object)
 		if err != nil {
-			return nil, fmt.Errorf("write %s: %w", generatedName, err)
+			return nil, fmt.Errorf("write %s: %w", GeneratedName, err)
 		}
 		fmt.Fprintf(&b, "---\n# %s\n%s", part.comment, text)
 	}
@@ -137,7 +155,7 @@ func copyManifests(from, to string, offset int) error {
 			return nil
 		case e.IsDir():
 			return os.Mkdir(target, 0o700)
-		case rel == generatedName || !slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(path)):
+		case rel == GeneratedName || !slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(path)):
 			return nil // of another demo, or no manifest
 		}
 		content, err := os.ReadFile(path)

@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"fmt"
@@ -29,8 +29,8 @@ func (d *demo) routerArgs(z zonePorts, c credentialsOf) []string {
 		"--https=" + z.https(),
 		"--stats=" + z.stats(),
 		"--admin=" + z.admin(),
-		"--state-dir=" + filepath.Join(d.stateDir, z.name),
-		"--haproxy=" + d.haproxy,
+		"--state-dir=" + filepath.Join(d.StateDir, z.name),
+		"--haproxy=" + d.HAProxy,
 		"--haproxy-tied",
 		"--shutdown-delay=0s",
 		"--drain-timeout=1s",
@@ -46,9 +46,9 @@ func (d *demo) whatToTry(source string, c credentialsOf, version string) string 
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	zones := d.ports.zones
-	tsuji := quote(filepath.Join(d.binDir, "tsuji"))
+	tsuji := quote(filepath.Join(d.BinDir, "tsuji"))
 
-	line("\nBoth zones serve version %s.", short(version))
+	line("\nBoth zones serve version %s.", version)
 	line("\nAsk for the same in each zone:")
 	for _, z := range zones {
 		line("  curl -H 'Host: %s' http://%s/", helloHost, z.http())
@@ -58,8 +58,8 @@ func (d *demo) whatToTry(source string, c credentialsOf, version string) string 
 		line("  %s", curlTLS(host, zones[0], c.controlPlane.CA))
 	}
 	line("\nEdit a file in %s, and both zones take it at once. In another terminal:", source)
-	if d.stateDir != defaultStateDir {
-		line("  . %s", quote(filepath.Join(d.stateDir, envName)))
+	if d.StateDir != StateDir {
+		line("  . %s", quote(filepath.Join(d.StateDir, envName)))
 	}
 	for _, args := range []string{"status", "routes", "routers", "show --name=route/demo/hello"} {
 		line("  %s %s", tsuji, args)

@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"bytes"
@@ -35,7 +35,7 @@ type terminal struct {
 func (t *terminal) print(format string, args ...any) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	fmt.Fprintln(t.w, printable(fmt.Sprintf(format, args...)))
+	fmt.Fprintf(t.w, format+"\n", args...)
 }
 
 // child is a process of the demo's.
@@ -93,7 +93,8 @@ func startChild(ctx context.Context, name, program string, args []string, dir st
 		out.close()
 		close(c.done)
 		if !c.stopping.Load() {
-			t.print("\n%s (pid %d) ended: %s. What it logged last (%s):\n%s\nTo start it again, in another terminal, in this directory: %s\n",
+			t.print("\n%s (pid %d) ended: %s. What it logged last (%s):\n%s\n"+
+				"To start it again, in another terminal, in this directory: %s\n",
 				name, cmd.Process.Pid, cmd.ProcessState, logFile, out.last(), c.again)
 		}
 	}()

@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"context"
@@ -43,6 +43,9 @@ func portsAt(offset int) ports {
 		},
 	}
 }
+
+// PortsFree reports the ports of a demo with this offset that something else listens on.
+func PortsFree(ctx context.Context, offset int) error { return portsAt(offset).free(ctx) }
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 

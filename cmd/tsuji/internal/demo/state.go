@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"bufio"
@@ -15,11 +15,8 @@ import (
 	"github.com/tsuji-dev/tsuji/identity/authority"
 )
 
-// demoTrustDomain is the default of every --trust-domain, so that nobody has to give it.
-const demoTrustDomain = "tsuji.local"
-
-// demoOperator is who the other commands are to the demo's control plane.
-const demoOperator = "demo"
+// operatorName is who the other commands are to the demo's control plane.
+const operatorName = "demo"
 
 // What is in the state directory, beside a log for each child. It is made again at each start.
 const (
@@ -101,40 +98,54 @@ const (
 
 // issue makes an authority and everybody's certificates. Those of Tsuji's own programs go into files.
 func issue(stateDir string) (credentialsOf, error) {
-	c := credentialsOf{routers: map[string]identity.Files{}, backend: map[string]pair{}}
 	ca, err := authority.NewAuthority("Tsuji demo CA")
+	if err != nil {
+		return credentialsOf{}, err
+	}
+	c, err := issueHosts(ca)
 	if err != nil {
 		return c, err
 	}
-	c.ca = ca.CertPEM()
+	c.routers = map[string]identity.Files{}
 	dir := filepath.Join(stateDir, tlsName)
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return c, fmt.Errorf("make a directory for certificates: %w", err)
 	}
 	var errs []error
 	file := func(name string, id identity.ID, o authority.Options) identity.Files {
-		id.TrustDomain = demoTrustDomain
+		id.TrustDomain = TrustDomain
 		o.URI = id.String()
 		f, err := ca.WriteFiles(dir, name, o)
 		errs = append(errs, err)
 		return f
 	}
+	// grpcurl verifies the address, too; Tsuji's own programs verify the identity.
+	c.controlPlane = file("controlplane", identity.ID{Role: identity.RoleControlPlane, Name: "demo"},
+		authority.Options{DNSNames: []string{"localhost"}, IPs: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}})
+	for _, z := range portsAt(0).zones {
+		c.routers[z.name] = file(z.name, identity.ID{
+			Role: identity.RoleRouter, IngressController: "default", Zone: z.name, Name: routerName(z.name),
+		}, authority.Options{})
+	}
+	c.operator = file("operator", identity.ID{Role: identity.RoleOperator, Name: operatorName}, authority.Options{})
+	return c, errors.Join(errs...)
+}
+
+// issueHosts makes the certificates that Routes and backends answer with.
+func issueHosts(ca *authority.Authority) (credentialsOf, error) {
+	var errs []error
 	host := func(names ...string) pair {
 		cert, key, err := ca.Issue(authority.Options{DNSNames: names})
 		errs = append(errs, err)
 		return pair{cert, key}
 	}
-	// grpcurl verifies the address, too; Tsuji's own programs verify the identity.
-	c.controlPlane = file("controlplane", identity.ID{Role: identity.RoleControlPlane, Name: "demo"},
-		authority.Options{DNSNames: []string{"localhost"}, IPs: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}})
-	for _, z := range portsAt(0).zones {
-		c.routers[z.name] = file(z.name, identity.ID{Role: identity.RoleRouter, IngressController: "default", Zone: z.name, Name: routerName(z.name)}, authority.Options{})
+	c := credentialsOf{
+		ca: ca.CertPEM(), edge: host(edgeHost), reencrypt: host(reencryptHost),
+		backend: map[string]pair{
+			passthroughHost: host(passthroughHost),
+			"":              host("secure.demo.svc", "secure.demo.svc.cluster.local"),
+		},
 	}
-	c.operator = file("operator", identity.ID{Role: identity.RoleOperator, Name: demoOperator}, authority.Options{})
-	c.edge = host(edgeHost)
-	c.reencrypt = host(reencryptHost)
-	c.backend[passthroughHost] = host(passthroughHost)
-	c.backend[""] = host("secure.demo.svc", "secure.demo.svc.cluster.local")
 	return c, errors.Join(errs...)
 }
 
@@ -145,7 +156,8 @@ func writeEnv(stateDir, server string, operator identity.Files) error {
 	var b bytes.Buffer
 	b.WriteString("# Of the tsuji demo that runs. For a shell: source this file.\n")
 	for _, v := range [][2]string{
-		{"TSUJI_SERVER", server}, {"TSUJI_TLS_CERT", operator.Cert}, {"TSUJI_TLS_KEY", operator.Key}, {"TSUJI_CA", operator.CA},
+		{"TSUJI_SERVER", server},
+		{"TSUJI_TLS_CERT", operator.Cert}, {"TSUJI_TLS_KEY", operator.Key}, {"TSUJI_CA", operator.CA},
 	} {
 		value := v[1]
 		if v[0] != "TSUJI_SERVER" { // the shell may be anywhere
@@ -163,8 +175,8 @@ func writeEnv(stateDir, server string, operator identity.Files) error {
 	return nil
 }
 
-// readEnv reads what writeEnv wrote; nothing if no demo runs.
-func readEnv(stateDir string) (map[string]string, error) {
+// Env returns the variables that tell how to reach the demo whose state directory it is; none if no demo runs.
+func Env(stateDir string) (map[string]string, error) {
 	content, err := os.ReadFile(filepath.Join(stateDir, envName))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
@@ -176,7 +188,8 @@ func readEnv(stateDir string) (map[string]string, error) {
 	for lines := bufio.NewScanner(bytes.NewReader(content)); lines.Scan(); {
 		name, value, ok := strings.Cut(strings.TrimPrefix(lines.Text(), "export "), "=")
 		switch name {
-		case "TSUJI_SERVER", "TSUJI_TLS_CERT", "TSUJI_TLS_KEY", "TSUJI_CA": // nothing else may come from a file that lies about
+		// Nothing else may come from a file that lies about.
+		case "TSUJI_SERVER", "TSUJI_TLS_CERT", "TSUJI_TLS_KEY", "TSUJI_CA":
 			if ok {
 				env[name] = unquote(value)
 			}
