@@ -162,10 +162,23 @@ func errorPage(name string, page []byte, limit int) (string, error) {
 // Earlier releases, where every new route is a reload, have no bound, as in OpenShift's router: hard-stop-after is theirs.
 const oldWorkers = 50
 
+// What an HTTP/2 client may do that is odd, as taking back a request before it was answered, on one connection: at
+// three quarters of oddFrames it is told to make another one, on which a sound client goes on, and streams that are
+// open are not cut; at oddFrames the connection ends. After resetsAtOnce resets others have their turn first. HAProxy's
+// manual wants hundreds or thousands of the one, and up to ten of the other. Earlier releases count no resets, and end
+// connections without a word: there the defaults stay, which are none.
+const (
+	oddFrames    = 1000
+	resetsAtOnce = 10
+)
+
 func (w *writer) global() {
 	t := w.s.GetTuning()
 	if w.o.version().AtLeast(3, 4) {
 		w.line("  mworker-max-reloads %d", oldWorkers)
+	}
+	if w.o.version().AtLeast(3, 4) {
+		w.line("  tune.h2.fe.glitches-threshold %d\n  tune.h2.fe.max-rst-at-once %d", oddFrames, resetsAtOnce)
 	}
 	if n := t.GetThreads(); n > 0 {
 		w.line("  nbthread %d", min(n, 256))
