@@ -18,9 +18,15 @@ var imports = map[string]string{
 	"identity/authority": "identity",
 	"admin":              "",
 
-	"controlplane":            "admin controlplane/access controlplane/cluster controlplane/compile controlplane/fleet controlplane/inspect controlplane/quarantine controlplane/release controlplane/xds identity proto/tsuji/v1 snapshot",
-	"controlplane/access":     "controlplane/fair controlplane/ratelog identity",
-	"controlplane/cluster":    "identity proto/tsuji/v1",
+	"controlplane":         "admin controlplane/access controlplane/cluster controlplane/compile controlplane/fleet controlplane/inspect controlplane/quarantine controlplane/release controlplane/xds identity proto/tsuji/v1 snapshot",
+	"controlplane/access":  "controlplane/fair controlplane/ratelog identity",
+	"controlplane/cluster": "proto/tsuji/v1",
+
+	"controlplane/cluster/internal/malformed": "controlplane/cluster",
+	"controlplane/cluster/kube":               "controlplane/cluster controlplane/cluster/internal/malformed proto/tsuji/v1",
+	"controlplane/cluster/manifests":          "controlplane/cluster controlplane/cluster/internal/malformed proto/tsuji/v1",
+	"controlplane/cluster/serviceca":          "controlplane/cluster identity",
+
 	"controlplane/compile":    "checkrate controlplane/cluster proto/tsuji/v1 snapshot",
 	"controlplane/fair":       "",
 	"controlplane/fleet":      "proto/tsuji/v1 snapshot",
@@ -43,9 +49,9 @@ var imports = map[string]string{
 	"routerd/subscribe": "proto/tsuji/v1 snapshot",
 
 	"cmd/internal/flagenv": "",
-	"cmd/controlplane":     "cmd/internal/flagenv controlplane controlplane/cluster",
+	"cmd/controlplane":     "cmd/internal/flagenv controlplane controlplane/cluster controlplane/cluster/kube controlplane/cluster/manifests controlplane/cluster/serviceca",
 	"cmd/routerd":          "cmd/internal/flagenv routerd",
-	"cmd/tsuji": "cmd/internal/flagenv cmd/tsuji/internal/demo controlplane/cluster controlplane/compile explain identity identity/authority " +
+	"cmd/tsuji": "cmd/internal/flagenv cmd/tsuji/internal/demo controlplane/cluster controlplane/cluster/manifests controlplane/compile explain identity identity/authority " +
 		"proto/tsuji/v1 routerd/render snapshot",
 	"cmd/tsuji/internal/demo": "identity identity/authority",
 
@@ -61,14 +67,16 @@ var imports = map[string]string{
 	"test/kubetest":     "",
 	"test/netnstest":    "",
 	"test/podtest":      "",
+	"test/sourcetest":   "controlplane/cluster",
 }
 
 // rules are what holds of every package, beside the table.
 var rules = archtest.Rules{
 	Module: "github.com/tsuji-dev/tsuji", Imports: imports, Tests: "test",
 	Only: []archtest.Only{
-		{Path: "k8s.io/", Who: "controlplane/cluster controlplane/compile test/", Why: "Kubernetes types end at compile"},
-		{Path: "github.com/openshift/", Who: "controlplane/cluster controlplane/compile test/", Why: "OpenShift's types end at compile"},
+		{Path: "k8s.io/", Who: "controlplane/cluster/ controlplane/compile test/", Why: "Kubernetes types end at compile"},
+		{Path: "github.com/openshift/", Who: "controlplane/cluster/ controlplane/compile test/", Why: "OpenShift's types end at compile"},
+		{Path: "k8s.io/client-go/", Who: "controlplane/cluster/kube test/", Why: "one package speaks with the API server"},
 		{Path: "os/exec", Who: "routerd/haproxy cmd/tsuji/internal/demo test/", Why: "processes are started by routerd/haproxy, and by the demo"},
 		{
 			Path: "google.golang.org/grpc/codes", Who: "controlplane/access controlplane/inspect controlplane/xds routerd/subscribe cmd/tsuji proto/tsuji/v1 test/",
@@ -77,7 +85,8 @@ var rules = archtest.Rules{
 	},
 	// These are functions of their input: they see no clock, chance, environment, file, socket or log.
 	Pure: []string{
-		"checkrate", "snapshot", "controlplane/compile", "controlplane/release", "controlplane/fleet", "routerd/render", "explain",
+		"checkrate", "snapshot", "controlplane/cluster/internal/malformed", "controlplane/compile", "controlplane/release", "controlplane/fleet",
+		"routerd/render", "explain",
 	},
 	Impure: []archtest.Ban{
 		{Path: "os/"}, {Path: "io/ioutil"}, {Path: "path/filepath"}, {Path: "syscall"}, {Path: "golang.org/x/sys/"}, {Path: "runtime/"}, {Path: "unsafe"}, {Path: "C"},

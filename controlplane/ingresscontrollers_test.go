@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tsuji-dev/tsuji/controlplane/cluster"
+	"github.com/tsuji-dev/tsuji/controlplane/cluster/manifests"
 	"github.com/tsuji-dev/tsuji/controlplane/compile"
 	"github.com/tsuji-dev/tsuji/controlplane/fleet"
 	"github.com/tsuji-dev/tsuji/controlplane/inspect"
@@ -39,7 +39,7 @@ func follow(t *testing.T, keep time.Duration) *world {
 	log := slog.New(slog.DiscardHandler)
 	w := &world{t: t, dir: t.TempDir(), board: release.NewBoard(4), fleet: fleet.New(fleet.Config{Keep: keep})}
 	w.Server = inspect.New(inspect.Config{Board: w.board, Fleet: w.fleet, Log: log, Now: time.Now})
-	source, err := cluster.NewDir(cluster.DirConfig{Path: w.dir, Log: log, Now: time.Now})
+	source, err := manifests.NewDir(manifests.DirConfig{Path: w.dir, Log: log, Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,17 +62,17 @@ func follow(t *testing.T, keep time.Duration) *world {
 	return w
 }
 
-// write makes the file say what the manifests do; empty: it is gone.
-func (w *world) write(name string, manifests ...string) {
+// write makes the file say what the documents do; empty: it is gone.
+func (w *world) write(name string, docs ...string) {
 	w.t.Helper()
 	path := filepath.Join(w.dir, name+".yaml")
-	if len(manifests) == 0 {
+	if len(docs) == 0 {
 		if err := os.Remove(path); err != nil {
 			w.t.Fatal(err)
 		}
 		return
 	}
-	if err := os.WriteFile(path+".new", []byte(strings.Join(manifests, "\n---\n")), 0o600); err != nil {
+	if err := os.WriteFile(path+".new", []byte(strings.Join(docs, "\n---\n")), 0o600); err != nil {
 		w.t.Fatal(err)
 	}
 	if err := os.Rename(path+".new", path); err != nil {

@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/tsuji-dev/tsuji/controlplane/cluster"
+	"github.com/tsuji-dev/tsuji/controlplane/cluster/manifests"
 	"github.com/tsuji-dev/tsuji/controlplane/compile"
 	"github.com/tsuji-dev/tsuji/controlplane/fleet"
 	"github.com/tsuji-dev/tsuji/controlplane/inspect"
@@ -23,7 +24,7 @@ import (
 	"github.com/tsuji-dev/tsuji/snapshot"
 )
 
-const manifests = `
+const objects = `
 {apiVersion: route.openshift.io/v1, kind: Route, metadata: {name: good, namespace: shop}, spec: {host: good.example.com, to: {kind: Service, name: web}}}
 ---
 {apiVersion: route.openshift.io/v1, kind: Route, metadata: {name: bad, namespace: shop}, spec: {host: bad_, to: {kind: Service, name: web}}}
@@ -108,11 +109,11 @@ func TestNewRoutesAreCompiledInTurns(t *testing.T) {
 func TestWhatIsToldComesFirst(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "all.yaml"), []byte(manifests), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "all.yaml"), []byte(objects), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	source, err := cluster.NewDir(cluster.DirConfig{Path: dir, Log: log, Now: time.Now})
+	source, err := manifests.NewDir(manifests.DirConfig{Path: dir, Log: log, Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}

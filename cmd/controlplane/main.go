@@ -18,6 +18,9 @@ import (
 	"github.com/tsuji-dev/tsuji/cmd/internal/flagenv"
 	"github.com/tsuji-dev/tsuji/controlplane"
 	"github.com/tsuji-dev/tsuji/controlplane/cluster"
+	"github.com/tsuji-dev/tsuji/controlplane/cluster/kube"
+	"github.com/tsuji-dev/tsuji/controlplane/cluster/manifests"
+	"github.com/tsuji-dev/tsuji/controlplane/cluster/serviceca"
 )
 
 // version is set by the linker.
@@ -61,15 +64,15 @@ them to routerd over gRPC (delta xDS). Every flag can also come from an environm
 			}
 			if path, isDir := strings.CutPrefix(source, "dir:"); isDir {
 				c.Loopback = true
-				c.Source, err = cluster.NewDir(cluster.DirConfig{Path: path, Log: c.Log, Now: time.Now})
+				c.Source, err = manifests.NewDir(manifests.DirConfig{Path: path, Log: c.Log, Now: time.Now})
 			} else {
-				c.Source, err = kube(kubeconfig, namespace, c)
+				c.Source, err = apiServer(kubeconfig, namespace, c)
 			}
 			if err != nil {
 				return err
 			}
 			if serviceCA != "" {
-				if c.Source, err = cluster.NewServiceCAFile(cluster.ServiceCAFileConfig{Source: c.Source,
+				if c.Source, err = serviceca.New(serviceca.Config{Source: c.Source,
 					Path: serviceCA, Log: c.Log}); err != nil {
 					return err
 				}
@@ -121,13 +124,13 @@ func checkSource(source string, insecure bool) error {
 	}
 }
 
-// kube returns the Kubernetes API as a source.
-func kube(kubeconfig, namespace string, c controlplane.Config) (cluster.Source, error) {
-	rest, err := cluster.LoadREST(kubeconfig)
+// apiServer returns the Kubernetes API as a source.
+func apiServer(kubeconfig, namespace string, c controlplane.Config) (cluster.Source, error) {
+	rest, err := kube.LoadREST(kubeconfig)
 	if err != nil {
 		return nil, err
 	}
-	return cluster.NewKube(cluster.KubeConfig{
+	return kube.New(kube.Config{
 		REST: rest, Namespace: namespace, ExternalCertificateReader: c.Reader, Version: version, Log: c.Log, Now: time.Now,
 	})
 }

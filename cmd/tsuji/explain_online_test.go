@@ -18,7 +18,7 @@ import (
 // A control plane that serves the manifests explains as the manifests do, but for what only Routes themselves tell:
 // where they stand.
 func TestExplainOnline(t *testing.T) {
-	manifests(t)
+	enterManifests(t)
 	board := release.NewBoard(4)
 	now := func() time.Time { return epoch }
 	inspection := inspect.New(inspect.Config{Board: board, Fleet: fleet.New(fleet.Config{}), Source: "dir:shop", Log: slog.New(slog.DiscardHandler), Now: now})

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/tsuji-dev/tsuji/controlplane/cluster"
+	"github.com/tsuji-dev/tsuji/controlplane/cluster/manifests"
 	"github.com/tsuji-dev/tsuji/controlplane/compile"
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 	"github.com/tsuji-dev/tsuji/snapshot"
@@ -18,7 +19,7 @@ import (
 
 // compiled is what a control plane with --source=dir would make of manifests.
 type compiled struct {
-	cluster.Manifests
+	manifests.Contents
 	verdicts []*tsujiv1.RouteVerdict // by namespace and name
 	snapshot snapshot.Snapshot
 	now      time.Time // when that was
@@ -31,7 +32,7 @@ func compileFiles(ctx context.Context, w world, paths []string, ingressControlle
 	if err := config.Validate(); err != nil {
 		return nil, usagef("--ingress-controller: %v", err)
 	}
-	m, err := cluster.ReadManifests(ctx, paths, w.in)
+	m, err := manifests.Read(ctx, paths, w.in)
 	if err != nil {
 		return nil, usageError{err.Error()}
 	}
@@ -52,7 +53,7 @@ func compileFiles(ctx context.Context, w world, paths []string, ingressControlle
 		}
 		m.Faults = append(m.Faults, f)
 	}
-	return &compiled{Manifests: m, verdicts: r.Verdicts, snapshot: served, now: w.now()}, nil
+	return &compiled{Contents: m, verdicts: r.Verdicts, snapshot: served, now: w.now()}, nil
 }
 
 // told returns the verdicts with what a control plane tells beside them. Manifests without any EndpointSlice do not

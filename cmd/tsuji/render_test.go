@@ -16,7 +16,7 @@ import (
 // keys are written only where they are asked for.
 func TestRender(t *testing.T) {
 	haproxy := haproxytest.Binary(t) // before the working directory is another
-	manifests(t)
+	enterManifests(t)
 	printed, code := tsuji(t, nil, "render", "demo", "bad")
 	if code != exitOK {
 		t.Fatalf("exit code %d: %s", code, printed)

@@ -198,9 +198,9 @@ func busy() *controlPlane {
 	}
 }
 
-// manifests changes to a directory with what is in testdata/manifests, and as demo what is in examples/demo, complete
+// enterManifests changes to a directory with what is in testdata/manifests, and as demo what is in examples/demo, complete
 // with what a demo writes. No demo runs there.
-func manifests(t *testing.T) {
+func enterManifests(t *testing.T) {
 	t.Helper()
 	ca, err := authority.NewAuthority("test")
 	if err != nil {
@@ -220,9 +220,9 @@ func manifests(t *testing.T) {
 var untilDate = regexp.MustCompile(`until [0-9]{4}-[0-9]{2}-[0-9]{2}`)
 
 // Transcripts: each file in testdata is command lines, and what they print on a busy control plane. They run
-// where manifests puts its files.
+// where enterManifests puts its files.
 func TestTranscripts(t *testing.T) {
-	manifests(t)
+	enterManifests(t)
 	address := serve(t, busy().server())
 	files, err := filepath.Glob(filepath.Join(testdata, "*.txt"))
 	if err != nil || len(files) == 0 {

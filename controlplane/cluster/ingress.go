@@ -47,6 +47,9 @@ type Ingresses struct {
 	made    map[name]map[name]struct{} // the same by the Ingress
 }
 
+// A name is that of an object whose kind is known.
+type name = types.NamespacedName
+
 // A className is what an Ingress says about its class; the zero value: nothing.
 type className struct {
 	name  string
@@ -211,37 +214,23 @@ func classOf(i *networkingv1.Ingress) className {
 
 // ingressOf returns the Ingress that the cluster made a Route of, if it did.
 func ingressOf(r *routev1.Route) (name, bool) {
-	for i := range r.OwnerReferences {
-		if o := &r.OwnerReferences[i]; isIngressController(o) {
-			return name{Namespace: r.Namespace, Name: o.Name}, true
-		}
+	if o := IngressOwner(r); o != nil {
+		return name{Namespace: r.Namespace, Name: o.Name}, true
 	}
 	return name{}, false
 }
 
-// isIngressController tells whether an owner is an Ingress of which its object is made.
-func isIngressController(o *metav1.OwnerReference) bool {
-	group, _, _ := strings.Cut(o.APIVersion, "/")
-	return o.Kind == string(Ingress) && o.Controller != nil && *o.Controller && (group == networkingv1.GroupName || group == "extensions")
-}
-
-// ingressReferences returns what an Ingress refers to; nil: nothing.
-func ingressReferences(i *networkingv1.Ingress) []Key {
-	if i == nil {
-		return nil
-	}
-	var out []Key
-	termination := i.Annotations[TerminationAnnotation]
-	if termination != string(routev1.TLSTerminationPassthrough) {
-		for _, t := range i.Spec.TLS {
-			out = appendKey(out, Secret, i.Namespace, t.SecretName)
+// IngressOwner returns the reference of a Route to the Ingress that the cluster made it of; nil: it did not. It points
+// into the Route.
+func IngressOwner(r *routev1.Route) *metav1.OwnerReference {
+	for i := range r.OwnerReferences {
+		o := &r.OwnerReferences[i]
+		group, _, _ := strings.Cut(o.APIVersion, "/")
+		if o.Kind == string(Ingress) && o.Controller != nil && *o.Controller && (group == networkingv1.GroupName || group == "extensions") {
+			return o
 		}
 	}
-	if termination == string(routev1.TLSTerminationReencrypt) {
-		out = appendKey(out, Secret, i.Namespace, i.Annotations[DestinationCAAnnotation])
-	}
-	slices.SortFunc(out, Key.Compare)
-	return slices.Compact(out)
+	return nil
 }
 
 func addTo[K, V comparable](index map[K]map[V]struct{}, k K, v V) {

@@ -118,23 +118,3 @@ func SecretRules(role metav1.Object) []rbacv1.PolicyRule {
 	}
 	return out
 }
-
-// stripAccess keeps of an object of RBAC what it says about the reader and Secrets; nil: it says nothing.
-func (r Reader) stripAccess(obj metav1.Object) metav1.Object {
-	switch o := obj.(type) {
-	case *rbacv1.Role:
-		if o.Rules = SecretRules(o); len(o.Rules) > 0 {
-			return o
-		}
-	case *rbacv1.ClusterRole:
-		if o.Rules = SecretRules(o); len(o.Rules) > 0 {
-			o.AggregationRule = nil // what it adds is among the rules
-			return o
-		}
-	default:
-		if _, _, ok := r.BoundBy(obj); ok {
-			return obj
-		}
-	}
-	return nil
-}

@@ -99,8 +99,8 @@ func (z *Zone) setDefaults() {
 	}
 }
 
-// validate refuses what the Zone's schema refuses.
-func (z *Zone) validate() error {
+// Validate refuses what the Zone's schema refuses.
+func (z *Zone) Validate() error {
 	switch {
 	case z.Spec.EndpointPolicy != EndpointsAll && z.Spec.EndpointPolicy != EndpointsPreferZone:
 		return fmt.Errorf("spec.endpointPolicy must be %s or %s", EndpointsAll, EndpointsPreferZone)

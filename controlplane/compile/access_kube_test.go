@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/dynamic"
 
 	"github.com/tsuji-dev/tsuji/controlplane/cluster"
+	"github.com/tsuji-dev/tsuji/controlplane/cluster/kube"
 	"github.com/tsuji-dev/tsuji/test/kubetest"
 )
 
@@ -95,7 +96,7 @@ func TestRightsAreThoseOfTheAPIServer(t *testing.T) {
 	kubectl(strings.NewReplacer("CERT", base64Of(readCert(t, "leaf.crt")), "KEY", base64Of(readCert(t, "leaf.key"))).Replace(all.String()), "apply", "-f", "-")
 
 	var source cluster.Source
-	source, err = cluster.NewKube(cluster.KubeConfig{REST: server.Config(), ExternalCertificateReader: router, Log: slog.New(slog.DiscardHandler)})
+	source, err = kube.New(kube.Config{REST: server.Config(), ExternalCertificateReader: router, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

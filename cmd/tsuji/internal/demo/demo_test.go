@@ -22,6 +22,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/tsuji-dev/tsuji/controlplane/cluster"
+	"github.com/tsuji-dev/tsuji/controlplane/cluster/manifests"
 	"github.com/tsuji-dev/tsuji/controlplane/compile"
 	"github.com/tsuji-dev/tsuji/explain"
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
@@ -61,7 +62,7 @@ func newDemo(t *testing.T, offset int) (*demo, credentialsOf, string) {
 // read reads a directory of manifests as the control plane does, and compiles it.
 func read(t *testing.T, dir string) (cluster.Batch, compile.Result) {
 	t.Helper()
-	source, err := cluster.NewDir(cluster.DirConfig{Path: dir, Log: slog.New(slog.DiscardHandler), Now: time.Now})
+	source, err := manifests.NewDir(manifests.DirConfig{Path: dir, Log: slog.New(slog.DiscardHandler), Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
