@@ -84,7 +84,8 @@ func LogFaults(log *slog.Logger, source string, before, now []Fault) {
 			continue
 		}
 		if n++; n <= logged {
-			log.Warn("fault in the source", "source", source, "place", f.Place, "line", f.Line, "message", f.Message, "remedy", f.Remedy)
+			log.Warn("fault in the source", "source", source, "place", f.Place, "line", f.Line,
+				"message", f.Message, "remedy", f.Remedy)
 		}
 	}
 	if n > logged {

@@ -59,7 +59,8 @@ type className struct {
 // NewIngresses returns one that was told of nothing.
 func NewIngresses() *Ingresses {
 	return &Ingresses{
-		objects: map[name]*networkingv1.Ingress{}, byClass: map[className]map[name]struct{}{}, classes: map[string]*networkingv1.IngressClass{},
+		objects: map[name]*networkingv1.Ingress{}, byClass: map[className]map[name]struct{}{},
+		classes: map[string]*networkingv1.IngressClass{},
 		unnamed: true, madeOf: map[name]name{}, made: map[name]map[name]struct{}{},
 	}
 }
@@ -226,7 +227,8 @@ func IngressOwner(r *routev1.Route) *metav1.OwnerReference {
 	for i := range r.OwnerReferences {
 		o := &r.OwnerReferences[i]
 		group, _, _ := strings.Cut(o.APIVersion, "/")
-		if o.Kind == string(Ingress) && o.Controller != nil && *o.Controller && (group == networkingv1.GroupName || group == "extensions") {
+		if o.Kind == string(Ingress) && o.Controller != nil && *o.Controller &&
+			(group == networkingv1.GroupName || group == "extensions") {
 			return o
 		}
 	}

@@ -25,7 +25,7 @@ const (
 	IngressController Kind = "IngressController" // *operatorv1.IngressController
 	Ingress           Kind = "Ingress"           // *networkingv1.Ingress (networking.k8s.io/v1)
 	IngressClass      Kind = "IngressClass"      // *networkingv1.IngressClass
-	IngressConfig     Kind = "IngressConfig"     // *configv1.Ingress (config.openshift.io/v1), which is an Ingress too by its kind; one, "cluster"
+	IngressConfig     Kind = "IngressConfig"     // *configv1.Ingress (config.openshift.io/v1), one, "cluster"
 	ZoneKind          Kind = "Zone"              // *Zone
 
 	// Who may read which Secrets, as far as a source is asked to follow it (rbac.authorization.k8s.io/v1).
@@ -38,8 +38,8 @@ const (
 // Kinds returns every kind, sorted.
 func Kinds() []Kind {
 	return []Kind{
-		ClusterRole, ClusterRoleBinding, ConfigMap, EndpointSlice, Ingress, IngressClass, IngressConfig, IngressController, Namespace,
-		Role, RoleBinding, Route, Secret, Service, ZoneKind,
+		ClusterRole, ClusterRoleBinding, ConfigMap, EndpointSlice, Ingress, IngressClass, IngressConfig,
+		IngressController, Namespace, Role, RoleBinding, Route, Secret, Service, ZoneKind,
 	}
 }
 
@@ -68,7 +68,8 @@ func (k Kind) GroupVersionKind() schema.GroupVersionKind { return gvks[k] }
 
 // Namespaced tells whether objects of the kind live in a namespace.
 func (k Kind) Namespaced() bool {
-	return k != Namespace && k != IngressClass && k != IngressConfig && k != ZoneKind && k != ClusterRole && k != ClusterRoleBinding
+	return k != Namespace && k != IngressClass && k != IngressConfig && k != ZoneKind &&
+		k != ClusterRole && k != ClusterRoleBinding
 }
 
 // Where OpenShift has what routers need: its operator's documentation.

@@ -37,7 +37,8 @@ func ParseReader(user string) (Reader, error) {
 	rest, ok := strings.CutPrefix(user, serviceAccountUser)
 	namespace, name, _ := strings.Cut(rest, ":")
 	if !ok || len(validation.IsDNS1123Label(namespace)) > 0 || len(validation.IsDNS1123Subdomain(name)) > 0 {
-		return Reader{}, fmt.Errorf("%q is no service account: want system:serviceaccount:NAMESPACE:NAME, such as system:serviceaccount:openshift-ingress:router", user)
+		return Reader{}, fmt.Errorf("%q is no service account: want system:serviceaccount:NAMESPACE:NAME, "+
+			"such as system:serviceaccount:openshift-ingress:router", user)
 	}
 	return Reader{Namespace: namespace, Name: name}, nil
 }
@@ -113,7 +114,9 @@ func SecretRules(role metav1.Object) []rbacv1.PolicyRule {
 			}
 		}
 		if len(verbs) > 0 {
-			out = append(out, rbacv1.PolicyRule{Verbs: verbs, APIGroups: []string{secretsGroup}, Resources: []string{secrets}, ResourceNames: rule.ResourceNames})
+			out = append(out, rbacv1.PolicyRule{
+				Verbs: verbs, APIGroups: []string{secretsGroup}, Resources: []string{secrets}, ResourceNames: rule.ResourceNames,
+			})
 		}
 	}
 	return out

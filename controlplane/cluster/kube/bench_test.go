@@ -60,7 +60,7 @@ func memory() float64 {
 
 // A source starts, at a cluster with so many applications: a Route, a Service and an EndpointSlice each, and
 // a Secret that is referred to.
-func BenchmarkKubeSync(b *testing.B) {
+func BenchmarkSync(b *testing.B) {
 	for _, secrets := range []bool{false, true} {
 		b.Run(fmt.Sprintf("applications=1000/secrets=%t", secrets), func(b *testing.B) {
 			config, ns := benchmarkServer(b, 1000, secrets)
@@ -88,7 +88,7 @@ func BenchmarkKubeSync(b *testing.B) {
 
 // One endpoint moves in a cluster of 1,000 applications: ns/op is from the API server's answer to Take. Its allocations are
 // those of the writes too: without their time the benchmark would go on for most of a minute.
-func BenchmarkKubeOneChange(b *testing.B) {
+func BenchmarkOneChange(b *testing.B) {
 	config, ns := benchmarkServer(b, 1000, false)
 	a, _ := sharedServer(b)
 	k := following(b, Config{REST: config, Namespace: ns})

@@ -86,7 +86,8 @@ func newClient(c Config) (*client, error) {
 		return nil, fmt.Errorf("make an HTTP client: %w", err)
 	}
 	out := &client{
-		http: h, host: config.Host, namespace: c.Namespace, reader: c.ExternalCertificateReader, resources: map[cluster.Kind]resource{},
+		http: h, host: config.Host, namespace: c.Namespace, reader: c.ExternalCertificateReader,
+		resources:  map[cluster.Kind]resource{},
 		references: flowcontrol.NewTokenBucketRateLimiter(requestsPerSecond, requestsAtOnce),
 	}
 
@@ -113,8 +114,10 @@ func newClient(c Config) (*client, error) {
 		core     bool
 		optional bool
 	}{
-		cluster.Route:              {"routes", &lenient[routev1.Route, *routev1.Route]{}, false, false},
-		cluster.IngressController:  {"ingresscontrollers", &lenient[operatorv1.IngressController, *operatorv1.IngressController]{}, false, true},
+		cluster.Route: {"routes", &lenient[routev1.Route, *routev1.Route]{}, false, false},
+		cluster.IngressController: {
+			"ingresscontrollers", &lenient[operatorv1.IngressController, *operatorv1.IngressController]{}, false, true,
+		},
 		cluster.ZoneKind:           {"zones", &lenient[cluster.Zone, *cluster.Zone]{}, false, true},
 		cluster.IngressConfig:      {"ingresses", &lenient[configv1.Ingress, *configv1.Ingress]{}, false, true},
 		cluster.Service:            {"services", &corev1.Service{}, true, false},
@@ -141,7 +144,8 @@ func newClient(c Config) (*client, error) {
 			rc.APIPath = "/api"
 		}
 		switch kind {
-		case cluster.Secret, cluster.ConfigMap, cluster.IngressConfig: // only where they are referred to: their feeds wait for their turn
+		case cluster.Secret, cluster.ConfigMap, cluster.IngressConfig:
+			// Only where they are referred to: their feeds wait for their turn.
 			rc.RateLimiter = flowcontrol.NewFakeAlwaysRateLimiter()
 		default:
 		}

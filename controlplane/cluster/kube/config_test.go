@@ -11,7 +11,7 @@ import (
 
 // The cluster's configuration of ingress is another kind than the Ingresses, though both are called so. It is followed
 // where there is an IngressController, and what is not used of it is no change.
-func TestKubeIngressConfig(t *testing.T) {
+func TestIngressConfig(t *testing.T) {
 	t.Parallel()
 	a, config := sharedServer(t)
 	object := func(label, pattern string) string {

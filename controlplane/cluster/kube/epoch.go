@@ -15,18 +15,18 @@ import (
 	tsujiv1 "github.com/tsuji-dev/tsuji/proto/tsuji/v1"
 )
 
-// A life is what was read of a cluster while its storage was the same. When that is replaced, a new life
+// An epoch is what was read of a cluster while its storage was the same. When that is replaced, a new epoch
 // reads everything anew, and is adopted when it has.
-type life struct {
+type epoch struct {
 	kube   *Source
 	ctx    context.Context //nolint:containedctx // of the goroutines that callbacks start; ends with run
 	cancel context.CancelFunc
-	epoch  string // uid of namespace kube-system
+	uid    string // of namespace kube-system
 
 	probing  chan struct{} // held by who asks for the storage; guards verified
 	verified time.Time     // when it was last asked for, and was the same
 
-	work sync.WaitGroup // every goroutine of the life; joined under mu, while not ended
+	work sync.WaitGroup // every goroutine of the epoch; joined under mu, while not ended
 
 	// Guarded by kube.mu. Objects are as they are handed out.
 	feeds     []*feed
@@ -48,75 +48,85 @@ type life struct {
 	read      time.Time // when every kind was read; zero: not yet
 	adopted   bool
 	ended     bool
-	pending   map[cluster.Key]metav1.Object // what was handed out of the objects that are not as they were then; nil: nothing
-	now       map[cluster.Key][]cluster.Key // what Routes, Ingresses and IngressControllers refer to
-	taken     map[cluster.Key][]cluster.Key // the same, as they were handed out
+	// pending is what was handed out of the objects that are not as they were then; nil: nothing.
+	pending map[cluster.Key]metav1.Object
+	now     map[cluster.Key][]cluster.Key // what Routes, Ingresses and IngressControllers refer to
+	taken   map[cluster.Key][]cluster.Key // the same, as they were handed out
 }
 
-func newLife(k *Source) *life {
-	l := &life{
+func newEpoch(k *Source) *epoch {
+	e := &epoch{
 		kube: k, probing: make(chan struct{}, 1),
-		refs: map[cluster.Key]*ref{}, shares: map[string]share{}, objects: map[cluster.Kind]map[name]metav1.Object{}, zones: newZones(), ingresses: cluster.NewIngresses(), moved: map[cluster.Key]struct{}{}, served: map[cluster.Key]struct{}{}, bad: map[cluster.Key]cluster.Fault{}, failing: map[*feed]struct{}{},
+		refs: map[cluster.Key]*ref{}, shares: map[string]share{},
+		objects: map[cluster.Kind]map[name]metav1.Object{}, zones: newZones(), ingresses: cluster.NewIngresses(),
+		moved: map[cluster.Key]struct{}{}, served: map[cluster.Key]struct{}{},
+		bad: map[cluster.Key]cluster.Fault{}, failing: map[*feed]struct{}{},
 		handled: map[cluster.Kind]uint64{}, reached: map[cluster.Kind]uint64{},
-		pending: map[cluster.Key]metav1.Object{}, now: map[cluster.Key][]cluster.Key{}, taken: map[cluster.Key][]cluster.Key{},
+		pending: map[cluster.Key]metav1.Object{},
+		now:     map[cluster.Key][]cluster.Key{}, taken: map[cluster.Key][]cluster.Key{},
 	}
-	l.system = newFeed(l, cluster.Namespace, nil)
-	l.feeds = []*feed{l.system}
-	for _, kind := range []cluster.Kind{cluster.Route, cluster.Ingress, cluster.IngressClass, cluster.Service, cluster.EndpointSlice, cluster.IngressController, cluster.ZoneKind, node} {
-		f := newFeed(l, kind, nil)
+	e.system = newFeed(e, cluster.Namespace, nil)
+	e.feeds = []*feed{e.system}
+	for _, kind := range []cluster.Kind{
+		cluster.Route, cluster.Ingress, cluster.IngressClass, cluster.Service, cluster.EndpointSlice,
+		cluster.IngressController, cluster.ZoneKind, node,
+	} {
+		f := newFeed(e, kind, nil)
 		if kind == cluster.Route {
-			l.routes = f
+			e.routes = f
 		}
-		l.feeds = append(l.feeds, f)
+		e.feeds = append(e.feeds, f)
 	}
 	if k.client.reader != (cluster.Reader{}) {
-		for _, kind := range []cluster.Kind{cluster.ClusterRole, cluster.ClusterRoleBinding, cluster.Role, cluster.RoleBinding} {
-			l.feeds = append(l.feeds, newFeed(l, kind, nil))
+		for _, kind := range []cluster.Kind{
+			cluster.ClusterRole, cluster.ClusterRoleBinding, cluster.Role, cluster.RoleBinding,
+		} {
+			e.feeds = append(e.feeds, newFeed(e, kind, nil))
 		}
 	}
 	for _, kind := range cluster.Kinds() {
-		l.objects[kind] = map[name]metav1.Object{}
+		e.objects[kind] = map[name]metav1.Object{}
 	}
-	return l
+	return e
 }
 
 // run follows the cluster until its storage is replaced or ctx ends.
-func (l *life) run(ctx context.Context) {
-	k := l.kube
-	l.ctx, l.cancel = context.WithCancel(ctx)
+func (e *epoch) run(ctx context.Context) {
+	k := e.kube
+	e.ctx, e.cancel = context.WithCancel(ctx)
 	k.mu.Lock()
-	k.reading, l.began = l, k.now()
+	k.reading, e.began = e, k.now()
 	k.mu.Unlock()
-	if l.begin() {
+	if e.begin() {
 		k.mu.Lock()
-		for _, f := range l.feeds {
-			l.work.Go(func() { f.run(l.ctx) })
+		for _, f := range e.feeds {
+			e.work.Go(func() { f.run(e.ctx) })
 		}
 		k.mu.Unlock()
-		k.log.Debug("reading the cluster", "source", k.String(), "server", k.client.host, "epoch", l.epoch)
-		<-l.ctx.Done()
+		k.log.Debug("reading the cluster", "source", k.String(), "server", k.client.host, "epoch", e.uid)
+		<-e.ctx.Done()
 	}
-	l.cancel()
+	e.cancel()
 	k.mu.Lock()
-	l.ended = true
+	e.ended = true
 	k.mu.Unlock()
-	l.work.Wait()
+	e.work.Wait()
 }
 
 // begin learns which storage it is.
-func (l *life) begin() bool {
+func (e *epoch) begin() bool {
 	for n := 0; ; n++ {
-		uid, revision, err := l.kube.client.storage(l.ctx)
-		if l.ctx.Err() != nil {
+		uid, revision, err := e.kube.client.storage(e.ctx)
+		if e.ctx.Err() != nil {
 			return false
 		}
 		if err == nil {
-			l.epoch, l.verified = uid, time.Now()
-			l.kube.log.Debug("the cluster's storage", "epoch", uid, "revision", revision)
+			e.uid, e.verified = uid, time.Now()
+			e.kube.log.Debug("the cluster's storage", "epoch", uid, "revision", revision)
 			return true
 		}
-		l.system.note(err)
-		if !sleep(l.ctx, l.kube.timing.backoff(n)) {
+		e.system.note(err)
+		if !sleep(e.ctx, e.kube.timing.backoff(n)) {
 			return false
 		}
 	}
@@ -125,126 +135,129 @@ func (l *life) begin() bool {
 // errReplaced says that what is asked is not the storage that it was.
 var errReplaced = errors.New("the cluster's storage is another")
 
-// verify returns nil if the API server has the storage that the life is about. It is called with a watch
+// verify returns nil if the API server has the storage that the epoch is about. It is called with a watch
 // that was just established: watching other storage from a revision that it has not reached yet is no
 // error to the API server, and would lose what happens until then.
-func (l *life) verify(ctx context.Context) error {
+func (e *epoch) verify(ctx context.Context) error {
 	now := time.Now()
 	select {
-	case l.probing <- struct{}{}:
-		defer func() { <-l.probing }()
+	case e.probing <- struct{}{}:
+		defer func() { <-e.probing }()
 	case <-ctx.Done():
 		return fmt.Errorf("wait for a look at the storage: %w", ctx.Err())
 	}
-	if now.Sub(l.verified) < time.Second { // no API server is back with other storage in less
+	if now.Sub(e.verified) < time.Second { // no API server is back with other storage in less
 		return nil
 	}
-	before := l.revision()
-	uid, revision, err := l.kube.client.storage(ctx)
+	before := e.revision()
+	uid, revision, err := e.kube.client.storage(ctx)
 	if err != nil {
 		return err
 	}
-	l.kube.mu.Lock()
-	defer l.kube.mu.Unlock()
+	e.kube.mu.Lock()
+	defer e.kube.mu.Unlock()
 	switch {
-	case uid != l.epoch:
-		l.replace("it is another cluster's: namespace " + kubeSystem + " is not the one that it was")
+	case uid != e.uid:
+		e.replaceLocked("it is another cluster's: namespace " + kubeSystem + " is not the one that it was")
 		return errReplaced
-	case revision < before && l.adopted: // if not, some kind is in storage of its own
-		l.replace(fmt.Sprintf("it was restored to an earlier state: its revision is %d, and had been %d", revision, before))
+	case revision < before && e.adopted: // if not, some kind is in storage of its own
+		e.replaceLocked(fmt.Sprintf("it was restored to an earlier state: its revision is %d, and had been %d",
+			revision, before))
 		return errReplaced
 	}
-	l.verified = now
+	e.verified = now
 	return nil
 }
 
 // revision is the highest that is known of the storage.
-func (l *life) revision() uint64 {
-	l.kube.mu.Lock()
-	defer l.kube.mu.Unlock()
+func (e *epoch) revision() uint64 {
+	e.kube.mu.Lock()
+	defer e.kube.mu.Unlock()
 	var out uint64
-	for kind, n := range l.reached {
-		if l.kube.client.resources[kind].core {
+	for kind, n := range e.reached {
+		if e.kube.client.resources[kind].core {
 			out = max(out, n)
 		}
 	}
 	return out
 }
 
-// replace ends the life, for another to begin. The caller holds mu.
-func (l *life) replace(why string) {
-	k := l.kube
-	if l.ctx.Err() != nil {
+// replaceLocked ends the epoch, for another to begin.
+func (e *epoch) replaceLocked(why string) {
+	k := e.kube
+	if e.ctx.Err() != nil {
 		return
 	}
 	k.replaced = &cluster.Fault{
 		Place: apiServer,
-		Message: fmt.Sprintf("the cluster's storage was replaced, as was found at %s: %s; before all of it is read, what was read before stays in force",
+		Message: fmt.Sprintf("the cluster's storage was replaced, as was found at %s: %s; "+
+			"before all of it is read, what was read before stays in force",
 			k.now().UTC().Format(time.RFC3339), why),
 		Remedy: "if it was not meant to be, restore it; what is missing in it ceases to be served",
 	}
 	k.replacedUntil = time.Time{}
-	k.judge()
-	l.cancel()
+	k.updateFaultsLocked()
+	e.cancel()
 }
 
-// put takes what an object is now, nil if it is gone, as the API has it but stripped. The caller holds mu.
-func (l *life) put(key cluster.Key, obj metav1.Object) {
+// putLocked takes what an object is now, nil if it is gone, as the API has it but stripped.
+func (e *epoch) putLocked(key cluster.Key, obj metav1.Object) {
 	n := name{Namespace: key.Namespace, Name: key.Name}
-	if _, ok := l.bad[key]; ok {
-		delete(l.bad, key)
-		l.kube.doubt = true
+	if _, ok := e.bad[key]; ok {
+		delete(e.bad, key)
+		e.kube.doubt = true
 	}
 	switch key.Kind {
 	case cluster.Namespace:
-		if key.Name == kubeSystem && l.kube.client.namespace == "" && (obj == nil || string(obj.GetUID()) != l.epoch) {
-			l.replace("namespace " + kubeSystem + ", which cannot be deleted, is gone")
+		if key.Name == kubeSystem && e.kube.client.namespace == "" && (obj == nil || string(obj.GetUID()) != e.uid) {
+			e.replaceLocked("namespace " + kubeSystem + ", which cannot be deleted, is gone")
 			return
 		}
 	case node:
-		for s := range l.zones.putNode(key.Name, obj) {
-			l.set(cluster.Key{Kind: cluster.EndpointSlice, Namespace: s.Namespace, Name: s.Name}, l.zones.fill(l.zones.lacking[s]))
+		for s := range e.zones.putNode(key.Name, obj) {
+			key := cluster.Key{Kind: cluster.EndpointSlice, Namespace: s.Namespace, Name: s.Name}
+			e.setLocked(key, e.zones.fill(e.zones.lacking[s]))
 		}
 		return
 	case cluster.EndpointSlice:
 		s, _ := obj.(*discoveryv1.EndpointSlice) // nil when it is gone
-		if s = l.zones.put(n, s); s == nil {
+		if s = e.zones.put(n, s); s == nil {
 			obj = nil
 		} else {
 			obj = s
 		}
 	case cluster.Role, cluster.RoleBinding, cluster.ClusterRole, cluster.ClusterRoleBinding:
-		obj = stripAccess(l.kube.client.reader, obj)
+		obj = stripAccess(e.kube.client.reader, obj)
 	default: // as it is
 	}
-	l.set(key, obj)
+	e.setLocked(key, obj)
 }
 
-// set makes obj what will be handed out of key, with what it refers to. The caller holds mu.
-func (l *life) set(key cluster.Key, obj metav1.Object) {
-	if !l.store(key, obj) {
+// setLocked makes obj what will be handed out of key, with what it refers to.
+func (e *epoch) setLocked(key cluster.Key, obj metav1.Object) {
+	if !e.storeLocked(key, obj) {
 		return
 	}
 	if key.Kind == cluster.Route || key.Kind == cluster.IngressController {
-		l.refer(l.now, key, references(obj))
+		e.referLocked(e.now, key, references(obj))
 	}
-	l.referIngresses(key, obj)
-	if l.adopted && !l.held(key) {
-		l.kube.signal()
+	e.referIngressesLocked(key, obj)
+	if e.adopted && !e.waitsLocked(key) {
+		e.kube.signalLocked()
 	}
 }
 
-// store makes obj what will be handed out of key, and tells whether it is another than before. The caller holds mu.
-func (l *life) store(key cluster.Key, obj metav1.Object) bool {
+// storeLocked makes obj what will be handed out of key, and tells whether it is another than before.
+func (e *epoch) storeLocked(key cluster.Key, obj metav1.Object) bool {
 	n := name{Namespace: key.Namespace, Name: key.Name}
-	objects := l.objects[key.Kind]
+	objects := e.objects[key.Kind]
 	old := objects[n]
 	if old == nil && obj == nil || old != nil && obj != nil && same(old, obj) {
 		return false
 	}
-	if l.adopted {
-		if _, ok := l.pending[key]; !ok {
-			l.pending[key] = old
+	if e.adopted {
+		if _, ok := e.pending[key]; !ok {
+			e.pending[key] = old
 		}
 	}
 	if obj == nil {
@@ -255,73 +268,72 @@ func (l *life) store(key cluster.Key, obj metav1.Object) bool {
 	return true
 }
 
-// take returns what changed since the last time. The caller holds mu.
-func (l *life) take() cluster.Batch {
-	epoch := "kube:" + l.epoch
+// takeLocked returns what changed since the last time.
+func (e *epoch) takeLocked() cluster.Batch {
+	epoch := "kube:" + e.uid
 	b := cluster.Batch{Observed: &tsujiv1.Observed{Epoch: epoch}, Reached: &tsujiv1.Observed{Epoch: epoch}}
-	keys := make([]cluster.Key, 0, len(l.pending))
-	for key := range l.pending {
-		if !l.held(key) {
+	keys := make([]cluster.Key, 0, len(e.pending))
+	for key := range e.pending {
+		if !e.waitsLocked(key) {
 			keys = append(keys, key)
 		}
 	}
 	for _, key := range keys {
 		if key.Kind == cluster.Route || key.Kind == cluster.IngressController {
-			l.refer(l.taken, key, l.now[key]) // which may end references, and so add to pending
+			e.referLocked(e.taken, key, e.now[key]) // which may end references, and so add to pending
 		}
 	}
-	for _, key := range l.takeIngresses() {
+	for _, key := range e.takeIngressesLocked() {
 		b.Changes = append(b.Changes, cluster.Change{Key: key})
 	}
 	rest := map[cluster.Key]metav1.Object{} // a new one: clearing the old costs as much as it ever held
-	for key, had := range l.pending {
-		if l.held(key) {
+	for key, had := range e.pending {
+		if e.waitsLocked(key) {
 			rest[key] = had
 			continue
 		}
-		obj := l.objects[key.Kind][name{Namespace: key.Namespace, Name: key.Name}]
+		obj := e.objects[key.Kind][name{Namespace: key.Namespace, Name: key.Name}]
 		if obj == nil && had == nil || obj != nil && had != nil && same(had, obj) {
 			continue
 		}
 		b.Changes = append(b.Changes, cluster.Change{Key: key, Object: obj})
 	}
-	l.pending = rest
+	e.pending = rest
 	slices.SortFunc(b.Changes, func(x, y cluster.Change) int { return x.Key.Compare(y.Key) })
 	kinds := append(cluster.Kinds(), node)
 	slices.Sort(kinds)
 	for _, kind := range kinds {
-		b.Revision = max(b.Revision, l.handled[kind])
-		b.Observed.Kinds = append(b.Observed.Kinds, &tsujiv1.ObservedKind{Kind: string(kind), Revision: l.handled[kind]})
-		b.Reached.Kinds = append(b.Reached.Kinds, &tsujiv1.ObservedKind{Kind: string(kind), Revision: l.reached[kind]})
+		b.Revision = max(b.Revision, e.handled[kind])
+		b.Observed.Kinds = append(b.Observed.Kinds, &tsujiv1.ObservedKind{Kind: string(kind), Revision: e.handled[kind]})
+		b.Reached.Kinds = append(b.Reached.Kinds, &tsujiv1.ObservedKind{Kind: string(kind), Revision: e.reached[kind]})
 	}
 	return b
 }
 
-// settle adopts the life if there is nothing more to wait for. The caller holds mu.
-func (l *life) settle() {
-	if l.adopted || l.ctx.Err() != nil {
+// resolveLocked adopts the epoch if there is nothing more to wait for.
+func (e *epoch) resolveLocked() {
+	if e.adopted || e.ctx.Err() != nil {
 		return
 	}
-	for _, f := range l.feeds {
-		if !f.settled && !l.dispensable(f) {
+	for _, f := range e.feeds {
+		if !f.settled && !e.dispensableLocked(f) {
 			return
 		}
 	}
-	if l.read.IsZero() {
-		l.read = l.kube.now()
+	if e.read.IsZero() {
+		e.read = e.kube.now()
 	}
-	if l.waiting > 0 {
+	if e.waiting > 0 {
 		return
 	}
-	if l.dispensable(l.routes) {
-		l.kube.log.Info("this cluster has no API of Routes: only Ingresses are served", "source", l.kube.String())
+	if e.dispensableLocked(e.routes) {
+		e.kube.log.Info("this cluster has no API of Routes: only Ingresses are served", "source", e.kube.String())
 	}
-	l.kube.adopt(l)
+	e.kube.adoptLocked(e)
 }
 
-// dispensable tells whether it is all the same that a feed has nothing to read: a cluster that has an
-// IngressClass of ours need not have Routes. One that has neither has lost them, or is yet to get them. The
-// caller holds mu.
-func (l *life) dispensable(f *feed) bool {
-	return f.kind == cluster.Route && !f.settled && f.failure != nil && f.absent(f.failure) && l.ingresses.HaveClass()
+// dispensableLocked tells whether it is all the same that a feed has nothing to read: a cluster that has an
+// IngressClass of ours need not have Routes. One that has neither has lost them, or is yet to get them.
+func (e *epoch) dispensableLocked(f *feed) bool {
+	return f.kind == cluster.Route && !f.settled && f.failure != nil && f.absent(f.failure) && e.ingresses.HaveClass()
 }

@@ -18,37 +18,37 @@ const replacedFor = time.Hour
 // apiServer is the place of faults that are not of one kind.
 const apiServer = "API server"
 
-// faults returns what a person must mend, and whether there is more if it lasts. The caller holds mu.
-func (l *life) faults() (out []cluster.Fault, more bool) {
-	for _, f := range l.bad {
+// faultsLocked returns what a person must mend, and whether there is more if it lasts.
+func (e *epoch) faultsLocked() (out []cluster.Fault, more bool) {
+	for _, f := range e.bad {
 		out = append(out, f)
 	}
-	out = append(out, l.crowded()...)
-	now := l.kube.now()
-	for f := range l.failing {
-		lasts := now.Sub(f.since) >= l.kube.timing.unreachable
+	out = append(out, e.crowdedLocked()...)
+	now := e.kube.now()
+	for f := range e.failing {
+		lasts := now.Sub(f.since) >= e.kube.timing.unreachable
 		more = more || !lasts
-		if fault, ok := f.fault(lasts); ok {
+		if fault, ok := f.faultLocked(lasts); ok {
 			out = append(out, fault)
 		}
 	}
 	return out, more
 }
 
-// fault says what is wrong with a feed whose last request failed, if that is anything to mend, or is when it
-// lasts. The caller holds mu.
-func (f *feed) fault(lasts bool) (cluster.Fault, bool) {
-	l, err := f.life, f.failure
-	res := l.kube.client.resources[f.kind]
+// faultLocked says what is wrong with a feed whose last request failed, if that is anything to mend, or is when it
+// lasts.
+func (f *feed) faultLocked(lasts bool) (cluster.Fault, bool) {
+	e, err := f.epoch, f.failure
+	res := e.kube.client.resources[f.kind]
 	out := cluster.Fault{Place: string(f.kind), Message: res.api + " cannot be read"}
 	meanwhile := "what was read before stays in force"
-	if l.kube.current == nil {
+	if e.kube.current == nil {
 		meanwhile = "nothing is served before"
 	}
 	if f.ref != nil {
 		out.Place, out.Message = f.ref.key.String(), "it cannot be read"
 		meanwhile = "it stays as it was"
-		switch l.objects[f.kind][name{Namespace: f.ref.key.Namespace, Name: f.ref.key.Name}].(type) {
+		switch e.objects[f.kind][name{Namespace: f.ref.key.Namespace, Name: f.ref.key.Name}].(type) {
 		case nil, *cluster.Unread:
 			meanwhile = "what refers to it goes without"
 		}
@@ -57,8 +57,9 @@ func (f *feed) fault(lasts bool) (cluster.Fault, bool) {
 	switch {
 	case apierrors.IsUnauthorized(err):
 		return cluster.Fault{
-			Place: apiServer, Message: fmt.Sprintf("the API server %s does not know us: %s; %s", l.kube.client.host, status401, meanwhile),
-			Remedy: "renew the token or certificate that the kubeconfig has, or the Pod's service account",
+			Place:   apiServer,
+			Message: fmt.Sprintf("the API server %s does not know us: %s; %s", e.kube.client.host, status401, meanwhile),
+			Remedy:  "renew the token or certificate that the kubeconfig has, or the Pod's service account",
 		}, lasts
 	case apierrors.IsForbidden(err):
 		if f.kind == node {
@@ -67,14 +68,14 @@ func (f *feed) fault(lasts bool) (cluster.Fault, bool) {
 		out.Message += fmt.Sprintf(" (%s); %s", reasonOf(err), meanwhile)
 		out.Remedy = fmt.Sprintf("allow the verbs list and watch on %s %s", res.api, f.where())
 		return out, true
-	case f.absent(err) && (res.optional || f.kind == cluster.Route && l.ingresses.HaveClass()):
+	case f.absent(err) && (res.optional || f.kind == cluster.Route && e.ingresses.HaveClass()):
 		out.Message = fmt.Sprintf("this cluster has no %s any more; what was read before stays in force", res.api)
 		out.Remedy = "install its CustomResourceDefinition again; to do without, restart the control plane"
-		return out, len(l.objects[f.kind]) > 0
+		return out, len(e.objects[f.kind]) > 0
 	case f.absent(err):
 		out.Message = fmt.Sprintf("this cluster has no %s; %s", res.api, meanwhile)
-		out.Remedy = "install the CustomResourceDefinition, or, to serve Ingresses only, an IngressClass with controller " + cluster.IngressClassController +
-			"; on OpenShift, see that the openshift-apiserver is available"
+		out.Remedy = "install the CustomResourceDefinition, or, to serve Ingresses only, an IngressClass with controller " +
+			cluster.IngressClassController + "; on OpenShift, see that the openshift-apiserver is available"
 		return out, true
 	case errors.As(err, &status):
 		out.Message += fmt.Sprintf(": %s; %s", reasonOf(err), meanwhile)
@@ -82,8 +83,9 @@ func (f *feed) fault(lasts bool) (cluster.Fault, bool) {
 		return out, lasts
 	default:
 		return cluster.Fault{
-			Place: apiServer, Message: fmt.Sprintf("the API server %s cannot be reached: %s; %s", l.kube.client.host, cause(err), meanwhile),
-			Remedy: "is it running, and is this its address, and its certificate authority?",
+			Place:   apiServer,
+			Message: fmt.Sprintf("the API server %s cannot be reached: %s; %s", e.kube.client.host, cause(err), meanwhile),
+			Remedy:  "is it running, and is this its address, and its certificate authority?",
 		}, lasts && f.ref == nil
 	}
 }

@@ -21,11 +21,11 @@ import (
 )
 
 // A feed follows the objects of a kind, or one of them, and is the store of the reflector that does. A
-// list, however it comes, arrives in the life as a whole.
+// list, however it comes, arrives in the epoch as a whole.
 type feed struct {
-	life *life
-	kind cluster.Kind
-	ref  *ref // the one object; nil: all of them
+	epoch *epoch
+	kind  cluster.Kind
+	ref   *ref // the one object; nil: all of them
 
 	namespace, selector string
 
@@ -43,9 +43,9 @@ var (
 	_ cache.TransformingStore      = (*feed)(nil)
 )
 
-func newFeed(l *life, kind cluster.Kind, r *ref) *feed {
-	f := &feed{life: l, kind: kind, ref: r}
-	f.namespace, f.selector = l.kube.client.scope(kind)
+func newFeed(e *epoch, kind cluster.Kind, r *ref) *feed {
+	f := &feed{epoch: e, kind: kind, ref: r}
+	f.namespace, f.selector = e.kube.client.scope(kind)
 	if r != nil {
 		f.namespace, f.selector = r.key.Namespace, fields.OneTermEqualSelector(byName, r.key.Name).String()
 	}
@@ -58,7 +58,7 @@ const healthy = 10 * time.Second
 // run follows the objects until ctx ends.
 func (f *feed) run(ctx context.Context) {
 	t := f.timing()
-	res := f.life.kube.client.resources[f.kind]
+	res := f.epoch.kube.client.resources[f.kind]
 	lw := &cache.ListWatch{ListWithContextFunc: f.list, WatchFuncWithContext: f.watch}
 	r := cache.NewReflectorWithOptions(lw, res.example, f, cache.ReflectorOptions{
 		Name: string(f.kind), TypeDescription: res.api,
@@ -80,36 +80,36 @@ func (f *feed) run(ctx context.Context) {
 
 // start waits for its turn to begin, if there may be many.
 func (f *feed) start(ctx context.Context) bool {
-	f.life.kube.mu.Lock()
+	f.epoch.kube.mu.Lock()
 	waits := f.ref != nil && !f.settled
-	f.life.kube.mu.Unlock()
+	f.epoch.kube.mu.Unlock()
 	if !waits {
 		return true
 	}
-	if f.life.kube.starts.wait(ctx, f.ref.key.Namespace) != nil {
+	if f.epoch.kube.starts.wait(ctx, f.ref.key.Namespace) != nil {
 		return false
 	}
-	f.life.kube.mu.Lock()
+	f.epoch.kube.mu.Lock()
 	f.slot = true
-	f.life.kube.mu.Unlock()
+	f.epoch.kube.mu.Unlock()
 	return true
 }
 
 // free ends an attempt: it lets another begin. It tells whether requests had succeeded for a while.
 func (f *feed) free() (lasted bool) {
-	f.life.kube.mu.Lock()
-	defer f.life.kube.mu.Unlock()
-	f.begun()
+	f.epoch.kube.mu.Lock()
+	defer f.epoch.kube.mu.Unlock()
+	f.freeSlotLocked()
 	lasted = !f.good.IsZero() && time.Since(f.good) > healthy
 	f.good = time.Time{}
 	return lasted
 }
 
-// begun lets another begin. The caller holds mu.
-func (f *feed) begun() {
+// freeSlotLocked lets another begin.
+func (f *feed) freeSlotLocked() {
 	if f.slot {
 		f.slot = false
-		<-f.life.kube.slots
+		<-f.epoch.kube.slots
 	}
 }
 
@@ -118,7 +118,7 @@ func (f *feed) turn(ctx context.Context) error {
 	if f.ref == nil {
 		return nil
 	}
-	return f.life.kube.requests.wait(ctx, f.ref.key.Namespace)
+	return f.epoch.kube.requests.wait(ctx, f.ref.key.Namespace)
 }
 
 // pause is how long to wait after the nth failure in a row, which err was; nil: the watch ended.
@@ -127,7 +127,7 @@ func (f *feed) pause(n int, err error) time.Duration {
 	switch {
 	case f.ref != nil && apierrors.IsForbidden(err):
 		t.retry, t.retryMax = t.forbidden, t.forbiddenMax
-	case f.absent(err) && f.life.kube.client.resources[f.kind].optional:
+	case f.absent(err) && f.epoch.kube.client.resources[f.kind].optional:
 		return jitter(t.absent)
 	}
 	return t.backoff(n)
@@ -135,7 +135,7 @@ func (f *feed) pause(n int, err error) time.Duration {
 
 // timing is how long the feed waits for what.
 func (f *feed) timing() timing {
-	t := f.life.kube.timing
+	t := f.epoch.kube.timing
 	if f.ref != nil {
 		t.retryMax = t.retryOne
 	}
@@ -169,7 +169,7 @@ func (f *feed) list(ctx context.Context, o metav1.ListOptions) (runtime.Object, 
 	if err := f.turn(ctx); err != nil {
 		return nil, err
 	}
-	obj, err := f.life.kube.client.resources[f.kind].list(ctx, f.namespace, o)
+	obj, err := f.epoch.kube.client.resources[f.kind].list(ctx, f.namespace, o)
 	if err == nil {
 		err = f.verify(ctx)
 	} else {
@@ -187,7 +187,7 @@ func (f *feed) watch(ctx context.Context, o metav1.ListOptions) (apiwatch.Interf
 	if err := f.turn(ctx); err != nil {
 		return nil, err
 	}
-	w, err := f.life.kube.client.resources[f.kind].watch(ctx, f.namespace, o)
+	w, err := f.epoch.kube.client.resources[f.kind].watch(ctx, f.namespace, o)
 	if err == nil {
 		if err = f.verify(ctx); err != nil {
 			w.Stop()
@@ -201,11 +201,11 @@ func (f *feed) watch(ctx context.Context, o metav1.ListOptions) (apiwatch.Interf
 	return w, err
 }
 
-// verify is the life's, after a request that succeeded.
+// verify is the epoch's, after a request that succeeded.
 func (f *feed) verify(ctx context.Context) error {
-	err := f.life.verify(ctx)
+	err := f.epoch.verify(ctx)
 	if err != nil {
-		f.life.system.note(err)
+		f.epoch.system.note(err)
 		return err
 	}
 	f.note(nil)
@@ -219,7 +219,8 @@ func (p plain) Error() string { return p.cause.Error() }
 
 // expired tells whether an error says that the revision asked for is not to be had: ask without.
 func expired(err error) bool {
-	return apierrors.IsResourceExpired(err) || apierrors.IsGone(err) || apierrors.HasStatusCause(err, metav1.CauseTypeResourceVersionTooLarge)
+	return apierrors.IsResourceExpired(err) || apierrors.IsGone(err) ||
+		apierrors.HasStatusCause(err, metav1.CauseTypeResourceVersionTooLarge)
 }
 
 // absent tells whether an error says that there is no such API.
@@ -230,10 +231,10 @@ func (f *feed) note(err error) {
 	if errors.Is(err, context.Canceled) || errors.Is(err, errReplaced) || expired(err) {
 		return
 	}
-	l := f.life
-	l.kube.mu.Lock()
-	defer l.kube.mu.Unlock()
-	if f.gone() {
+	e := f.epoch
+	e.kube.mu.Lock()
+	defer e.kube.mu.Unlock()
+	if f.goneLocked() {
 		return
 	}
 	before := f.failure
@@ -243,41 +244,41 @@ func (f *feed) note(err error) {
 			f.good = time.Now()
 		}
 		if before != nil {
-			delete(l.failing, f)
-			l.kube.doubt = true
+			delete(e.failing, f)
+			e.kube.doubt = true
 		}
 		return
 	}
 	if before == nil {
-		f.since = l.kube.now()
-		l.failing[f] = struct{}{}
+		f.since = e.kube.now()
+		e.failing[f] = struct{}{}
 	}
-	res := l.kube.client.resources[f.kind]
+	res := e.kube.client.resources[f.kind]
 	switch {
 	case apierrors.IsForbidden(err) && f.ref != nil:
-		l.unread(f.ref.key, "the control plane is not allowed to")
-		f.settle()
+		e.unreadLocked(f.ref.key, "the control plane is not allowed to")
+		f.resolveLocked()
 	case f.absent(err) && res.optional, apierrors.IsForbidden(err) && f.kind == node:
-		f.settle()
-	case l.dispensable(f):
-		l.settle()
+		f.resolveLocked()
+	case e.dispensableLocked(f):
+		e.resolveLocked()
 	}
-	l.kube.doubt = true
+	e.kube.doubt = true
 }
 
-// gone tells whether nobody cares for the feed any more. The caller holds mu.
-func (f *feed) gone() bool {
-	return f.life.ctx.Err() != nil || f.ref != nil && (f.life.refs[f.ref.key] != f.ref || f.ref.feed != f)
+// goneLocked tells whether nobody cares for the feed any more.
+func (f *feed) goneLocked() bool {
+	return f.epoch.ctx.Err() != nil || f.ref != nil && (f.epoch.refs[f.ref.key] != f.ref || f.ref.feed != f)
 }
 
-// settle says that the feed was read, or need not be waited for. The caller holds mu.
-func (f *feed) settle() {
+// resolveLocked says that the feed was read, or need not be waited for.
+func (f *feed) resolveLocked() {
 	f.settled = true
 	if f.ref != nil {
-		f.life.settleRef(f.ref)
+		f.epoch.resolveRefLocked(f.ref)
 		return
 	}
-	f.life.settle()
+	f.epoch.resolveLocked()
 }
 
 // Transformer implements [cache.TransformingStore].
@@ -304,14 +305,14 @@ func read(obj any) (metav1.Object, *malformed.Mistake) {
 	return o, nil
 }
 
-// put takes an object as it is now. The caller holds mu.
-func (f *feed) put(obj any) error {
+// putLocked takes an object as it is now.
+func (f *feed) putLocked(obj any) error {
 	o, p := read(obj)
 	if o == nil {
 		return fmt.Errorf("%T is no object", obj)
 	}
 	key := f.key(o)
-	f.handle(o.GetResourceVersion())
+	f.handleLocked(o.GetResourceVersion())
 	if p == nil {
 		strip(o)
 		if t, ok := o.(runtime.Object); ok { // a list's items say their kind, and what a watch sends does not
@@ -319,20 +320,25 @@ func (f *feed) put(obj any) error {
 		}
 		if z, ok := o.(*cluster.Zone); ok {
 			if err := z.Validate(); err != nil {
-				p = &malformed.Mistake{Message: err.Error(), Remedy: "correct it, and install the schema of Zones, which would not have let it in"}
+				p = &malformed.Mistake{
+					Message: err.Error(),
+					Remedy:  "correct it, and install the schema of Zones, which would not have let it in",
+				}
 			}
 		}
 	}
 	if p != nil {
 		what := "is left out"
-		if f.life.objects[key.Kind][name{Namespace: key.Namespace, Name: key.Name}] != nil {
+		if f.epoch.objects[key.Kind][name{Namespace: key.Namespace, Name: key.Name}] != nil {
 			what = "stays as it was"
 		}
-		f.life.bad[key] = cluster.Fault{Place: key.String(), Message: p.Message + "; the " + string(key.Kind) + " " + what, Remedy: p.Remedy}
-		f.life.kube.doubt = true
+		f.epoch.bad[key] = cluster.Fault{
+			Place: key.String(), Message: p.Message + "; the " + string(key.Kind) + " " + what, Remedy: p.Remedy,
+		}
+		f.epoch.kube.doubt = true
 		return nil
 	}
-	f.life.put(key, o)
+	f.epoch.putLocked(key, o)
 	return nil
 }
 
@@ -340,21 +346,21 @@ func (f *feed) key(o metav1.Object) cluster.Key {
 	return cluster.Key{Kind: f.kind, Namespace: o.GetNamespace(), Name: o.GetName()}
 }
 
-// handle takes notice of a revision that an object had. The caller holds mu.
-func (f *feed) handle(revision string) {
-	l, n := f.life, parseRevision(revision)
-	l.handled[f.kind] = max(l.handled[f.kind], n)
-	l.reached[f.kind] = max(l.reached[f.kind], n)
+// handleLocked takes notice of a revision that an object had.
+func (f *feed) handleLocked(revision string) {
+	e, n := f.epoch, parseRevision(revision)
+	e.handled[f.kind] = max(e.handled[f.kind], n)
+	e.reached[f.kind] = max(e.reached[f.kind], n)
 }
 
 // Add implements [cache.ReflectorStore].
 func (f *feed) Add(obj any) error {
-	f.life.kube.mu.Lock()
-	defer f.life.kube.mu.Unlock()
-	if f.gone() {
+	f.epoch.kube.mu.Lock()
+	defer f.epoch.kube.mu.Unlock()
+	if f.goneLocked() {
 		return nil
 	}
-	return f.put(obj)
+	return f.putLocked(obj)
 }
 
 // Update implements [cache.ReflectorStore].
@@ -362,23 +368,23 @@ func (f *feed) Update(obj any) error { return f.Add(obj) }
 
 // Delete implements [cache.ReflectorStore].
 func (f *feed) Delete(obj any) error {
-	f.life.kube.mu.Lock()
-	defer f.life.kube.mu.Unlock()
+	f.epoch.kube.mu.Lock()
+	defer f.epoch.kube.mu.Unlock()
 	o, _ := read(obj)
-	if o == nil || f.gone() {
+	if o == nil || f.goneLocked() {
 		return nil
 	}
-	f.handle(o.GetResourceVersion())
-	f.life.put(f.key(o), nil)
+	f.handleLocked(o.GetResourceVersion())
+	f.epoch.putLocked(f.key(o), nil)
 	return nil
 }
 
 // Replace implements [cache.ReflectorStore]: these are all objects there are.
 func (f *feed) Replace(list []any, revision string) error {
-	l := f.life
-	l.kube.mu.Lock()
-	defer l.kube.mu.Unlock()
-	if f.gone() {
+	e := f.epoch
+	e.kube.mu.Lock()
+	defer e.kube.mu.Unlock()
+	if f.goneLocked() {
 		return nil
 	}
 	are := make(map[cluster.Key]struct{}, len(list))
@@ -387,39 +393,39 @@ func (f *feed) Replace(list []any, revision string) error {
 			are[f.key(o)] = struct{}{}
 		}
 	}
-	for _, key := range f.have() {
+	for _, key := range f.haveLocked() {
 		if _, ok := are[key]; !ok {
-			f.life.put(key, nil)
+			f.epoch.putLocked(key, nil)
 		}
 	}
 	for _, obj := range list {
-		if err := f.put(obj); err != nil {
+		if err := f.putLocked(obj); err != nil {
 			return err
 		}
 	}
-	l.reached[f.kind] = max(l.reached[f.kind], parseRevision(revision))
-	f.begun()
+	e.reached[f.kind] = max(e.reached[f.kind], parseRevision(revision))
+	f.freeSlotLocked()
 	if !f.settled {
-		f.settle()
+		f.resolveLocked()
 	}
 	return nil
 }
 
-// have returns the keys of the objects that are the feed's. The caller holds mu.
-func (f *feed) have() []cluster.Key {
+// haveLocked returns the keys of the objects that are the feed's.
+func (f *feed) haveLocked() []cluster.Key {
 	if f.ref != nil {
 		return []cluster.Key{f.ref.key}
 	}
 	var out []cluster.Key
 	if f.kind == node {
-		for n := range f.life.zones.ofNode {
+		for n := range f.epoch.zones.ofNode {
 			out = append(out, cluster.Key{Kind: node, Name: n})
 		}
 	}
-	for n := range f.life.objects[f.kind] {
+	for n := range f.epoch.objects[f.kind] {
 		out = append(out, cluster.Key{Kind: f.kind, Namespace: n.Namespace, Name: n.Name})
 	}
-	for key := range f.life.bad {
+	for key := range f.epoch.bad {
 		if key.Kind == f.kind {
 			out = append(out, key)
 		}
@@ -429,9 +435,9 @@ func (f *feed) have() []cluster.Key {
 
 // Bookmark implements [cache.ReflectorBookmarkStore].
 func (f *feed) Bookmark(revision string) error {
-	f.life.kube.mu.Lock()
-	defer f.life.kube.mu.Unlock()
-	f.life.reached[f.kind] = max(f.life.reached[f.kind], parseRevision(revision))
+	f.epoch.kube.mu.Lock()
+	defer f.epoch.kube.mu.Unlock()
+	f.epoch.reached[f.kind] = max(f.epoch.reached[f.kind], parseRevision(revision))
 	return nil
 }
 

@@ -16,7 +16,7 @@ import (
 
 // The Secrets of Ingresses that are ours are read, and those of others never asked for. A class that is made, and
 // one that is no more, are followed. An Ingress comes with its Secret.
-func TestKubeIngressSecrets(t *testing.T) {
+func TestIngressSecrets(t *testing.T) {
 	t.Parallel()
 	a, config := sharedServer(t)
 	const ns, class = "ingresses", "{apiVersion: networking.k8s.io/v1, kind: IngressClass, metadata: {name: %s}, spec: {controller: %s}}"
@@ -52,7 +52,7 @@ func TestKubeIngressSecrets(t *testing.T) {
 
 // A class comes, goes and comes back while the Secrets of its Ingresses take long: an Ingress is handed out with its class
 // and without its Secret never. One that needs no Secret does not wait for them, nor does one that is served already.
-func TestKubeIngressClassComesBack(t *testing.T) {
+func TestIngressClassComesBack(t *testing.T) {
 	t.Parallel()
 	a, _ := sharedServer(t)
 	const ns, class = "classes", "{apiVersion: networking.k8s.io/v1, kind: IngressClass, metadata: {name: of-classes}, spec: {controller: tsuji.dev/ingress}}"

@@ -4,9 +4,9 @@
 // and storage that is restored or replaced. No namespace can have others wait for its requests. It only lists and
 // watches: who writes to the API is somewhere else.
 //
-// Beneath [Source] stand: a life, which is what was read of one storage (epoch.go); a feed for each kind, and for
+// Beneath [Source] stand: an epoch, which is what was read of one storage (epoch.go); a feed for each kind, and for
 // each Secret and ConfigMap that others refer to (feed.go, refs.go, shares.go); and what is kept of an object
-// (strip.go, zones.go). All of it is guarded by Source.mu.
+// (strip.go, zones.go). All of it is guarded by Source.mu. A name that ends in Locked is for callers that hold it.
 package kube
 
 import (
@@ -94,7 +94,8 @@ type timing struct {
 func ordinary() timing {
 	return timing{
 		retry: 100 * time.Millisecond, retryMax: 2 * time.Second, retryOne: 10 * time.Second,
-		forbidden: time.Second, forbiddenMax: 5 * time.Minute, absent: 10 * time.Second, unreachable: 2 * time.Second, hold: 10 * time.Second, tick: 500 * time.Millisecond,
+		forbidden: time.Second, forbiddenMax: 5 * time.Minute, absent: 10 * time.Second,
+		unreachable: 2 * time.Second, hold: 10 * time.Second, tick: 500 * time.Millisecond,
 	}
 }
 
@@ -108,8 +109,9 @@ func ordinary() timing {
 // by itself. A Route, Ingress or IngressController that comes to refer to one is handed out with it, or once it is
 // known that it cannot be had, or after ten seconds; until then it is as it was, which is the one way in which what
 // Take returns may be older than another part of it. What may not be read is asked for less and less often, up to every
-// five minutes. In one namespace the first 2,000 of them by name are watched; others are handed out as [cluster.Unread].
-// Namespaces take turns with requests for them, and the watches of whole kinds wait for none of these.
+// five minutes. In one namespace the first 2,000 of them by name are watched; others are handed out as
+// [cluster.Unread]. Namespaces take turns with requests for them, and the watches of whole kinds wait for none of
+// these.
 //
 // It is not synced before every kind was read. The API of IngressControllers and that of Zones may be
 // missing, then there are none; for the API of Routes it waits, unless there is an IngressClass of ours: then
@@ -136,9 +138,9 @@ type Source struct {
 	starts, requests *turns        // of feeds of single objects
 	slots            chan struct{} // an element for each of them that starts
 
-	mu      sync.Mutex // guards what follows, and the lives
-	current *life      // what is handed out; nil: not synced
-	reading *life      // what is followed: the current one, or the one to come
+	mu      sync.Mutex // guards what follows, and the epochs
+	current *epoch     // what is handed out; nil: not synced
+	reading *epoch     // what is followed: the current one, or the one to come
 	faults  []cluster.Fault
 	doubt   bool          // other things may be faults now
 	fresh   bool          // Take has something new
@@ -189,7 +191,7 @@ func (k *Source) Take() (cluster.Batch, bool) {
 	defer k.mu.Unlock()
 	b := cluster.Batch{}
 	if k.current != nil {
-		b = k.current.take()
+		b = k.current.takeLocked()
 	}
 	b.Faults = k.faults
 	if k.fresh { // after take, which may signal what it takes
@@ -198,8 +200,8 @@ func (k *Source) Take() (cluster.Batch, bool) {
 	return b, k.current != nil
 }
 
-// signal says that Take has something new. The caller holds mu.
-func (k *Source) signal() {
+// signalLocked says that Take has something new.
+func (k *Source) signalLocked() {
 	if !k.fresh {
 		k.fresh = true
 		close(k.changed)
@@ -219,7 +221,7 @@ func (k *Source) Run(ctx context.Context) error {
 	beside.Go(func() { k.requests.run(ctx, k.client.references.Wait) })
 	defer beside.Wait()
 	for ctx.Err() == nil {
-		newLife(k).run(ctx)
+		newEpoch(k).run(ctx)
 	}
 	return nil
 }
@@ -246,21 +248,21 @@ func (k *Source) tick(ctx context.Context) {
 		}
 		k.mu.Lock()
 		if k.reading != nil {
-			k.reading.giveUp()
-			k.reading.settle() // an IngressClass may have come
+			k.reading.giveUpLocked()
+			k.reading.resolveLocked() // an IngressClass may have come
 		}
 		if !k.replacedUntil.IsZero() && k.now().After(k.replacedUntil) {
 			k.replaced, k.replacedUntil, k.doubt = nil, time.Time{}, true
 		}
 		if k.doubt {
-			k.judge()
+			k.updateFaultsLocked()
 		}
 		k.mu.Unlock()
 	}
 }
 
-// adopt hands out what l has read from now on. The caller holds mu.
-func (k *Source) adopt(l *life) {
+// adoptLocked hands out what e has read from now on.
+func (k *Source) adoptLocked(e *epoch) {
 	had := map[cluster.Key]metav1.Object{}
 	if old := k.current; old != nil {
 		for kind, objects := range old.objects {
@@ -269,36 +271,37 @@ func (k *Source) adopt(l *life) {
 			}
 		}
 		maps.Copy(had, old.pending) // what was handed out of those that are not as they were handed out
-		maps.Copy(l.served, old.served)
+		maps.Copy(e.served, old.served)
 	}
-	l.adopted = true
-	for kind, objects := range l.objects {
+	e.adopted = true
+	for kind, objects := range e.objects {
 		for n := range objects {
 			key := cluster.Key{Kind: kind, Namespace: n.Namespace, Name: n.Name}
-			l.pending[key] = had[key]
+			e.pending[key] = had[key]
 			delete(had, key)
 		}
 	}
 	for key, obj := range had {
 		if obj != nil {
-			l.pending[key] = obj
+			e.pending[key] = obj
 		}
 	}
-	k.current = l
+	k.current = e
 	if k.replaced != nil {
 		k.replacedUntil = k.now().Add(replacedFor)
 	}
-	k.log.Info("the cluster was read", "source", k.String(), "server", k.client.host, "objects", len(l.pending), "took", k.now().Sub(l.began).Round(time.Millisecond))
-	k.judge()
-	k.signal()
+	k.log.Info("the cluster was read", "source", k.String(), "server", k.client.host,
+		"objects", len(e.pending), "took", k.now().Sub(e.began).Round(time.Millisecond))
+	k.updateFaultsLocked()
+	k.signalLocked()
 }
 
-// judge finds out what the faults are now. The caller holds mu.
-func (k *Source) judge() {
+// updateFaultsLocked finds out what the faults are now.
+func (k *Source) updateFaultsLocked() {
 	var faults []cluster.Fault
 	k.doubt = false
 	if k.reading != nil {
-		faults, k.doubt = k.reading.faults()
+		faults, k.doubt = k.reading.faultsLocked()
 	}
 	if k.replaced != nil {
 		faults = append(faults, *k.replaced)
@@ -312,5 +315,5 @@ func (k *Source) judge() {
 	}
 	cluster.LogFaults(k.log, k.String(), k.faults, faults)
 	k.faults = faults
-	k.signal()
+	k.signalLocked()
 }

@@ -351,7 +351,7 @@ const external = ", tls: {termination: edge, externalCertificate: {name: %s}}"
 
 // Every kind: created, changed, changed where nobody looks, and deleted. Each arrives once, stripped of
 // what nobody reads, with the documented rights and no others.
-func TestKubeFollows(t *testing.T) {
+func TestFollows(t *testing.T) {
 	t.Parallel()
 	a, config := sharedServer(t)
 	ns := "follows"
@@ -457,7 +457,7 @@ func (a *api) status(apiVersion, kind, namespace, name string, status map[string
 }
 
 // A burst of changes is one batch, with each object as it is in the end.
-func TestKubeCoalesces(t *testing.T) {
+func TestCoalesces(t *testing.T) {
 	t.Parallel()
 	a, config := sharedServer(t)
 	ns := "coalesces"
@@ -500,7 +500,7 @@ func TestKubeCoalesces(t *testing.T) {
 
 // Endpoints that do not say their zone have that of their node, which may come later and change; those that
 // say it have their own.
-func TestKubeNodeZones(t *testing.T) {
+func TestNodeZones(t *testing.T) {
 	t.Parallel()
 	a, config := sharedServer(t)
 	ns := "zones"
@@ -546,7 +546,7 @@ func TestKubeNodeZones(t *testing.T) {
 }
 
 // An object that the API server lets in and Go's types do not is left out, alone, and told; one that becomes so stays as it was.
-func TestKubeOneBadObject(t *testing.T) {
+func TestOneBadObject(t *testing.T) {
 	t.Parallel()
 	a, config := sharedServer(t)
 	ns := "bad"

@@ -240,7 +240,7 @@ func (w *world) converge(m *sourcetest.Mirror, k *Source, what string) {
 
 // Whatever happens to objects, what was handed out in all is what there is: a law. It is one too where the
 // API server cannot stream what there is, and is asked for lists, and where the wire is cut now and then.
-func TestKubeRandom(t *testing.T) {
+func TestRandom(t *testing.T) {
 	t.Parallel()
 	a, _ := sharedServer(t)
 	w := newWorld(a, "random", 1)
@@ -269,7 +269,7 @@ func TestKubeRandom(t *testing.T) {
 }
 
 // Connections are cut every fraction of a second while objects change: nothing is lost, and there is quiet after.
-func TestKubeCutWatches(t *testing.T) {
+func TestCutWatches(t *testing.T) {
 	t.Parallel()
 	a, _ := sharedServer(t)
 	w := newWorld(a, "cut", 2)
@@ -301,7 +301,7 @@ func TestKubeCutWatches(t *testing.T) {
 
 // The API server ends and comes back: with its data, nothing changed; with that of a backup, all is read
 // again; without, the other storage is told, and handed out whole when it was read, with another epoch. Without the API of Routes, it is waited for.
-func TestKubeOutages(t *testing.T) {
+func TestOutages(t *testing.T) {
 	t.Parallel()
 	dir, err := os.MkdirTemp("", "tj")
 	must(t, err)

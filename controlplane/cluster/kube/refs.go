@@ -82,41 +82,41 @@ func appendKey(keys []cluster.Key, kind cluster.Kind, namespace, name string) []
 	return append(keys, cluster.Key{Kind: kind, Namespace: namespace, Name: name})
 }
 
-// referIngresses says what those Ingresses refer to for which an object matters. The caller holds mu.
-func (l *life) referIngresses(key cluster.Key, obj metav1.Object) {
-	for _, n := range l.ingresses.Put(key, obj) {
+// referIngressesLocked says what those Ingresses refer to for which an object matters.
+func (e *epoch) referIngressesLocked(key cluster.Key, obj metav1.Object) {
+	for _, n := range e.ingresses.Put(key, obj) {
 		k := cluster.Key{Kind: cluster.Ingress, Namespace: n.Namespace, Name: n.Name}
-		l.refer(l.now, k, ingressReferences(l.ingresses.Ours(n)))
-		l.moved[k] = struct{}{}
+		e.referLocked(e.now, k, ingressReferences(e.ingresses.Ours(n)))
+		e.moved[k] = struct{}{}
 	}
 	if key.Kind == cluster.IngressClass {
-		l.kube.doubt = true // whether Routes are missed
+		e.kube.doubt = true // whether Routes are missed
 	}
 }
 
-// takeIngresses has the references of Ingresses as they are handed out be those that they are now. It returns those
-// that are to be taken back: they were handed out while they were another's, and something else than themselves has
-// made them ours, such as their class that came. They are handed out again with their Secrets; what has their hosts
-// keeps them until then, and nobody else waits. The caller holds mu.
-func (l *life) takeIngresses() (back []cluster.Key) {
-	for key := range l.moved {
+// takeIngressesLocked has the references of Ingresses as they are handed out be those that they are now. It returns
+// those that are to be taken back: they were handed out while they were another's, and something else than themselves
+// has made them ours, such as their class that came. They are handed out again with their Secrets; what has their hosts
+// keeps them until then, and nobody else waits.
+func (e *epoch) takeIngressesLocked() (back []cluster.Key) {
+	for key := range e.moved {
 		n := name{Namespace: key.Namespace, Name: key.Name}
-		_, served := l.served[key]
+		_, served := e.served[key]
 		switch {
-		case !l.held(key):
-			l.refer(l.taken, key, l.now[key])
-			delete(l.moved, key)
-			if l.ingresses.Ours(n) != nil {
-				l.served[key] = struct{}{}
+		case !e.waitsLocked(key):
+			e.referLocked(e.taken, key, e.now[key])
+			delete(e.moved, key)
+			if e.ingresses.Ours(n) != nil {
+				e.served[key] = struct{}{}
 			} else {
-				delete(l.served, key)
+				delete(e.served, key)
 			}
 		case !served:
-			had, changed := l.pending[key]
+			had, changed := e.pending[key]
 			if !changed {
-				had = l.objects[key.Kind][n]
+				had = e.objects[key.Kind][n]
 			}
-			if l.pending[key] = nil; had != nil {
+			if e.pending[key] = nil; had != nil {
 				back = append(back, key)
 			}
 		}
@@ -124,8 +124,8 @@ func (l *life) takeIngresses() (back []cluster.Key) {
 	return back
 }
 
-// refer says what the object of key refers to, in one of the life's two indices. The caller holds mu.
-func (l *life) refer(index map[cluster.Key][]cluster.Key, key cluster.Key, to []cluster.Key) {
+// referLocked says what the object of key refers to, in one of the epoch's two indices.
+func (e *epoch) referLocked(index map[cluster.Key][]cluster.Key, key cluster.Key, to []cluster.Key) {
 	old := index[key]
 	if slices.Equal(old, to) {
 		return
@@ -136,114 +136,114 @@ func (l *life) refer(index map[cluster.Key][]cluster.Key, key cluster.Key, to []
 		index[key] = to
 	}
 	for _, k := range to {
-		l.acquire(k)
+		e.acquireLocked(k)
 	}
 	for _, k := range old {
-		l.release(k)
+		e.releaseLocked(k)
 	}
 }
 
-// acquire begins to watch an object, if it is not watched yet. The caller holds mu.
-func (l *life) acquire(key cluster.Key) {
-	if r := l.refs[key]; r != nil {
+// acquireLocked begins to watch an object, if it is not watched yet.
+func (e *epoch) acquireLocked(key cluster.Key) {
+	if r := e.refs[key]; r != nil {
 		r.users++
 		return
 	}
-	r := &ref{key: key, users: 1, since: l.kube.now()}
-	l.refs[key] = r
-	l.waiting++
-	l.join(r)
+	r := &ref{key: key, users: 1, since: e.kube.now()}
+	e.refs[key] = r
+	e.waiting++
+	e.joinLocked(r)
 }
 
-// follow begins to watch an object that is referred to. The caller holds mu.
-func (l *life) follow(r *ref) {
-	if l.ended {
+// watchLocked begins to watch an object that is referred to.
+func (e *epoch) watchLocked(r *ref) {
+	if e.ended {
 		return
 	}
-	ctx, cancel := context.WithCancel(l.ctx)
-	f := newFeed(l, r.key.Kind, r)
+	ctx, cancel := context.WithCancel(e.ctx)
+	f := newFeed(e, r.key.Kind, r)
 	r.cancel, r.feed = cancel, f
-	l.work.Go(func() { f.run(ctx) })
+	e.work.Go(func() { f.run(ctx) })
 }
 
-// unfollow ends that. The caller holds mu.
-func (l *life) unfollow(r *ref) {
+// unwatchLocked ends that.
+func (e *epoch) unwatchLocked(r *ref) {
 	if r.feed == nil {
 		return
 	}
 	r.cancel()
-	if _, ok := l.failing[r.feed]; ok {
-		delete(l.failing, r.feed)
-		l.kube.doubt = true
+	if _, ok := e.failing[r.feed]; ok {
+		delete(e.failing, r.feed)
+		e.kube.doubt = true
 	}
 	r.cancel, r.feed = nil, nil
 }
 
-// release ends a reference to an object, and with the last one the object. The caller holds mu.
-func (l *life) release(key cluster.Key) {
-	r := l.refs[key]
+// releaseLocked ends a reference to an object, and with the last one the object.
+func (e *epoch) releaseLocked(key cluster.Key) {
+	r := e.refs[key]
 	if r == nil {
 		return
 	}
 	if r.users--; r.users > 0 {
 		return
 	}
-	delete(l.refs, key)
+	delete(e.refs, key)
 	if !r.settled {
-		l.waiting--
+		e.waiting--
 	}
-	l.leave(r)
-	l.put(key, nil)
+	e.leaveLocked(r)
+	e.putLocked(key, nil)
 }
 
-// held tells whether the object of key must wait for those that it refers to. The caller holds mu.
-func (l *life) held(key cluster.Key) bool {
-	for _, k := range l.now[key] {
-		if r := l.refs[k]; r != nil && !r.settled {
+// waitsLocked tells whether the object of key must wait for those that it refers to.
+func (e *epoch) waitsLocked(key cluster.Key) bool {
+	for _, k := range e.now[key] {
+		if r := e.refs[k]; r != nil && !r.settled {
 			return true
 		}
 	}
 	return false
 }
 
-// unread says that what was never read cannot be now. The caller holds mu.
-func (l *life) unread(key cluster.Key, why string) {
-	switch l.objects[key.Kind][name{Namespace: key.Namespace, Name: key.Name}].(type) {
+// unreadLocked says that what was never read cannot be now.
+func (e *epoch) unreadLocked(key cluster.Key, why string) {
+	switch e.objects[key.Kind][name{Namespace: key.Namespace, Name: key.Name}].(type) {
 	case nil, *cluster.Unread:
 		u := &cluster.Unread{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}, Why: why}
-		if l.store(key, u) && l.adopted {
-			l.kube.signal()
+		if e.storeLocked(key, u) && e.adopted {
+			e.kube.signalLocked()
 		}
 	}
 }
 
-// settleRef says that nobody needs to wait for r any more. The caller holds mu.
-func (l *life) settleRef(r *ref) {
+// resolveRefLocked says that nobody needs to wait for r any more.
+func (e *epoch) resolveRefLocked(r *ref) {
 	if r.settled {
 		return
 	}
 	r.settled = true
-	l.waiting--
-	if l.adopted && len(l.pending) > 0 {
-		l.kube.signal()
+	e.waiting--
+	if e.adopted && len(e.pending) > 0 {
+		e.kube.signalLocked()
 	}
-	l.settle()
+	e.resolveLocked()
 }
 
-// giveUp ends the waiting for objects that have been waited for long enough. The caller holds mu.
-func (l *life) giveUp() {
-	if l.waiting == 0 || l.read.IsZero() {
+// giveUpLocked ends the waiting for objects that have been waited for long enough.
+func (e *epoch) giveUpLocked() {
+	if e.waiting == 0 || e.read.IsZero() {
 		return
 	}
-	now := l.kube.now()
-	for _, r := range l.refs {
+	now := e.kube.now()
+	for _, r := range e.refs {
 		from := r.since
-		if l.read.After(from) { // many at once take longer
-			from = l.read
+		if e.read.After(from) { // many at once take longer
+			from = e.read
 		}
-		if !r.settled && now.Sub(from) > l.kube.timing.hold {
-			l.unread(r.key, "the API server does not answer")
-			l.settleRef(r)
+		if !r.settled && now.Sub(from) > e.kube.timing.hold {
+			e.unreadLocked(r.key, "the API server does not answer")
+			e.resolveRefLocked(r)
 		}
 	}
 }

@@ -30,7 +30,7 @@ func impatient(k *Source) {
 
 // A Secret is watched, by itself, while a Route refers to it: it appears, changes, vanishes; it may not be
 // read, and then may. Others are never asked for.
-func TestKubeSecrets(t *testing.T) {
+func TestSecrets(t *testing.T) {
 	t.Parallel()
 	a, config := sharedServer(t)
 	ns := "secrets"
@@ -116,7 +116,7 @@ func TestKubeSecrets(t *testing.T) {
 }
 
 // An object that takes too long is waited for, and not for ever: neither at first, nor when a Route turns to it.
-func TestKubeSlowSecret(t *testing.T) {
+func TestSlowSecret(t *testing.T) {
 	t.Parallel()
 	a, _ := sharedServer(t)
 	release := make(chan struct{})
@@ -196,7 +196,7 @@ func (r roundTripper) RoundTrip(q *http.Request) (*http.Response, error) { retur
 func (r roundTripper) WrappedRoundTripper() http.RoundTripper            { return r.next }
 
 // What an IngressController names is watched where OpenShift looks for it.
-func TestKubeControllersReferences(t *testing.T) {
+func TestControllersReferences(t *testing.T) {
 	t.Parallel()
 	a, _ := sharedServer(t)
 	a.apply(aNamespace("openshift-ingress") + "\n---\n" + aNamespace("openshift-config") + "\n---\n" + aSecret("openshift-ingress", "refs-default", "1") + `
@@ -267,7 +267,7 @@ subjects: [{kind: ServiceAccount, name: restricted, namespace: tsuji}]
 `
 
 // A source that is restricted to a namespace needs rights in that one, and sees that one.
-func TestKubeOneNamespace(t *testing.T) {
+func TestOneNamespace(t *testing.T) {
 	t.Parallel()
 	a, _ := sharedServer(t)
 	a.apply(aNamespace("inside") + "\n---\n" + aNamespace("outside") + "\n---\n" + restricted)
@@ -297,7 +297,7 @@ func TestKubeOneNamespace(t *testing.T) {
 
 // Without any one of the documented rights, a fault says which, and nothing is handed out before it is
 // there, but for the right to see nodes. When a right is taken away later, everything stays.
-func TestKubeEveryRight(t *testing.T) {
+func TestEveryRight(t *testing.T) {
 	t.Parallel()
 	a, _ := sharedServer(t)
 	a.apply("{apiVersion: v1, kind: ServiceAccount, metadata: {name: short, namespace: tsuji}}\n---\n" + strings.ReplaceAll(strings.ReplaceAll(rights,

@@ -84,7 +84,7 @@ func (tokens) QPS() float32    { return 0 }
 
 // However many Secrets a namespace's Routes name that may not be read: when no request more may be made for them, the
 // watches of whole kinds are renewed all the same, and of each two requests one is another namespace's that needs it.
-func TestKubeHostileReferences(t *testing.T) {
+func TestHostileReferences(t *testing.T) {
 	t.Parallel()
 	a, config := sharedServer(t)
 	const names = 150
@@ -152,7 +152,7 @@ func TestKubeHostileReferences(t *testing.T) {
 
 // Of a namespace's references the first ones by name are watched; the others are never asked for, and are handed out as what
 // cannot be read. It is the same whatever order they came in.
-func TestKubeShare(t *testing.T) {
+func TestShare(t *testing.T) {
 	t.Parallel()
 	a, config := sharedServer(t)
 	const ns = "crowded"
@@ -251,7 +251,7 @@ func TestKubeShare(t *testing.T) {
 func TestForbiddenBackoff(t *testing.T) {
 	t.Parallel()
 	k := &Source{timing: ordinary(), client: &client{}}
-	f := &feed{life: &life{kube: k}, kind: cluster.Secret, ref: &ref{}}
+	f := &feed{epoch: &epoch{kube: k}, kind: cluster.Secret, ref: &ref{}}
 	err := apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, "x", errors.New("no"))
 	var all time.Duration
 	different := map[time.Duration]bool{}

@@ -44,7 +44,8 @@ func strip(obj metav1.Object) {
 	case *corev1.Service:
 		annotations, labels = only(annotations, idledAt), nil
 		o.Spec = corev1.ServiceSpec{
-			Type: o.Spec.Type, Ports: o.Spec.Ports, ClusterIP: o.Spec.ClusterIP, IPFamilies: o.Spec.IPFamilies, ExternalName: o.Spec.ExternalName,
+			Type: o.Spec.Type, Ports: o.Spec.Ports, ClusterIP: o.Spec.ClusterIP,
+			IPFamilies: o.Spec.IPFamilies, ExternalName: o.Spec.ExternalName,
 		}
 		o.Status = corev1.ServiceStatus{}
 	case *discoveryv1.EndpointSlice:

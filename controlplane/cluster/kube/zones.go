@@ -21,7 +21,9 @@ type zones struct {
 }
 
 func newZones() *zones {
-	return &zones{ofNode: map[string]string{}, lacking: map[name]*discoveryv1.EndpointSlice{}, byNode: map[string]map[name]struct{}{}}
+	return &zones{
+		ofNode: map[string]string{}, lacking: map[name]*discoveryv1.EndpointSlice{}, byNode: map[string]map[name]struct{}{},
+	}
 }
 
 // lacks tells whether an endpoint has a node and no zone.

@@ -115,8 +115,12 @@ func (d *decoder) value(out *decoded, text []byte, apiVersion, kind string, path
 	}
 	k, gvk, p := recognize(head.APIVersion, head.Kind)
 	switch {
-	case p != nil && path == nil && head.Kind == "" && !bytes.Contains(text, []byte(`"metadata"`)) && !bytes.Contains(text, []byte(`"spec"`)):
-		broken(problem{message: "the document is no object of Kubernetes", remedy: "keep other files elsewhere, or write apiVersion and kind"})
+	case p != nil && path == nil && head.Kind == "" &&
+		!bytes.Contains(text, []byte(`"metadata"`)) && !bytes.Contains(text, []byte(`"spec"`)):
+		broken(problem{
+			message: "the document is no object of Kubernetes",
+			remedy:  "keep other files elsewhere, or write apiVersion and kind",
+		})
 	case p != nil:
 		broken(*p)
 	case k != "":
@@ -161,11 +165,16 @@ func (d *decoder) object(out *decoded, text []byte, kind cluster.Kind, gvk schem
 	cluster.SetDefaults(obj)
 	if z, ok := o.(*cluster.Zone); ok {
 		if err := z.Validate(); err != nil {
-			add(problem{path: []string{"spec"}, message: err.Error(), remedy: "correct it; the Zone's schema is deploy/kustomize/crd/zones.tsuji.dev.yaml", broken: true})
+			add(problem{
+				path: []string{"spec"}, broken: true,
+				message: err.Error(),
+				remedy:  "correct it; the Zone's schema is deploy/kustomize/crd/zones.tsuji.dev.yaml",
+			})
 			return
 		}
 	}
-	out.objects = append(out.objects, object{key: cluster.Key{Kind: kind, Namespace: obj.GetNamespace(), Name: obj.GetName()}, path: path, obj: obj})
+	key = cluster.Key{Kind: kind, Namespace: obj.GetNamespace(), Name: obj.GetName()}
+	out.objects = append(out.objects, object{key: key, path: path, obj: obj})
 }
 
 // peek finds out which object it is when nothing else about it can be trusted; zero: there is no telling.
@@ -200,11 +209,24 @@ func nameProblem(kind cluster.Kind, obj metav1.Object) *problem {
 	name, namespace := obj.GetName(), obj.GetNamespace()
 	switch {
 	case name == "":
-		return &problem{path: []string{"metadata"}, message: fmt.Sprintf("the %s has no name", kind), remedy: "give it metadata.name (a generateName does not do in a directory)", broken: true}
-	case kind == cluster.Namespace && len(validation.IsDNS1123Label(name)) > 0, len(validation.IsDNS1123Subdomain(name)) > 0:
-		return &problem{path: []string{"metadata", "name"}, message: fmt.Sprintf("metadata.name is no name for an object of kind %s", kind), remedy: "use lower case letters, digits, '-' and '.' only, beginning and ending with a letter or digit", broken: true}
+		return &problem{
+			path: []string{"metadata"}, broken: true,
+			message: fmt.Sprintf("the %s has no name", kind),
+			remedy:  "give it metadata.name (a generateName does not do in a directory)",
+		}
+	case kind == cluster.Namespace && len(validation.IsDNS1123Label(name)) > 0,
+		len(validation.IsDNS1123Subdomain(name)) > 0:
+		return &problem{
+			path: []string{"metadata", "name"}, broken: true,
+			message: fmt.Sprintf("metadata.name is no name for an object of kind %s", kind),
+			remedy:  "use lower case letters, digits, '-' and '.' only, beginning and ending with a letter or digit",
+		}
 	case kind.Namespaced() && len(validation.IsDNS1123Label(namespace)) > 0:
-		return &problem{path: []string{"metadata", "namespace"}, message: "metadata.namespace is no name that a Namespace may have", remedy: "use lower case letters, digits and '-' only, at most 63", broken: true}
+		return &problem{
+			path: []string{"metadata", "namespace"}, broken: true,
+			message: "metadata.namespace is no name that a Namespace may have",
+			remedy:  "use lower case letters, digits and '-' only, at most 63",
+		}
 	}
 	return nil
 }
@@ -212,7 +234,11 @@ func nameProblem(kind cluster.Kind, obj metav1.Object) *problem {
 // toJSON returns a document's JSON, and the keys that stand in it twice, of which the last counts.
 func toJSON(text []byte) ([]byte, []problem, *problem) {
 	if !utf8.Valid(text) || bytes.IndexByte(text, 0) >= 0 {
-		return nil, nil, &problem{line: 1, message: "the document is not text in UTF-8", remedy: "save the file as UTF-8", broken: true}
+		return nil, nil, &problem{
+			line: 1, broken: true,
+			message: "the document is not text in UTF-8",
+			remedy:  "save the file as UTF-8",
+		}
 	}
 	if t := bytes.TrimSpace(text); len(t) > 0 && t[0] == '{' && json.Valid(t) {
 		return t, nil, nil

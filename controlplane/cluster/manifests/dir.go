@@ -60,9 +60,9 @@ func (c DirConfig) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Dir is a directory of manifests as a [cluster.Source]: every *.yaml, *.yml and *.json below it, but for hidden files and
-// editors' backups. The directory may be a link. Links in it are followed if they are relative and do not lead out of
-// it; a file or directory is read once, however many links lead to it, and by its own name if it has one. Bounds are
+// Dir is a directory of manifests as a [cluster.Source]: every *.yaml, *.yml and *.json below it, but for hidden files
+// and editors' backups. The directory may be a link. Links in it are followed if they are relative and do not lead out
+// of it; a file or directory is read once, however many links lead to it, and by its own name if it has one. Bounds are
 // 256 MiB for a file, 1 GiB and 100,000 for all, 500,000 names of any kind, and 32 directories one in the other;
 // beyond, what was read before stays in force, and what is new is not read. A file may have several documents, and
 // Lists; kinds that no source follows are passed over, so what kubectl prints will do.
@@ -125,7 +125,8 @@ func NewDir(c DirConfig) (*Dir, error) {
 		path: c.Path, abs: abs, epoch: "dir:" + hex.EncodeToString(sum[:8]),
 		log: c.Log, now: c.Now, settle: c.Settle, poll: c.Poll,
 		most: ordinaryBounds(), decoder: newDecoder(),
-		files: map[string]*file{}, claims: map[cluster.Key][]claim{}, doubles: map[cluster.Key][]cluster.Fault{}, current: map[cluster.Key]metav1.Object{},
+		files: map[string]*file{}, claims: map[cluster.Key][]claim{}, doubles: map[cluster.Key][]cluster.Fault{},
+		current: map[cluster.Key]metav1.Object{},
 		pending: map[cluster.Key]metav1.Object{}, taken: map[cluster.Key]metav1.Object{}, changed: make(chan struct{}),
 	}, nil
 }
@@ -246,7 +247,8 @@ func (d *Dir) read(ctx context.Context, visit func(dir string)) bool {
 		faults = append(faults, fs...)
 	}
 	d.publish(dirty, cluster.SortFaults(faults), true)
-	d.log.Debug("read the source", "source", d.String(), "files", len(next), "objects", len(d.current), "changed", len(dirty), "faults", len(faults))
+	d.log.Debug("read the source", "source", d.String(), "files", len(next), "objects", len(d.current),
+		"changed", len(dirty), "faults", len(faults))
 	return true
 }
 
@@ -288,7 +290,7 @@ func (d *Dir) commit(next map[string]*file) map[cluster.Key]bool {
 	d.files = next
 	dirty := map[cluster.Key]bool{}
 	for key := range touched {
-		if d.settleKey(key) {
+		if d.resolveKey(key) {
 			dirty[key] = true
 		}
 	}
@@ -323,8 +325,8 @@ func supersede(files map[string]*file) {
 	}
 }
 
-// settleKey decides whose word on an object counts, and returns whether the object changed by it.
-func (d *Dir) settleKey(key cluster.Key) bool {
+// resolveKey decides whose word on an object counts, and returns whether the object changed by it.
+func (d *Dir) resolveKey(key cluster.Key) bool {
 	claims := d.claims[key]
 	slices.SortFunc(claims, claim.compare)
 	delete(d.doubles, key)
@@ -334,8 +336,9 @@ func (d *Dir) settleKey(key cluster.Key) bool {
 		}
 		d.doubles[key] = append(d.doubles[key], cluster.Fault{
 			Place: c.path, Line: c.line,
-			Message: fmt.Sprintf("%s stands here again, after %s:%d, which is the one that is used", key, claims[0].path, claims[0].line),
-			Remedy:  "remove one of them, or give it another name",
+			Message: fmt.Sprintf("%s stands here again, after %s:%d, which is the one that is used",
+				key, claims[0].path, claims[0].line),
+			Remedy: "remove one of them, or give it another name",
 		})
 	}
 	if len(claims) == 0 {

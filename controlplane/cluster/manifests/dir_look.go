@@ -23,7 +23,9 @@ func (d *Dir) look(ctx context.Context, w *walk) (map[string]*file, []cluster.Fa
 	if w.cut {
 		maps.Copy(next, d.files)
 		faults = append(faults, cluster.Fault{
-			Place: ".", Message: fmt.Sprintf("there are more than %d names below the directory, and not all were looked at; what was read before stays in force", w.most.names),
+			Place: ".",
+			Message: fmt.Sprintf("there are more than %d names below the directory, and not all were looked at; "+
+				"what was read before stays in force", w.most.names),
 			Remedy: "have nothing in it but manifests, several objects in each",
 		})
 	}
@@ -71,7 +73,9 @@ func (d *Dir) look(ctx context.Context, w *walk) (map[string]*file, []cluster.Fa
 	}
 	if left > 0 {
 		faults = append(faults, cluster.Fault{
-			Place: ".", Message: fmt.Sprintf("there are more manifests than are read, which is %d with %d MiB together: %d new ones are not, the first of them %s", w.most.files, w.most.bytes>>20, left, first),
+			Place: ".",
+			Message: fmt.Sprintf("there are more manifests than are read, which is %d with %d MiB together: "+
+				"%d new ones are not, the first of them %s", w.most.files, w.most.bytes>>20, left, first),
 			Remedy: "remove what nobody needs, and write several objects into each file",
 		})
 	}
@@ -106,7 +110,8 @@ func (d *Dir) unlisted(w *walk, next map[string]*file) (faults []cluster.Fault) 
 	return faults
 }
 
-const remedyOutside = "put what it leads to into the directory, make the link relative, or let --source name a directory that has both"
+const remedyOutside = "put what it leads to into the directory, make the link relative, " +
+	"or let --source name a directory that has both"
 
 // open reads a file, which at opens, if it has no more bytes than most. It returns nil if the file went away meanwhile,
 // and old if it says what it said.

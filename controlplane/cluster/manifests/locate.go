@@ -136,7 +136,11 @@ var yamlErrors = []struct {
 
 // explainYAML says why a text is no YAML.
 func explainYAML(text []byte, err error) problem {
-	p := problem{line: firstLine(text), broken: true, message: "the document is not valid YAML", remedy: "check indentation and quotes here and above"}
+	p := problem{
+		line: firstLine(text), broken: true,
+		message: "the document is not valid YAML",
+		remedy:  "check indentation and quotes here and above",
+	}
 	said := err.Error()
 	m := yamlLine.FindStringSubmatch(said)
 	if m != nil {

@@ -27,12 +27,14 @@ type decoder struct{ strict *json.Serializer }
 func newDecoder() *decoder {
 	s := runtime.NewScheme()
 	s.AddKnownTypes(routev1.GroupVersion, &routev1.Route{})
-	s.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Service{}, &corev1.Secret{}, &corev1.ConfigMap{}, &corev1.Namespace{})
+	s.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Service{}, &corev1.Secret{},
+		&corev1.ConfigMap{}, &corev1.Namespace{})
 	s.AddKnownTypes(discoveryv1.SchemeGroupVersion, &discoveryv1.EndpointSlice{})
 	s.AddKnownTypes(operatorv1.GroupVersion, &operatorv1.IngressController{})
 	s.AddKnownTypes(networkingv1.SchemeGroupVersion, &networkingv1.Ingress{}, &networkingv1.IngressClass{})
 	s.AddKnownTypes(configv1.GroupVersion, &configv1.Ingress{})
-	s.AddKnownTypes(rbacv1.SchemeGroupVersion, &rbacv1.Role{}, &rbacv1.RoleBinding{}, &rbacv1.ClusterRole{}, &rbacv1.ClusterRoleBinding{})
+	s.AddKnownTypes(rbacv1.SchemeGroupVersion, &rbacv1.Role{}, &rbacv1.RoleBinding{},
+		&rbacv1.ClusterRole{}, &rbacv1.ClusterRoleBinding{})
 	s.AddKnownTypes(cluster.ZoneVersion, &cluster.Zone{}, &cluster.ZoneList{})
 	return &decoder{json.NewSerializerWithOptions(json.DefaultMetaFactory, s, s, json.SerializerOptions{Strict: true})}
 }
@@ -43,11 +45,23 @@ func recognize(apiVersion, kind string) (cluster.Kind, schema.GroupVersionKind, 
 	gv, err := schema.ParseGroupVersion(apiVersion)
 	switch {
 	case kind == "":
-		return "", schema.GroupVersionKind{}, &problem{path: []string{"kind"}, message: "the document has no kind", remedy: "give it apiVersion and kind, such as route.openshift.io/v1 and Route"}
+		return "", schema.GroupVersionKind{}, &problem{
+			path:    []string{"kind"},
+			message: "the document has no kind",
+			remedy:  "give it apiVersion and kind, such as route.openshift.io/v1 and Route",
+		}
 	case apiVersion == "":
-		return "", schema.GroupVersionKind{}, &problem{path: []string{"kind"}, message: "the object has no apiVersion", remedy: "add " + wanted(cluster.Kind(kind))}
+		return "", schema.GroupVersionKind{}, &problem{
+			path:    []string{"kind"},
+			message: "the object has no apiVersion",
+			remedy:  "add " + wanted(cluster.Kind(kind)),
+		}
 	case err != nil:
-		return "", schema.GroupVersionKind{}, &problem{path: []string{"apiVersion"}, message: "apiVersion is not of the form group/version", remedy: "make it " + wanted(cluster.Kind(kind))}
+		return "", schema.GroupVersionKind{}, &problem{
+			path:    []string{"apiVersion"},
+			message: "apiVersion is not of the form group/version",
+			remedy:  "make it " + wanted(cluster.Kind(kind)),
+		}
 	}
 	gvk := gv.WithKind(kind)
 	if gvk == cluster.IngressConfig.GroupVersionKind() {
@@ -57,15 +71,25 @@ func recognize(apiVersion, kind string) (cluster.Kind, schema.GroupVersionKind, 
 		switch {
 		case gvk == want:
 			return cluster.Kind(kind), gvk, nil
-		case gvk.Group == want.Group, cluster.Kind(kind) == cluster.Route && gvk.Group == "", // the Routes of OpenShift 3 had no group
+		case gvk.Group == want.Group,
+			cluster.Kind(kind) == cluster.Route && gvk.Group == "", // the Routes of OpenShift 3 had no group
 			cluster.Kind(kind) == cluster.Ingress && gvk.Group == "extensions":
-			return "", gvk, &problem{path: []string{"apiVersion"}, message: fmt.Sprintf("no %s of this apiVersion is understood", kind), remedy: "make it " + wanted(cluster.Kind(kind))}
+			return "", gvk, &problem{
+				path:    []string{"apiVersion"},
+				message: fmt.Sprintf("no %s of this apiVersion is understood", kind),
+				remedy:  "make it " + wanted(cluster.Kind(kind)),
+			}
 		}
 		return "", gvk, nil
 	}
 	for _, k := range []cluster.Kind{cluster.Route, cluster.ZoneKind} { // groups that have this one kind
-		if w := k.GroupVersionKind(); gvk.Group == w.Group && !strings.HasSuffix(kind, "List") && (k != cluster.ZoneKind || kind != "Release") {
-			return "", gvk, &problem{path: []string{"kind"}, message: fmt.Sprintf("%s has no such kind", w.Group), remedy: fmt.Sprintf("make it %s", k)}
+		if w := k.GroupVersionKind(); gvk.Group == w.Group && !strings.HasSuffix(kind, "List") &&
+			(k != cluster.ZoneKind || kind != "Release") {
+			return "", gvk, &problem{
+				path:    []string{"kind"},
+				message: fmt.Sprintf("%s has no such kind", w.Group),
+				remedy:  fmt.Sprintf("make it %s", k),
+			}
 		}
 	}
 	return "", gvk, nil

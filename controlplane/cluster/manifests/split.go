@@ -119,7 +119,8 @@ func splitJSONList(raw []byte, lines *lineCounter, start int64) []chunk {
 		Kind       string          `json:"kind"`
 		Items      json.RawMessage `json:"items"`
 	}
-	if json.Unmarshal(raw, &head) != nil || !isList(head.APIVersion, head.Kind) || len(head.Items) == 0 || head.Items[0] != '[' {
+	if json.Unmarshal(raw, &head) != nil || !isList(head.APIVersion, head.Kind) ||
+		len(head.Items) == 0 || head.Items[0] != '[' {
 		return nil
 	}
 	apiVersion, kind := itemOf(head.APIVersion, head.Kind)

@@ -43,7 +43,8 @@ func (w *watch) close() {
 // cannot logs, once, that edits will be noticed late.
 func (w *watch) cannot(path string, err error) {
 	if !w.told {
-		w.log.Warn("cannot watch for edits, which will be noticed by polling only: raise fs.inotify.max_user_watches and max_user_instances", "path", path, "error", err)
+		w.log.Warn("cannot watch for edits, which will be noticed by polling only: "+
+			"raise fs.inotify.max_user_watches and max_user_instances", "path", path, "error", err)
 		w.told = true
 	}
 }

@@ -57,8 +57,8 @@ func (c Config) Validate() error {
 
 // File is another source as it is, but for the ConfigMap with the CA that signs the certificates of
 // Services: that has the content of a file, and what the other says of it does not count. It is not
-// synced before the file was read once. A file that cannot be read any more, or has no certificate, is a fault, and what
-// was read last stays. A file that changes does not count in Observed, Reached and Revision.
+// synced before the file was read once. A file that cannot be read any more, or has no certificate, is a fault, and
+// what was read last stays. A file that changes does not count in Observed, Reached and Revision.
 type File struct {
 	c Config
 
@@ -82,7 +82,9 @@ func New(c Config) (*File, error) {
 	if c.Poll == 0 {
 		c.Poll = 5 * time.Second
 	}
-	return &File{c: c, held: map[cluster.Key]cluster.Change{}, changed: make(chan struct{}), taken: make(chan struct{})}, nil
+	return &File{
+		c: c, held: map[cluster.Key]cluster.Change{}, changed: make(chan struct{}), taken: make(chan struct{}),
+	}, nil
 }
 
 // key is where OpenShift's operator has that CA.

@@ -110,7 +110,9 @@ func show(kind cluster.Kind, path []string) string {
 
 const nameCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./"
 
-var secretFields = map[string]bool{"apiVersion": true, "kind": true, "metadata": true, "type": true, "data": true, "stringData": true, "immutable": true}
+var secretFields = map[string]bool{
+	"apiVersion": true, "kind": true, "metadata": true, "type": true, "data": true, "stringData": true, "immutable": true,
+}
 
 // within tells whether the names of fields stand in path, in that order.
 func within(fields, path []string) bool {
@@ -139,7 +141,8 @@ func typeName(t reflect.Type) string {
 			return "a string in base64"
 		}
 		return "a sequence"
-	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
+		reflect.Uint16, reflect.Uint32, reflect.Uint64:
 		return fmt.Sprintf("a whole number of %d bits", t.Bits())
 	default:
 		return "of another type"
