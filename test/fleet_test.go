@@ -328,20 +328,24 @@ func (p *process) logged(words ...string) error {
 // dial connects to a replica with the identity's certificate.
 func (f *fleet) dial(r *replica, files identity.Files) *grpc.ClientConn {
 	f.t.Helper()
+	conn, err := grpc.NewClient(r.grpc, grpc.WithTransportCredentials(credentials.NewTLS(f.clientTLS(files))))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+// clientTLS is how a peer with these files connects to a control plane.
+func (f *fleet) clientTLS(files identity.Files) *tls.Config {
+	f.t.Helper()
 	cert, err := tls.LoadX509KeyPair(files.Cert, files.Key)
 	if err != nil {
 		f.t.Fatal(err)
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(f.ca.CertPEM())
-	conn, err := grpc.NewClient(r.grpc, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{
-		Certificates: []tls.Certificate{cert}, RootCAs: pool, ServerName: "localhost", MinVersion: tls.VersionTLS13,
-	})))
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	f.t.Cleanup(func() { _ = conn.Close() })
-	return conn
+	return &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: pool, ServerName: "localhost", MinVersion: tls.VersionTLS13}
 }
 
 // operator connects to the control plane with an operator's certificate.

@@ -55,7 +55,7 @@ func (h *thief) hello(size int) *discovery.DeltaDiscoveryRequest {
 
 // refusal is a nack of countless resources that say nothing.
 func refusal(nonce string) *discovery.DeltaDiscoveryRequest {
-	value := bytes.Repeat(protowire.AppendBytes(protowire.AppendTag(nil, 3, protowire.BytesType), nil), 200<<10)
+	value := bytes.Repeat(protowire.AppendBytes(protowire.AppendTag(nil, 3, protowire.BytesType), nil), 120<<10)
 	return &discovery.DeltaDiscoveryRequest{TypeUrl: tsujiv1.TypeURL, ResponseNonce: nonce, ErrorDetail: &rpcstatus.Status{
 		Message: strings.Repeat("x", 50<<10), Details: []*anypb.Any{{TypeUrl: "type.googleapis.com/tsuji.v1.Refusal", Value: value}},
 	}}
@@ -66,7 +66,7 @@ func refusal(nonce string) *discovery.DeltaDiscoveryRequest {
 func (h *thief) connect(ctx context.Context) {
 	conn := h.f.dial(h.f.controlPlane(), h.files)
 	client := discovery.NewAggregatedDiscoveryServiceClient(conn)
-	for i, size := range []int{400 << 10, 7 << 10, 7 << 10, 7 << 10} {
+	for i, size := range []int{280 << 10, 7 << 10, 7 << 10, 7 << 10} {
 		s, err := client.DeltaAggregatedResources(ctx)
 		if err != nil {
 			return

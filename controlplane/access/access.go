@@ -11,6 +11,7 @@ package access
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -21,7 +22,9 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
 
+	"github.com/tsuji-dev/tsuji/controlplane/fair"
 	"github.com/tsuji-dev/tsuji/controlplane/ratelog"
 	"github.com/tsuji-dev/tsuji/identity"
 )
@@ -38,7 +41,7 @@ func rights() []right {
 	const router, operator, controlplane = identity.RoleRouter, identity.RoleOperator, identity.RoleControlPlane
 	return []right{
 		// The only place where private keys are sent: for routers alone, each for its own view.
-		{"/envoy.service.discovery.v3.AggregatedDiscoveryService/", []identity.Role{router}},
+		{discovery, []identity.Role{router}},
 		{"/tsuji.v1.SnapshotService/", []identity.Role{operator}},
 		{"/tsuji.v1.RouteService/", []identity.Role{operator}},
 		{"/tsuji.v1.FleetService/", []identity.Role{operator}},
@@ -80,35 +83,38 @@ func New(c Config) *Guard {
 	return &Guard{config: c, rights: rights(), log: ratelog.New(c.Log, c.Now), connections: newConnections()}
 }
 
-// ServerOptions returns the guard's interceptors.
+// discovery is the service that counts its streams itself, by routers' names.
+const discovery = "/envoy.service.discovery.v3.AggregatedDiscoveryService/"
+
+// ServerOptions returns what has the guard asked of each call. That is before any of its message is read: gRPC makes
+// room for as much as a peer announces, and waits for the rest.
 func (g *Guard) ServerOptions() []grpc.ServerOption {
-	return []grpc.ServerOption{
-		grpc.ChainUnaryInterceptor(func(ctx context.Context, q any, i *grpc.UnaryServerInfo,
-			next grpc.UnaryHandler) (any, error) {
-			ctx, err := g.admit(ctx, i.FullMethod)
-			if err != nil {
-				return nil, err
-			}
-			return next(ctx, q)
-		}),
-		grpc.ChainStreamInterceptor(func(srv any, s grpc.ServerStream, i *grpc.StreamServerInfo,
-			next grpc.StreamHandler) error {
-			ctx, err := g.admit(s.Context(), i.FullMethod)
-			if err != nil {
-				return err
-			}
-			return next(srv, stream{ServerStream: s, ctx: ctx})
-		}),
+	return []grpc.ServerOption{grpc.InTapHandle(func(ctx context.Context, i *tap.Info) (context.Context, error) {
+		ctx, err := g.admit(ctx, i.FullMethodName)
+		if err != nil || strings.HasPrefix(i.FullMethodName, discovery) {
+			return ctx, err
+		}
+		return g.count(ctx), nil
+	})}
+}
+
+// mostCalls is how many calls an identity may have under way, besides discovery: `tsuji` has one or two.
+const mostCalls = 64
+
+// errOvertaken ends a call whose place another needs.
+var errOvertaken = fmt.Errorf("this identity has more than %d calls under way, and this is the oldest", mostCalls)
+
+// count returns a context for a call that ends when it is the oldest of too many.
+func (g *Guard) count(ctx context.Context) context.Context {
+	id, ok := ctx.Value(caller{}).(identity.ID)
+	if !ok {
+		return ctx
 	}
+	ctx, end := context.WithCancelCause(ctx)
+	place := g.connections.places.Push(callPlace+id.String(), fair.HostOf(address(ctx)), mostCalls, func() { end(errOvertaken) })
+	context.AfterFunc(ctx, place.Leave) // it ends with its stream
+	return ctx
 }
-
-// stream is a stream whose context holds the caller's identity.
-type stream struct {
-	grpc.ServerStream
-	ctx context.Context // in a struct because a ServerStream is how gRPC passes it
-}
-
-func (s stream) Context() context.Context { return s.ctx }
 
 // caller is the context key of the identity that admit found.
 type caller struct{}

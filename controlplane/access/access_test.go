@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
@@ -45,6 +46,7 @@ func (d *discoverer) DeltaAggregatedResources(s discovery.AggregatedDiscoverySer
 // world is a server with every service that a control plane registers.
 type world struct {
 	server  *grpc.Server
+	health  *health.Server
 	address string
 	ca      *authority.Authority
 	dir     string
@@ -58,7 +60,7 @@ func newWorld(t *testing.T, without bool) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{ca: ca, dir: t.TempDir(), seen: make(chan string, 8), log: &strings.Builder{}}
+	w := &world{health: health.NewServer(), ca: ca, dir: t.TempDir(), seen: make(chan string, 8), log: &strings.Builder{}}
 	guard := access.New(access.Config{TrustDomain: domain, Insecure: without, Log: slog.New(slog.NewTextHandler(w.log, nil))})
 	options := guard.ServerOptions()
 	if !without {
@@ -70,7 +72,7 @@ func newWorld(t *testing.T, without bool) *world {
 	tsujiv1.RegisterRouteServiceServer(w.server, tsujiv1.UnimplementedRouteServiceServer{})
 	tsujiv1.RegisterFleetServiceServer(w.server, tsujiv1.UnimplementedFleetServiceServer{})
 	tsujiv1.RegisterStatusServiceServer(w.server, tsujiv1.UnimplementedStatusServiceServer{})
-	healthv1.RegisterHealthServer(w.server, health.NewServer())
+	healthv1.RegisterHealthServer(w.server, w.health)
 	reflection.Register(w.server)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -193,6 +195,42 @@ func TestACertificateWithoutAnIdentity(t *testing.T) {
 		if try(t, conn, m) {
 			t.Errorf("%s was allowed", m)
 		}
+	}
+}
+
+// An identity has a bounded number of calls under way. The oldest ends for the next, and nobody else's does.
+func TestCallsOfAnIdentity(t *testing.T) {
+	w := newWorld(t, false)
+	watch := func(name string) (next func() error) {
+		t.Helper()
+		tls := w.keeper(t, "spiffe://"+domain+"/operator/"+name).ClientTLS(domain, func(identity.ID) error { return nil })
+		conn, err := grpc.NewClient(w.address, grpc.WithTransportCredentials(credentials.NewTLS(tls)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		t.Cleanup(cancel)
+		s, err := healthv1.NewHealthClient(conn).Watch(ctx, &healthv1.HealthCheckRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		next = func() error { _, err := s.Recv(); return err }
+		if err := next(); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		return next
+	}
+	bob, ada := watch("bob"), watch("ada")
+	for range access.MostCalls {
+		watch("ada")
+	}
+	if err := ada(); status.Code(err) != codes.Canceled {
+		t.Errorf("ada's first of too many calls: %v", err)
+	}
+	w.health.SetServingStatus("", healthv1.HealthCheckResponse_NOT_SERVING)
+	if err := bob(); err != nil {
+		t.Errorf("bob's only call: %v", err)
 	}
 }
 

@@ -19,6 +19,7 @@ const (
 	mostAllUnproven = 2048 // of all hosts, which have not
 	unknownPeer     = "no identity"
 	unprovenPlace   = "handshake "
+	callPlace       = "call "
 )
 
 // connections are those that are open, with the certificates that they were made with.

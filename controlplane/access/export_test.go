@@ -5,6 +5,7 @@ const (
 	MostShared   = mostShared
 	MostOwn      = mostOwn
 	MostUnproven = mostUnproven
+	MostCalls    = mostCalls
 )
 
 // Prefixes returns the first column of the table.

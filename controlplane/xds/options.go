@@ -7,12 +7,17 @@ import (
 	"google.golang.org/grpc/keepalive"
 )
 
+// MaxRequest is how many bytes a message may have. A router's largest names 100 resources that it refuses, with a
+// kilobyte on each of what is wrong, and brings up to 128 KiB of what is in force in their place. Routers do not finish
+// what they began to send if it is up to them, so this times the streams of all connections is what they can have held.
+const MaxRequest = 320 << 10
+
 // ServerOptions returns the limits of a gRPC server that serves discovery: requests are small and few, a
 // peer that is gone is noticed within a minute, and no connection outlives half an hour by much, so that
 // load spreads and identities are checked again.
 func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
-		grpc.MaxRecvMsgSize(512 << 10),   // a request names one version; a refusal names up to 100 resources, and what is wrong
+		grpc.MaxRecvMsgSize(MaxRequest),
 		grpc.MaxConcurrentStreams(8),     // of one connection: a router needs one, a tool a few
 		grpc.MaxHeaderListSize(16 << 10), // of a request
 		// Without these gRPC would let a peer send up to 16 MiB before anybody reads it.

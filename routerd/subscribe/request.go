@@ -88,10 +88,10 @@ func answer(nonce string, refusal *tsujiv1.Refusal) *discovery.DeltaDiscoveryReq
 	return r
 }
 
-// Limits of what a nack says, far below what a control plane would take.
+// Limits of what a nack says. A control plane takes 320 KiB.
 const (
 	maxRefused = 100  // resources
-	maxText    = 2000 // bytes of a message
+	maxText    = 1000 // bytes of a message, or a name
 )
 
 // bounded returns a refusal that can be sent: with the version, not too long, and in valid UTF-8, for what
@@ -133,5 +133,5 @@ func tellInForce(r *tsujiv1.Refusal, inForce snapshot.Snapshot) {
 }
 
 func text(s string) string {
-	return strings.ToValidUTF8(s[:min(len(s), maxText)], "\uFFFD")
+	return strings.ToValidUTF8(s[:min(len(s), maxText)], "?")
 }
