@@ -37,7 +37,7 @@ func Serve(ctx context.Context, c Config) error {
 // server returns a server for one handler.
 func server(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
-		Handler:           h,
+		Handler:           withoutBodies(h),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second, // of requests that have no body
 		WriteTimeout:      30 * time.Second, // of metrics, to a reader that is slow; Prometheus waits for 10 s
@@ -45,6 +45,8 @@ func server(h http.Handler, log *slog.Logger) *http.Server {
 		MaxHeaderBytes:    16 << 10, // and 4 KiB that net/http adds
 		ConnState:         new(connections).changed,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+
+		DisableGeneralOptionsHandler: true, // it would read a body
 	}
 }
 
@@ -78,7 +80,7 @@ func handler(c Config) http.Handler {
 	if c.Listener.Addr().Network() != "unix" { // what can connect there is no browser, and hands on anybody's Host
 		metrics = onlyOurs(c.Hosts, metrics)
 	}
-	mux.Handle("GET /metrics", metrics)
+	mux.Handle("GET /metrics", bounded(metrics))
 	// Probes ask by whatever name they are given, and learn nothing but whether the daemon is well.
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {

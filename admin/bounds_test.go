@@ -179,34 +179,6 @@ func TestBusyConnectionsAreBounded(t *testing.T) {
 	}
 }
 
-// Who announces bodies that never come, or does not read answers, on as many connections as there are, shuts out no
-// probe either, however often.
-func TestSlowClientsMakeRoom(t *testing.T) {
-	for name, request := range map[string]string{
-		"a body that never comes": "GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n",
-		"a body in pieces":        "POST /healthz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nabc",
-		"half a head":             "GET /healthz HTTP/1.1\r\nHost: x\r\nX: ",
-		"answers not read":        strings.Repeat("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", 2000),
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			l := tcp(t)
-			serving(t, l, Config{Ready: func() error { return nil }})
-			for range 2 * maxConnections {
-				c := connect(t, l)
-				go func() { _, _ = io.WriteString(c, request) }() // it may not get all of it off
-			}
-			for i := range maxConnections {
-				for _, path := range []string{"/healthz", "/readyz"} {
-					if got, err := ask(connect(t, l), path, "Host: x\r\nConnection: close\r\n"); got != 200 {
-						t.Fatalf("probe %d, %s: %d, %v", i, path, got, err)
-					}
-				}
-			}
-		})
-	}
-}
-
 // A head that is too large is refused, and nothing may take for ever.
 func TestRequestsAreBounded(t *testing.T) {
 	l := tcp(t)

@@ -44,7 +44,8 @@ type handshakes struct {
 var (
 	errUnproven = fmt.Errorf("more than %d connections of this host, or %d of all, have not shown a certificate yet, and this is the oldest",
 		mostUnproven, mostAllUnproven)
-	errCrowd = errors.New("its identity has too many connections: give each router a certificate of its own (…/router/NAME)")
+	errCrowd = errors.New("its identity has too many connections: give each router a certificate of its own " +
+		"(…/router/NAME), or deny it, if they are not your routers' (--denied-peers)")
 )
 
 // ServerHandshake does as gRPC's own, within bounds, and logs what goes wrong.
