@@ -1,7 +1,9 @@
 package test
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"io"
 	"net"
@@ -9,6 +11,10 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"github.com/tsuji-dev/tsuji/identity"
 )
@@ -70,6 +76,62 @@ func (f *fleet) withhold(ctx context.Context, files identity.Files, methods []st
 	settled.Wait()
 }
 
+// trickle begins a call with a message that comes byte by byte, until the connection is ended, and returns how many bytes
+// came before the control plane had read all that was sent.
+func (f *fleet) trickle(files identity.Files, method string, pad []byte) (sent int) {
+	f.t.Helper()
+	config := f.clientTLS(files)
+	config.NextProtos = []string{"h2"}
+	conn, err := tls.Dial("tcp", f.controlPlane().grpc, config)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		f.t.Fatal(err)
+	}
+	framer := http2.NewFramer(conn, conn)
+	read := make(chan struct{}, 1)
+	go func() { // settings are acknowledged when all before them was read
+		defer close(read)
+		for {
+			got, err := framer.ReadFrame()
+			if err != nil {
+				return
+			}
+			if s, ok := got.(*http2.SettingsFrame); ok && s.IsAck() {
+				read <- struct{}{}
+			}
+		}
+	}()
+	var head bytes.Buffer
+	encoder := hpack.NewEncoder(&head)
+	for _, h := range []hpack.HeaderField{
+		{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "https"}, {Name: ":path", Value: method}, {Name: ":authority", Value: "localhost"},
+		{Name: "content-type", Value: "application/grpc"}, {Name: "te", Value: "trailers"},
+	} {
+		_ = encoder.WriteField(h)
+	}
+	_, _ = io.WriteString(conn, http2.ClientPreface)
+	_ = framer.WriteSettings()
+	_ = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: head.Bytes(), EndHeaders: true})
+	message := binary.BigEndian.AppendUint32([]byte{0}, 4<<10) // of which the window takes all, with padding some
+	for message = append(message, make([]byte, 200)...); sent < len(message); sent++ {
+		if pad == nil {
+			err = framer.WriteData(1, false, message[sent:sent+1])
+		} else {
+			err = framer.WriteDataPadded(1, false, message[sent:sent+1], pad)
+		}
+		if err == nil {
+			err = framer.WriteSettings()
+		}
+		if _, ok := <-read; err != nil || !ok {
+			return sent
+		}
+	}
+	return sent
+}
+
 // collect has the control plane collect its garbage.
 func collect(t *testing.T, socket string) {
 	t.Helper()
@@ -88,7 +150,8 @@ func collect(t *testing.T, socket string) {
 }
 
 // Whoever has a certificate that many routers share announces messages that never end, in as many calls on as many
-// connections as it likes. The control plane does not hold them all.
+// connections as it likes. The control plane does not hold them all, and ends those that come in many small frames, each
+// of which takes some hundred bytes.
 func TestMessagesThatNeverEnd(t *testing.T) {
 	f := newFleet(t)
 	socket := filepath.Join(f.dir, "profiles")
@@ -105,6 +168,11 @@ func TestMessagesThatNeverEnd(t *testing.T) {
 	const check, status, stream = "/grpc.health.v1.Health/Check", "/tsuji.v1.StatusService/GetStatus",
 		"/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 	before := held()
+	for name, pad := range map[string][]byte{"frames of one byte": nil, "padded frames of one byte": make([]byte, 255)} {
+		if sent := f.trickle(files, check, pad); sent > 100 {
+			t.Errorf("%s: %d were taken", name, sent)
+		}
+	}
 	const connections = 60
 	for range connections {
 		f.withhold(ctx, files, []string{check, check, check, status, status, stream, stream, stream})

@@ -2,8 +2,10 @@ package access
 
 import (
 	"crypto/x509"
+	"errors"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/tsuji-dev/tsuji/controlplane/fair"
 	"github.com/tsuji-dev/tsuji/identity"
@@ -33,14 +35,26 @@ type connections struct {
 // connection is one that is open.
 type connection struct {
 	net.Conn
-	raw   net.Conn // below TLS
-	leaf  *x509.Certificate
-	of    *connections
-	place *fair.Place
+	raw    net.Conn // below TLS
+	leaf   *x509.Certificate
+	of     *connections
+	place  *fair.Place
+	frames frames      // what its peer sends; its reader's own
+	refuse func(error) // is told why nothing more is read
 }
 
 func newConnections() *connections {
 	return &connections{places: fair.NewPlaces(), open: map[*connection]struct{}{}}
+}
+
+// Read returns what the peer sends, while that is what gRPC's clients send.
+func (c *connection) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if odd := c.frames.take(b[:n], time.Now()); odd != nil {
+		c.refuse(odd)
+		return 0, errors.Join(odd, c.Close())
+	}
+	return n, err //nolint:wrapcheck // it is a net.Conn
 }
 
 // Close closes the connection, which may be called more than once.

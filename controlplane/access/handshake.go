@@ -75,6 +75,9 @@ func (h *handshakes) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthIn
 		h.failed(peer, address, fmt.Errorf("%s: %w", peer, errCrowd))
 		return nil, nil, errCrowd
 	}
+	c.refuse = func(err error) {
+		h.guard.log.Warn(peer, "connection ended: no client of gRPC sends this", "address", address, "err", err)
+	}
 	if err := h.guard.denies(leaf); err != nil { // since it was verified
 		h.failed(peer, address, err)
 		return nil, nil, errors.Join(err, c.Close())

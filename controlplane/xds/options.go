@@ -7,10 +7,10 @@ import (
 	"google.golang.org/grpc/keepalive"
 )
 
-// MaxRequest is how many bytes a message may have. A router's largest names 100 resources that it refuses, with a
-// kilobyte on each of what is wrong, and brings up to 128 KiB of what is in force in their place. Routers do not finish
-// what they began to send if it is up to them, so this times the streams of all connections is what they can have held.
-const MaxRequest = 320 << 10
+// MaxRequest is how many bytes a message may have. A router's largest names 100 resources that it refuses, with what is
+// wrong with each (a kilobyte, and two of earlier routers), and brings up to 128 KiB of what is in force in their place. What routers
+// began to send and do not finish is held: so much for each stream of each connection.
+const MaxRequest = 384 << 10
 
 // ServerOptions returns the limits of a gRPC server that serves discovery: requests are small and few, a
 // peer that is gone is noticed within a minute, and no connection outlives half an hour by much, so that

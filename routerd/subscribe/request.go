@@ -88,7 +88,7 @@ func answer(nonce string, refusal *tsujiv1.Refusal) *discovery.DeltaDiscoveryReq
 	return r
 }
 
-// Limits of what a nack says. A control plane takes 320 KiB.
+// Limits of what a nack says. A control plane takes 384 KiB.
 const (
 	maxRefused = 100  // resources
 	maxText    = 1000 // bytes of a message, or a name

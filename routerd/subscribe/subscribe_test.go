@@ -206,7 +206,7 @@ func TestRefusalIsBounded(t *testing.T) {
 	}
 	got := answer("n", bounded(r, snapshot.Version{Revision: 1}))
 	b, err := proto.Marshal(got)
-	// With what is in force it is below what a control plane takes, which is 320 KiB.
+	// With what is in force it is below what a control plane takes, which is 384 KiB.
 	if err != nil || len(b)+maxInForce > 300<<10 {
 		t.Errorf("%d bytes, %v", len(b), err)
 	}
