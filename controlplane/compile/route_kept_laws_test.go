@@ -45,7 +45,7 @@ func TestWhatStaysIsTheRoutesOwn(t *testing.T) {
 	t.Parallel()
 	u := newUniverse(t)
 	stayed := 0
-	rapid.Check(t, func(t *rapid.T) {
+	law := func(t *rapid.T) {
 		reader := pick(t, "reader", cluster.Reader{}, cluster.Reader{}, router)
 		w := newWorld(reader)
 		w.apply()
@@ -82,7 +82,10 @@ func TestWhatStaysIsTheRoutesOwn(t *testing.T) {
 		}
 		fresh, _ := fromNothing(t, w, reader)
 		equal(t, w, fresh)
-	})
+	}
+	for range 8 { // in one of fifteen nothing stays
+		rapid.Check(t, law)
+	}
 	if stayed == 0 {
 		t.Error("nothing ever stayed")
 	}
