@@ -87,16 +87,40 @@ func New(c Config) *Guard {
 const discovery = "/envoy.service.discovery.v3.AggregatedDiscoveryService/"
 
 // ServerOptions returns what has the guard asked of each call. That is before any of its message is read: gRPC makes
-// room for as much as a peer announces, and waits for the rest.
+// room for as much as a peer announces, and waits for the rest, so calls are counted, refused ones too. These end when
+// gRPC asks the interceptors: ended by the tap they would be kept by gRPC until the time that they were given is over.
 func (g *Guard) ServerOptions() []grpc.ServerOption {
-	return []grpc.ServerOption{grpc.InTapHandle(func(ctx context.Context, i *tap.Info) (context.Context, error) {
-		ctx, err := g.admit(ctx, i.FullMethodName)
-		if err != nil || strings.HasPrefix(i.FullMethodName, discovery) {
-			return ctx, err
-		}
-		return g.count(ctx), nil
-	})}
+	refusal := func(ctx context.Context) error { err, _ := ctx.Value(refused{}).(error); return err }
+	return []grpc.ServerOption{
+		grpc.InTapHandle(func(ctx context.Context, i *tap.Info) (context.Context, error) {
+			admitted, err := g.admit(ctx, i.FullMethodName)
+			if err != nil {
+				return g.count(context.WithValue(ctx, refused{}, err)), nil
+			}
+			if strings.HasPrefix(i.FullMethodName, discovery) {
+				return admitted, nil
+			}
+			return g.count(admitted), nil
+		}),
+		grpc.ChainUnaryInterceptor(func(ctx context.Context, q any, _ *grpc.UnaryServerInfo,
+			next grpc.UnaryHandler) (any, error) {
+			if err := refusal(ctx); err != nil {
+				return nil, err
+			}
+			return next(ctx, q)
+		}),
+		grpc.ChainStreamInterceptor(func(srv any, s grpc.ServerStream, _ *grpc.StreamServerInfo,
+			next grpc.StreamHandler) error {
+			if err := refusal(s.Context()); err != nil {
+				return err
+			}
+			return next(srv, s)
+		}),
+	}
 }
+
+// refused is the context key of the status that admit turned a call away with.
+type refused struct{}
 
 // mostCalls is how many calls an identity may have under way, besides discovery: `tsuji` has one or two.
 const mostCalls = 64
@@ -106,12 +130,18 @@ var errOvertaken = fmt.Errorf("this identity has more than %d calls under way, a
 
 // count returns a context for a call that ends when it is the oldest of too many.
 func (g *Guard) count(ctx context.Context) context.Context {
-	id, ok := ctx.Value(caller{}).(identity.ID)
-	if !ok {
+	if g.config.Insecure {
 		return ctx
 	}
+	peer := unknownPeer
+	if id, err := g.identify(ctx); err == nil {
+		peer = id.String()
+	}
 	ctx, end := context.WithCancelCause(ctx)
-	place := g.connections.places.Push(callPlace+id.String(), fair.HostOf(address(ctx)), mostCalls, func() { end(errOvertaken) })
+	place := g.connections.places.Push(callPlace+peer, fair.HostOf(address(ctx)), mostCalls, func() {
+		g.log.Warn(peer, "call ended", "peer", peer, "address", address(ctx), "err", errOvertaken)
+		end(errOvertaken)
+	})
 	context.AfterFunc(ctx, place.Leave) // it ends with its stream
 	return ctx
 }

@@ -54,7 +54,7 @@ type world struct {
 	log     *strings.Builder
 }
 
-func newWorld(t *testing.T, without bool) *world {
+func newWorld(t *testing.T, without bool, more ...grpc.ServerOption) *world {
 	t.Helper()
 	ca, err := authority.NewAuthority("test")
 	if err != nil {
@@ -62,7 +62,7 @@ func newWorld(t *testing.T, without bool) *world {
 	}
 	w := &world{health: health.NewServer(), ca: ca, dir: t.TempDir(), seen: make(chan string, 8), log: &strings.Builder{}}
 	guard := access.New(access.Config{TrustDomain: domain, Insecure: without, Log: slog.New(slog.NewTextHandler(w.log, nil))})
-	options := guard.ServerOptions()
+	options := append(guard.ServerOptions(), more...)
 	if !without {
 		options = append(options, grpc.Creds(credentials.NewTLS(w.keeper(t, "spiffe://"+domain+"/controlplane/cp").ServerTLS(nil))))
 	}
