@@ -91,7 +91,7 @@ func TestSlowClientsShutOutNoProbe(t *testing.T) {
 				c := send(t, l, "127.0.0.1", text)
 				switch {
 				case bytes.Contains([]byte(text), []byte("/metrics")):
-					<-begun // it is under way
+					await(t, begun) // it is under way
 				case bytes.HasSuffix([]byte(text), []byte("\r\n\r\n")) && !bytes.Contains([]byte(text), []byte("POST")):
 					_, _ = c.Read(make([]byte, 1)) // it was answered
 				}

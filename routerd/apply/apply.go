@@ -353,10 +353,14 @@ func (a *Applier) undo(ctx context.Context, base snapshot.Snapshot, back snapsho
 		return a.divert() // a later start writes the files
 	}
 	if !a.suspect {
+		if a.cfg.HAProxy.Elsewhere() {
+			_ = a.connect(ctx) // to whoever outlives what comes
+		}
 		if err := a.writeFiles(); err != nil {
 			a.stale = time.Now() // written when idle
 			a.cfg.Log.Warn("the files of a refused snapshot are still there", "error", err)
 		}
+		a.outlived(ctx)
 		return nil
 	}
 	if _, err := a.serve(ctx, base.Version(), becauseMend); err != nil {

@@ -110,6 +110,7 @@ func (a *Applier) await(ctx context.Context) error {
 		return err
 	}
 	a.worker, a.up = w, true
+	a.suspect = a.suspect || a.torn
 	return nil
 }
 
@@ -126,10 +127,19 @@ func (a *Applier) again(ctx context.Context, v snapshot.Version) (method, error)
 
 var errTorn = errors.New("HAProxy has begun while its files were written")
 
+// met tells whether a worker that was connected to anew runs v.
+func (a *Applier) met(ctx context.Context, v snapshot.Version) error {
+	if a.torn {
+		a.suspect = true
+		return errTorn
+	}
+	return a.verifyStamp(ctx, v)
+}
+
 // outlived notes, after files have been written, whether the worker that was there before still is: then whatever begins
 // from now on reads all of them.
 func (a *Applier) outlived(ctx context.Context) {
-	if a.torn && a.worker != nil {
+	if a.torn && a.worker != nil && a.worker.PID() == a.pid {
 		_, err := a.worker.Info(ctx)
 		a.torn = err != nil
 	}

@@ -143,6 +143,11 @@ func elsewhereRefusesStory(t *testing.T, binary string) {
 	if got := w.get("a.test"); got != "a" {
 		t.Errorf("what served: %s", got)
 	}
+	before := r.reloads()
+	r.put(route("a"), endpoints("a"))
+	if n := r.reloads() - before; n != 0 {
+		t.Errorf("a refusal costs %v reloads of what comes after it", n)
+	}
 	r.die()
 }
 

@@ -190,13 +190,11 @@ func (a *Applier) connectInForce(ctx context.Context) error {
 	if a.worker == known {
 		return nil
 	}
-	if err := a.verifyStamp(ctx, a.versionInForce()); err != nil {
+	if err := a.met(ctx, a.versionInForce()); err != nil {
+		a.disconnect() // whoever comes next looks again
 		return err
 	}
 	if a.worker.PID() != a.pid { // it began with the files, and nobody has told it anything since
-		if a.torn {
-			return errTorn
-		}
 		a.begunAnew()
 	}
 	return nil

@@ -153,15 +153,12 @@ func (a *Applier) look(ctx context.Context) {
 	if a.worker == known {
 		return
 	}
-	if err := a.verifyStamp(ctx, s.Version()); err != nil {
+	if err := a.met(ctx, s.Version()); err != nil {
 		a.cfg.Log.Warn("HAProxy was reloaded behind our back", "error", err)
 		a.suspect = true
 		return
 	}
-	if a.worker.PID() == a.pid {
-		return
-	}
-	if a.suspect = a.torn; !a.suspect {
+	if a.worker.PID() != a.pid {
 		a.begunAnew()
 	}
 }

@@ -72,6 +72,7 @@ func (a *Applier) adopt(ctx context.Context) error {
 	if ok {
 		a.disconnect()
 		a.up = true
+		a.suspect = a.suspect || a.torn
 	}
 	return nil
 }
