@@ -90,7 +90,6 @@ const discovery = "/envoy.service.discovery.v3.AggregatedDiscoveryService/"
 // room for as much as a peer announces, and waits for the rest, so calls are counted, refused ones too. These end when
 // gRPC asks the interceptors: ended by the tap they would be kept by gRPC until the time that they were given is over.
 func (g *Guard) ServerOptions() []grpc.ServerOption {
-	refusal := func(ctx context.Context) error { err, _ := ctx.Value(refused{}).(error); return err }
 	return []grpc.ServerOption{
 		grpc.InTapHandle(func(ctx context.Context, i *tap.Info) (context.Context, error) {
 			admitted, err := g.admit(ctx, i.FullMethodName)
@@ -104,14 +103,14 @@ func (g *Guard) ServerOptions() []grpc.ServerOption {
 		}),
 		grpc.ChainUnaryInterceptor(func(ctx context.Context, q any, _ *grpc.UnaryServerInfo,
 			next grpc.UnaryHandler) (any, error) {
-			if err := refusal(ctx); err != nil {
+			if err := refusalOf(ctx); err != nil {
 				return nil, err
 			}
 			return next(ctx, q)
 		}),
 		grpc.ChainStreamInterceptor(func(srv any, s grpc.ServerStream, _ *grpc.StreamServerInfo,
 			next grpc.StreamHandler) error {
-			if err := refusal(s.Context()); err != nil {
+			if err := refusalOf(s.Context()); err != nil {
 				return err
 			}
 			return next(srv, s)
@@ -121,6 +120,12 @@ func (g *Guard) ServerOptions() []grpc.ServerOption {
 
 // refused is the context key of the status that admit turned a call away with.
 type refused struct{}
+
+// refusalOf returns that status, or nil.
+func refusalOf(ctx context.Context) error {
+	err, _ := ctx.Value(refused{}).(error)
+	return err
+}
 
 // mostCalls is how many calls an identity may have under way, besides discovery: `tsuji` has one or two.
 const mostCalls = 64
