@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/cookiejar"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ type Load struct {
 
 	mu    sync.Mutex
 	since Answers // guarded by mu
+	asked []int   // guarded by mu; by client, how many answers it has had
 }
 
 // Answers is what a Load was answered.
@@ -32,7 +34,7 @@ type Answers struct {
 // NewLoad asks for a URL all the time, on a connection to the router's address for each request, whatever the URL's host
 // is. It ends with the test, if not before.
 func NewLoad(t testing.TB, url, address string, clients int) *Load {
-	l := &Load{since: Answers{By: map[string]int{}}}
+	l := &Load{since: Answers{By: map[string]int{}}, asked: make([]int, clients)}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	for n := range clients {
@@ -47,7 +49,7 @@ func NewLoad(t testing.TB, url, address string, clients int) *Load {
 				if ctx.Err() != nil {
 					return
 				}
-				l.took(pod, err, time.Since(begun))
+				l.took(n, pod, err, time.Since(begun))
 				select {
 				case <-time.After(5 * time.Millisecond): // the load's pace
 				case <-ctx.Done():
@@ -60,9 +62,10 @@ func NewLoad(t testing.TB, url, address string, clients int) *Load {
 	return l
 }
 
-func (l *Load) took(pod string, err error, d time.Duration) {
+func (l *Load) took(client int, pod string, err error, d time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.asked[client]++
 	l.since.Count++
 	l.since.By[pod]++
 	l.since.Slowest = max(l.since.Slowest, d)
@@ -73,6 +76,25 @@ func (l *Load) took(pod string, err error, d time.Duration) {
 
 // Stop ends the load. What was asked last may not be answered any more, and does not count.
 func (l *Load) Stop() { l.stop() }
+
+// Over waits until all that is under way was answered, and forgets what was answered until then.
+func (l *Load) Over(t testing.TB) {
+	t.Helper()
+	l.mu.Lock()
+	before := slices.Clone(l.asked)
+	l.mu.Unlock()
+	Eventually(t, "what was asked before is answered", func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for i, n := range before {
+			if l.asked[i] == n {
+				return false
+			}
+		}
+		return true
+	})
+	l.Answers()
+}
 
 // Answers returns what was answered since it was called last.
 func (l *Load) Answers() Answers {
