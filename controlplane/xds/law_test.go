@@ -112,6 +112,8 @@ type model struct {
 	staged   snapshot.Delta
 	next     snapshot.Snapshot
 	refused  map[string]bool // versions refused for their content on this stream, until another is acked
+	unsure   bool            // the server may know nothing of what is in force: it was named, and may be forgotten
+	perhaps  map[string]bool // versions that were refused then: only who knows what is in force offers another config again
 	revision uint64
 	sent     map[string]bool // versions that came whole
 }
@@ -148,7 +150,8 @@ func (m *model) connect(named bool) {
 	if m.has {
 		q.InitialResourceVersions = map[string]string{"commit": m.inForce.Version().String()}
 	}
-	m.held, m.staged, m.refused = nil, snapshot.Delta{}, map[string]bool{}
+	m.held, m.staged, m.refused, m.perhaps = nil, snapshot.Delta{}, map[string]bool{}, map[string]bool{}
+	m.unsure = m.has
 	m.stream.in <- q
 }
 
@@ -172,7 +175,7 @@ func (m *model) say(q *discovery.DeltaDiscoveryRequest) {
 // due tells whether the server must send something.
 func (m *model) due() bool {
 	t := m.target().Version()
-	return m.held == nil && !m.refused[key(t)] && (!m.has || !t.Equal(m.inForce.Version()))
+	return m.held == nil && !m.refused[key(t)] && !m.perhaps[key(t)] && (!m.has || !t.Equal(m.inForce.Version()))
 }
 
 func key(v snapshot.Version) string { return v.Config.String() + v.Facts.String() }
@@ -217,6 +220,7 @@ func (m *model) take(r *discovery.DeltaDiscoveryResponse) {
 		if base = m.inForce; !m.has || commit.GetBase() != base.Version().String() {
 			m.t.Fatalf("based on %s, but %s is in force", commit.GetBase(), m.inForce.Version())
 		}
+		m.unsure = false
 	}
 	v, err := snapshot.ParseVersion(commit.GetVersion())
 	if err != nil {
@@ -250,14 +254,14 @@ func (m *model) answer(refusal *tsujiv1.Refusal) {
 		}
 		q.ErrorDetail = &status.Status{Message: "refused", Details: []*anypb.Any{detail}}
 		m.staged = snapshot.Delta{}
-		m.refused = map[string]bool{}
+		m.refused, m.perhaps = map[string]bool{}, map[string]bool{}
 		sameConfig := !m.has || v.Config == m.inForce.Version().Config // another config is offered again after a time
-		if sameConfig && (refusal.GetClass() == content || refusal.GetClass() == unsupported) {
-			m.refused[key(v)] = true
+		if refusal.GetClass() == content || refusal.GetClass() == unsupported {
+			m.refused[key(v)], m.perhaps[key(v)] = sameConfig, m.unsure
 		}
 	case last:
-		m.inForce, m.has = m.next, true
-		m.staged, m.refused = snapshot.Delta{}, map[string]bool{}
+		m.inForce, m.has, m.unsure = m.next, true, false
+		m.staged, m.refused, m.perhaps = snapshot.Delta{}, map[string]bool{}, map[string]bool{}
 	}
 	m.say(q)
 }
