@@ -195,7 +195,8 @@ func summary(r *tsujiv1.Resource) string {
 		for _, b := range k.Route.GetBackends() {
 			to = append(to, fmt.Sprintf("%s (%d)", b.GetService(), b.GetWeight()))
 		}
-		return fmt.Sprintf("%s%s, %s, to %s", k.Route.GetHost(), shownPath(k.Route.GetPath(), k.Route.GetExact()), explain.Termination(k.Route.GetTermination()), strings.Join(to, ", "))
+		return fmt.Sprintf("%s%s, %s, to %s", k.Route.GetHost(), shownPath(k.Route.GetPath(), k.Route.GetExact()),
+			explain.Termination(k.Route.GetTermination()), strings.Join(to, ", "))
 	case *tsujiv1.Resource_Endpoints:
 		ready := 0
 		for _, e := range k.Endpoints.GetEndpoints() {

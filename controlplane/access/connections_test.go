@@ -98,7 +98,7 @@ func (d *door) knockFor(c *tls.Config, host string, let <-chan error) (*tls.Conn
 // ended waits until the other side has ended a connection.
 func ended(t *testing.T, conn *tls.Conn) {
 	t.Helper()
-	if err := conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := conn.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
@@ -167,7 +167,7 @@ func TestHandshakesOfAHost(t *testing.T) {
 		t.Errorf("beside those that come on: %v", err)
 	}
 	for _, raw := range all[:access.MostUnproven] {
-		if err := raw.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		if err := raw.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := raw.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {

@@ -176,8 +176,6 @@ func (w *writer) global() {
 	t := w.s.GetTuning()
 	if w.o.version().AtLeast(3, 4) {
 		w.line("  mworker-max-reloads %d", oldWorkers)
-	}
-	if w.o.version().AtLeast(3, 4) {
 		w.line("  tune.h2.fe.glitches-threshold %d\n  tune.h2.fe.max-rst-at-once %d", oddFrames, resetsAtOnce)
 	}
 	if n := t.GetThreads(); n > 0 {

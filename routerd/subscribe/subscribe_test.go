@@ -202,7 +202,10 @@ func TestRefusalIsBounded(t *testing.T) {
 	t.Parallel()
 	r := &tsujiv1.Refusal{Message: strings.Repeat("ü", 1999) + "\xff"}
 	for i := range 1000 {
-		r.Resources = append(r.Resources, &tsujiv1.RefusedResource{Resource: fmt.Sprint("route/", strings.Repeat("a", 340), "/", i), Digest: make([]byte, 32), InForceDigest: make([]byte, 32), Message: "\xff\xfe" + strings.Repeat("x", 5000)})
+		r.Resources = append(r.Resources, &tsujiv1.RefusedResource{
+			Resource: fmt.Sprint("route/", strings.Repeat("a", 340), "/", i), Message: "\xff\xfe" + strings.Repeat("x", 5000),
+			Digest: make([]byte, 32), InForceDigest: make([]byte, 32),
+		})
 	}
 	got := answer("n", bounded(r, snapshot.Version{Revision: 1}))
 	b, err := proto.Marshal(got)
